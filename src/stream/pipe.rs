@@ -245,9 +245,11 @@ mod tests {
     #[test]
     fn a_reader_that_leaves_wakes_the_writer() {
         let (mut writer, reader) = pipe(10);
-        let thread = thread::spawn(move || loop {
-            if let Err(error) = writer.write_all(b"0123456789") {
-                return error.kind();
+        let thread = thread::spawn(move || {
+            loop {
+                if let Err(error) = writer.write_all(b"0123456789") {
+                    return error.kind();
+                }
             }
         });
         thread::sleep(std::time::Duration::from_millis(20));

@@ -97,7 +97,9 @@ mod tests {
 
     #[test]
     fn wrong_bytes_do_not() {
-        assert!(read(b"hellO", b"hello", 5).unwrap_err().starts_with("digest mismatch: expected `sha256:2cf2"));
+        assert!(
+            read(b"hellO", b"hello", 5).unwrap_err().starts_with("digest mismatch: expected `sha256:2cf2")
+        );
         assert!(read(b"hell", b"hello", 5).unwrap_err().starts_with("truncated: expected 5 bytes"));
         assert!(read(b"hello!", b"hello", 5).unwrap_err().starts_with("size mismatch: expected 5 bytes"));
     }
