@@ -1,1 +1,7 @@
-//! (to be written)
+//! The engine: from a [`Request`] to an image.
+
+mod request;
+
+pub use request::{
+    ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
+};
