@@ -10,4 +10,5 @@
 mod support;
 
 mod floors;
+mod instructions;
 mod support_works;
