@@ -9,6 +9,7 @@
 #[macro_use]
 mod support;
 
+mod errors;
 mod floors;
 mod instructions;
 mod support_works;
