@@ -89,6 +89,6 @@ fn the_apt_example_builds() {
     let base = format!("--build-arg=BASE={}", base::debian());
     run(&mut kiln.build_command(example.as_ref(), &[&base, &output])).ok();
     let image = Image::read(&layout);
-    assert_eq!(image.settings()["User"], "app");
+    assert_eq!(image.settings()["User"], "notes");
     assert!(fs::metadata(layout).unwrap().is_dir());
 }

@@ -16,7 +16,7 @@ fn a_build_without_an_output_stays_in_the_store() {
     assert!(listed.stdout.contains("example.org/kept") && listed.stdout.contains("v1"), "{listed}");
 
     for name in ["example.org/kept:v1", digest] {
-        let shown = kiln.run("inspect", [name]).ok();
+        let shown = kiln.run("inspect", ["--format=json", name]).ok();
         let value: Value = serde_json::from_str(&shown.stdout).unwrap();
         assert!(value.to_string().contains(digest), "{shown}");
     }
