@@ -88,7 +88,7 @@ impl MountSpec {
 }
 
 /// Cleans a path lexically, as Go's `path.Clean`.
-fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {

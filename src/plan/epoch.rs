@@ -2,7 +2,7 @@
 
 use super::globals::Globals;
 use super::stages::{Part, Parts};
-use super::{EpochSource, PlanError, PlanRequest, StageId, contexts};
+use super::{EpochSource, PlanError, PlanRequest, StageId, contexts, remote};
 use crate::dockerfile::{Add, InstructionKind, Source};
 
 /// The argument's name.
@@ -89,9 +89,7 @@ fn check_remote(add: &Add, scope: &Globals, escape: char) -> Result<(), String> 
         return Err(format!("{NAME} stage must contain exactly one remote ADD source"));
     };
     let source = scope.expand(source, escape)?.text;
-    let scheme = ["http://", "https://", "git://", "ssh://"].iter().any(|s| source.starts_with(s));
-    let scp = source.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
-    if scheme || scp {
+    if remote::is_remote(&source) {
         return Ok(());
     }
     Err(format!("{NAME} stage source must be a single HTTP(S) or Git ADD"))

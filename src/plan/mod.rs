@@ -9,6 +9,7 @@ mod globals;
 mod graph;
 pub mod lint;
 mod platform;
+mod remote;
 mod stages;
 
 #[cfg(test)]
