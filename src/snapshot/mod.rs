@@ -17,8 +17,11 @@
 mod compare;
 mod diff;
 mod emit;
+mod fill;
 mod index;
 mod overlay;
+#[cfg(test)]
+mod tests;
 
 pub use compare::compare_trees;
 pub use diff::diff;
