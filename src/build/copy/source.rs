@@ -26,7 +26,7 @@ pub(super) struct Selection {
 }
 
 impl CopyRoot {
-    pub(super) fn read_error(&self, path: &Path, error: &io::Error) -> CopyError {
+    pub(in crate::build) fn read_error(&self, path: &Path, error: &io::Error) -> CopyError {
         CopyError::Read { path: path.to_path_buf(), reason: error.to_string() }
     }
 
@@ -46,7 +46,7 @@ impl CopyRoot {
 
     /// Resolves a pattern to paths below the root, in byte order. A path without wildcards must exist; a
     /// pattern may match nothing. What matches is not searched further down.
-    pub(super) fn resolve(&self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
+    pub(in crate::build) fn resolve(&self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
         let cleaned = clean(pattern, false);
         let parts: Vec<&str> = cleaned.split('/').filter(|part| !part.is_empty()).collect();
         let Some(first) = parts.iter().position(|part| glob::has_wildcard(part)) else {
@@ -95,7 +95,7 @@ impl CopyRoot {
     }
 
     /// Follows the links of a source path to the entry that is copied.
-    pub(super) fn follow(&self, path: &Path, pattern: &str) -> Result<(PathBuf, Metadata), CopyError> {
+    pub(in crate::build) fn follow(&self, path: &Path, pattern: &str) -> Result<(PathBuf, Metadata), CopyError> {
         let missing = |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
         let resolved = self.root.resolve(path).map_err(|e| match missing(&e) {
             true => self.not_found(pattern, false),
