@@ -5,6 +5,8 @@
 
 pub mod args;
 pub mod environment;
+pub mod fail;
+pub mod progress;
 pub mod request;
 pub mod tags;
 pub mod values;
