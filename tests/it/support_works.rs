@@ -3,12 +3,12 @@
 use std::process::Command;
 
 use crate::support::image::listing;
-use crate::support::need::{Program, Root};
+use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Image, Kiln, Registry, base, run};
 
 #[test]
 fn a_registry_keeps_what_skopeo_pushes() {
-    require!(Program("docker-registry"), Program("skopeo"), Program("umoci"), Program("busybox"));
+    require!(Busybox);
     let reference = base::busybox();
     assert!(reference.starts_with(Registry::shared().address()));
     assert_eq!(Registry::shared().tags("busybox"), ["latest"]);
@@ -24,7 +24,7 @@ fn a_registry_keeps_what_skopeo_pushes() {
 
 #[test]
 fn the_reader_sees_what_umoci_unpacks() {
-    require!(Program("umoci"), Program("busybox"), Root);
+    require!(Busybox, Root);
     let layout = base::layout("busybox");
     let kiln = Kiln::new();
     let bundle = kiln.scratch("tree");

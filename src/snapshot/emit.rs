@@ -1,0 +1,1 @@
+//! Turning decisions about entries into canonical changes.
