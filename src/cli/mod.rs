@@ -5,7 +5,6 @@
 
 pub mod args;
 pub mod environment;
-pub mod fail;
 pub mod progress;
 pub mod request;
 pub mod tags;
