@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod environment;
+pub mod progress;
 pub mod request;
 pub mod tags;
 pub mod values;

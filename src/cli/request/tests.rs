@@ -237,7 +237,7 @@ fn wrong_values_are_named() {
         (&["--allow", "device"], "kiln knows no other entitlement"),
         (&["--jobs", "0"], "expected a number from 1"),
         (&["--isolation", "vm"], "vm"),
-        (&["-t", "UPPER/x"], "must be lowercase"),
+        (&["-t", "r.io/UPPER"], "must be lowercase"),
         (&["--shm-size", "0"], "expected more than 0"),
         (&["--registry-ca", "/missing"], "cannot read `/missing` for `--registry-ca`"),
     ] {

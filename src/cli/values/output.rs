@@ -358,7 +358,7 @@ mod tests {
             ("type=oci,compression=zstd,compression-level=0", "1 to 22"),
             ("type=oci,compression=uncompressed,compression-level=1", "no compression-level"),
             ("type=oci,compression-level=x", "is a number"),
-            ("type=oci,name=UPPER/x", "invalid reference format"),
+            ("type=oci,name=r.io/UPPER", "invalid reference format"),
             ("type=oci,annotation.=x", "unknown option `annotation.`"),
             ("type=oci,annotation-index.a=x", "unknown option `annotation-index.a`"),
             ("type=oci,x", "expected `key=value`"),
