@@ -12,7 +12,8 @@ const EPOCH: &str = "--build-arg=SOURCE_DATE_EPOCH=1700000000";
 fn build_in(kind: &str, context: &Context) -> (Vec<String>, String) {
     let out = tempfile::tempdir().unwrap();
     let build = format!("kiln build --progress=plain --root=/var/kiln {EPOCH} /context");
-    let script = format!("set -e; {build} > /out/first; rm -rf /var/kiln; {build} > /out/second; test ! -e /made");
+    let script =
+        format!("set -e; {build} > /out/first; rm -rf /var/kiln; {build} > /out/second; test ! -e /made");
     let outcome = as_kind(kind, context.path(), out.path(), &script).ok();
     let read = |name: &str| fs::read_to_string(out.path().join(name)).unwrap().trim().to_owned();
     (vec![read("first"), read("second")], outcome.stderr)

@@ -46,7 +46,9 @@ fn apt_gcc_python_users_and_capabilities_as_buildah_builds_them() {
     assert_eq!((tree["srv/app"].uid, tree["srv/app"].mode), (812, 0o2750));
 
     let (ours, theirs) = (comparable(ours.tree()), comparable(theirs.tree()));
-    let only = |a: &[String], b: &[String]| -> Vec<String> { a.iter().filter(|line| !b.contains(line)).cloned().collect() };
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter().filter(|line| !b.contains(line)).cloned().collect()
+    };
     let (more, less) = (only(&ours, &theirs), only(&theirs, &ours));
     assert!(more.is_empty() && less.is_empty(), "kiln only: {more:#?}\nbuildah only: {less:#?}");
 }
@@ -56,13 +58,21 @@ fn buildah(kiln: &Kiln, context: &Context) -> Image {
     let storage = kiln.scratch("buildah");
     let layout = kiln.scratch("buildah-layout");
     let mut command = Command::new("buildah");
-    command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run")).arg("--storage-driver=overlay");
+    command
+        .arg("--root")
+        .arg(storage.join("root"))
+        .arg("--runroot")
+        .arg(storage.join("run"))
+        .arg("--storage-driver=overlay");
     command.args(["build", "-q", "--isolation=chroot", "--tls-verify=false", "--network=host"]);
     command.arg("--tag").arg(format!("oci:{}:latest", layout.display())).arg(context.path());
     run(&mut command).ok();
     let image = Image::read(&layout);
     // Its storage keeps a mount in this namespace.
-    run(Command::new("sh").args(["-c", "umount -R \"$0\"/root/overlay 2>/dev/null; rm -rf \"$0\""]).arg(&storage)).ok();
+    run(Command::new("sh")
+        .args(["-c", "umount -R \"$0\"/root/overlay 2>/dev/null; rm -rf \"$0\""])
+        .arg(&storage))
+    .ok();
     image
 }
 
@@ -71,9 +81,18 @@ fn comparable(mut tree: Tree) -> Vec<String> {
     let differs = |path: &str| {
         path.ends_with(".pyc")
             || path.ends_with("/__pycache__")
-            || ["etc/ld.so.cache", "etc/shadow", "etc/shadow-", "var/lib/dpkg/status-old", "etc/resolv.conf", "etc/hosts"]
-                .contains(&path)
-            || ["run/", "var/cache/ldconfig/", "dev/", "proc/", "sys/"].iter().any(|place| path.starts_with(place))
+            || [
+                "etc/ld.so.cache",
+                "etc/shadow",
+                "etc/shadow-",
+                "var/lib/dpkg/status-old",
+                "etc/resolv.conf",
+                "etc/hosts",
+            ]
+            .contains(&path)
+            || ["run/", "var/cache/ldconfig/", "dev/", "proc/", "sys/"]
+                .iter()
+                .any(|place| path.starts_with(place))
     };
     tree.retain(|path, _| !differs(path));
     listing(&tree)

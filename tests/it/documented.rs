@@ -31,7 +31,11 @@ fn every_documented_flag_exists() {
             }
         }
     }
-    assert!(faults.is_empty(), "flags that kiln does not have:\n{}", faults.into_iter().collect::<Vec<_>>().join("\n"));
+    assert!(
+        faults.is_empty(),
+        "flags that kiln does not have:\n{}",
+        faults.into_iter().collect::<Vec<_>>().join("\n")
+    );
 }
 
 #[test]
@@ -76,13 +80,16 @@ fn mentions(path: &Path) -> Vec<Mention> {
             let Some((_, rest)) = part.split_once("kiln ") else { continue };
             let mut words = rest.split_whitespace();
             let Some(subcommand) = words.next() else { continue };
-            const SUBCOMMANDS: [&str; 8] = ["build", "check", "doctor", "executor", "images", "inspect", "prune", "push"];
+            const SUBCOMMANDS: [&str; 8] =
+                ["build", "check", "doctor", "executor", "images", "inspect", "prune", "push"];
             if !SUBCOMMANDS.contains(&subcommand) {
                 continue;
             }
             let flags = words
                 .filter(|word| word.starts_with("--") && word.len() > 2)
-                .map(|word| word.split('=').next().unwrap().trim_end_matches([',', '.', ')', ']', '"']).to_owned())
+                .map(|word| {
+                    word.split('=').next().unwrap().trim_end_matches([',', '.', ')', ']', '"']).to_owned()
+                })
                 .collect();
             let place = format!("{}:{}", path.display(), number + 1);
             found.push(Mention { place, subcommand: subcommand.to_owned(), flags });
