@@ -7,9 +7,14 @@
 
 pub mod config;
 pub mod credential;
+mod answer;
+mod dns;
 mod error;
 pub mod mirror;
+mod runtime;
 mod secret;
+mod tls;
+mod transport;
 
 use std::io::{self, Read};
 use std::sync::Arc;
