@@ -348,6 +348,16 @@ fn copy_tree_is_faithful() {
     assert_eq!(error.to_string(), "`link`");
 }
 
+#[test]
+fn a_directory_cannot_be_copied_into_itself() {
+    let (_dir, root) = fixture();
+    root.create_dir_all("a/z", 0o755, &mut |_| {}).unwrap();
+    for to in ["a/b", "a/z/b", "a"] {
+        let error = copy_tree(&root, "a", &root, to).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{to}");
+    }
+}
+
 /// Everything about a tree that a copy keeps.
 fn describe(root: &RootDir, start: &str) -> Vec<String> {
     Walk::new(root, start)
