@@ -6,11 +6,14 @@
 mod apply;
 mod change;
 mod content;
+mod entry;
 mod error;
+mod fields;
 mod header;
 mod names;
 mod pax;
 mod reader;
+mod sparse;
 mod tar;
 mod write;
 
