@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{BaseImage, LintError, LintInputs, Rule, Sink, rules};
+use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::mount::parse_mount;
 use crate::dockerfile::ports::parse_port;
 use crate::dockerfile::signal::validate_signal;
@@ -121,9 +122,10 @@ impl<'a> Walk<'a> {
             }
         }
         if stage.platform.os != "windows" {
-            state.variables.entry("PATH".to_owned()).or_insert_with(|| {
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
-            });
+            state
+                .variables
+                .entry("PATH".to_owned())
+                .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         }
         state
     }
@@ -167,12 +169,15 @@ impl<'a> Walk<'a> {
                 }
             }
             InstructionKind::Copy(copy) => {
-                self.words(state, step, copy.chown.iter().chain(&copy.chmod))?;
+                self.words(state, step, &copy.chown)?;
+                self.chmod(state, step, copy.chmod.as_deref())?;
                 let from_context = copy.from.is_none();
                 self.sources(state, step, "Copy", &copy.sources, &copy.dest, from_context)?;
             }
             InstructionKind::Add(add) => {
-                self.words(state, step, add.chown.iter().chain(&add.chmod).chain(&add.checksum))?;
+                self.words(state, step, &add.chown)?;
+                self.chmod(state, step, add.chmod.as_deref())?;
+                self.words(state, step, &add.checksum)?;
                 self.sources(state, step, "Add", &add.sources, &add.dest, true)?;
             }
             InstructionKind::Cmd(command) => {
@@ -204,8 +209,7 @@ impl<'a> Walk<'a> {
 
     /// Expands one text and reports what is not set.
     fn word(&mut self, state: &State, step: &Step<'_>, word: &str) -> Result<String, LintError> {
-        let expanded =
-            expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
+        let expanded = expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
         self.undefined(state, step, &expanded);
         Ok(expanded.text)
     }
@@ -234,6 +238,15 @@ impl<'a> Walk<'a> {
                 detail.push_str(&format!(" (did you mean ${known}?)"));
             }
             self.warn(step, &rules::UNDEFINED_VAR, step.span, detail);
+        }
+    }
+
+    fn chmod(&mut self, state: &State, step: &Step<'_>, mode: Option<&str>) -> Result<(), LintError> {
+        let Some(mode) = mode else { return Ok(()) };
+        let mode = self.word(state, step, mode)?;
+        match mode.parse::<Chmod>() {
+            Err(error) if !mode.is_empty() => Err(fail(step, error)),
+            _ => Ok(()),
         }
     }
 
@@ -273,12 +286,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn arg(
-        &mut self,
-        state: &mut State,
-        step: &Step<'_>,
-        declarations: &[ArgDecl],
-    ) -> Result<(), LintError> {
+    fn arg(&mut self, state: &mut State, step: &Step<'_>, declarations: &[ArgDecl]) -> Result<(), LintError> {
         for ArgDecl { name, default } in declarations {
             self.secret(step, "ARG", name);
             let value = match (self.plan.build_args.get(name), default) {
@@ -412,7 +420,16 @@ fn fail(step: &Step<'_>, error: impl std::fmt::Display) -> LintError {
 /// Names whose first, last or middle word is about secrets.
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     words(&[
-        "apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token",
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
     ])
 });
 
