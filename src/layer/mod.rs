@@ -5,7 +5,11 @@
 
 mod apply;
 mod change;
+mod content;
 mod error;
+mod header;
+mod names;
+mod pax;
 mod reader;
 mod tar;
 mod write;
