@@ -162,6 +162,14 @@ pub enum ContextError {
 }
 
 impl ContextError {
+    /// Says which `action` failed on `path`.
+    pub(super) fn file<'a>(
+        action: &'static str,
+        path: &'a std::path::Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |source| Self::File { action, path: path.to_path_buf(), source }
+    }
+
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
