@@ -127,7 +127,7 @@ pub fn open_workshop(
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
     let launch = sandbox::open(entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
-    let (kind, reason) = rootfs::choose(work_dir.path());
+    let (kind, reason) = rootfs::choose(entered, work_dir.path());
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
