@@ -1,1 +1,22 @@
-//! (to be written)
+//! Changes to a tree, and layer blobs: the one turned into the other, both ways.
+//!
+//! Writing is canonical: equal changes make equal bytes, on every machine and with any number of threads.
+//! Reading trusts nothing: an archive is hostile until its entries have proven otherwise.
+
+mod apply;
+mod change;
+mod content;
+mod error;
+mod header;
+mod names;
+mod pax;
+mod reader;
+mod tar;
+mod write;
+
+pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};
+pub use change::{Change, ChangeSet, Content, Node, NodeKind};
+pub use error::LayerError;
+pub use reader::{TarEntry, TarEntryKind, TarReader};
+pub use tar::{TarOptions, write_tar};
+pub use write::{LayerOptions, write_layer};

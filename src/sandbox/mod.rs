@@ -1,1 +1,66 @@
-//! (to be written)
+//! SOCKET launch: runs one process in a root, and leaves nothing of it behind.
+//!
+//! [`enter`] is called first thing in `main`, while the process has one thread: it gives kiln a mount namespace of its
+//! own (and a user namespace where that is what it takes), so that every later mount is private and dies with kiln.
+//! [`open`] then hands out the [`Launch`] that was chosen. A step is started by re-executing `/proc/self/exe` as a
+//! single-threaded process that gets its task over a socket ([`child_main_if_requested`]); nothing is ever forked
+//! from a process with threads.
+//!
+//! Promises: a mount target resolves inside the root however hostile the root is; a step cannot outlive its `run`
+//! call, nor kiln; nothing that was put into the root for a step's sake is there when `run` returns.
+//!
+//! This module does not know about images, layers or Dockerfiles; users, mounts and environment come resolved.
+
+mod cancel;
+mod child;
+mod enter;
+mod error;
+mod probe;
+mod task;
+
+use std::sync::Arc;
+
+use crate::event::OutputStream;
+
+pub use cancel::Cancel;
+pub use child::child_main_if_requested;
+pub use enter::{Entered, LaunchKind, enter};
+pub use error::SandboxError;
+pub use probe::{Finding, Probes, doctor, probe};
+pub use task::{Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
+
+/// A way of running a process in a root.
+pub trait Launch: Send + Sync {
+    /// Returns the name for people: `namespaces`, `chroot`, `in-place`, `none`.
+    fn name(&self) -> &'static str;
+
+    /// Returns how many steps can run at once; `None` means any number.
+    fn capacity(&self) -> Option<usize>;
+
+    /// Runs `task` to its end, handing on what it prints, and returns how it ended.
+    ///
+    /// An exit code other than 0 is not an error here. When this returns, no process of the step is alive and
+    /// nothing put into the root for its sake is left.
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError>;
+}
+
+/// What a launch needs to know beside its tasks.
+#[derive(Debug, Clone)]
+pub struct LaunchOptions {
+    /// A directory for the sandbox's own small files (generated `hosts`, the journal of the in-place launch).
+    pub state_dir: std::path::PathBuf,
+}
+
+/// Opens the launch that [`enter`] chose.
+pub fn open(entered: &Entered, options: &LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
+    let _ = (entered, options);
+    todo!()
+}
+
+/// Puts the container's own files back if a kiln that ran steps in place was killed half-way.
+///
+/// Called at start, before anything else reads the file system; returns what was repaired, for a warning.
+pub fn recover(options: &LaunchOptions) -> Result<Option<String>, SandboxError> {
+    let _ = options;
+    todo!()
+}

@@ -1,0 +1,99 @@
+//! Build checks: the lint rules over a Dockerfile, with what is known of its base images.
+
+use super::error::{BuildError, Problem};
+use super::inputs::plan_request;
+use super::{Build, Request};
+use crate::context::Ignore;
+use crate::dockerfile::Dockerfile;
+use crate::event::Event;
+use crate::oci::{ImageConfig, Platform};
+use crate::plan::lint::{BaseImage, LintInputs, LintReport, Scope, lint};
+
+/// Looks an image's config up; `None` if it cannot be had.
+pub type ImageLookup<'a> = &'a dyn Fn(&str, &Platform) -> Option<ImageConfig>;
+
+struct Known<'a> {
+    ignore: &'a Ignore,
+    image: ImageLookup<'a>,
+}
+
+impl LintInputs for Known<'_> {
+    fn base_image(&self, reference: &str, platform: &Platform) -> Option<BaseImage> {
+        let config = (self.image)(reference, platform)?;
+        let platform = (!config.os.is_empty()).then(|| config.platform().normalised());
+        Some(BaseImage { env: config.config.env, shell: config.config.shell, platform })
+    }
+
+    fn is_ignored(&self, path: &str) -> bool {
+        self.ignore.is_ignored(std::path::Path::new(path))
+    }
+}
+
+/// Checks a Dockerfile as `kiln check` does: every stage, unless the request names a target.
+pub fn check(
+    request: &Request,
+    build_platform: &Platform,
+    dockerfile: &Dockerfile,
+    ignore: &Ignore,
+    image: ImageLookup<'_>,
+) -> LintReport {
+    let platform = request.platform.as_ref().unwrap_or(build_platform);
+    let planned = plan_request(request, build_platform, platform);
+    lint(dockerfile, &planned, Scope::All, &Known { ignore, image })
+}
+
+impl Build<'_> {
+    fn lint(&self, image: ImageLookup<'_>) -> LintReport {
+        let request = plan_request(self.request, &self.services.build_platform, &self.platform);
+        let ignore = &self.inputs.main().ignore;
+        lint(&self.dockerfile, &request, Scope::Reachable, &Known { ignore, image })
+    }
+
+    /// Refuses a Dockerfile whose `# check=error=true` its own warnings violate, before anything is built.
+    pub(super) fn enforce_checks(&self) -> Result<(), BuildError> {
+        let given = self.request.build_args.contains_key("BUILDKIT_DOCKERFILE_CHECK");
+        let directive = &self.dockerfile.directives.check;
+        if !given && !directive.as_ref().is_some_and(|check| check.value.contains("error")) {
+            return Ok(());
+        }
+        let report = self.lint(&|text, platform| {
+            let reference = text.parse().ok()?;
+            self.services.registry.image(&reference, platform).ok().map(|remote| remote.image.config)
+        });
+        match report.violation.clone() {
+            Some(message) => {
+                self.report_warnings(&report);
+                let span = report.warnings.iter().find_map(|warning| warning.span);
+                let problem = Problem::Lint { message };
+                Err(match span {
+                    Some(span) => problem.at(&self.dockerfile, span),
+                    None => problem.into(),
+                })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Reports what the rules have to say of what was built, and the build arguments nothing used.
+    pub(super) fn warn(&self) {
+        let report = self.lint(&|text, platform| self.known_image(text, platform));
+        self.report_warnings(&report);
+        if !self.plan.unused_build_args.is_empty() {
+            let names = self.plan.unused_build_args.join(" ");
+            let text = format!("one or more build-args were not consumed: [{names}]");
+            let hint = "declare them with ARG in the stage that uses them";
+            self.services.reporter.report(Event::Warning { text, hint: Some(hint.to_owned()) });
+        }
+    }
+
+    fn report_warnings(&self, report: &LintReport) {
+        for warning in &report.warnings {
+            let place = match warning.span {
+                Some(span) => format!(" ({}:{})", self.dockerfile.name, span.start_line),
+                None => String::new(),
+            };
+            let text = format!("{}: {}{place}", warning.rule, warning.detail);
+            self.services.reporter.report(Event::Warning { text, hint: None });
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The tree a copy goes into: what is there already, and what the copy has put on top.
+//!
+//! A copy is planned against this view before a byte moves. So a stage that runs nothing afterwards never
+//! needs its files on disk, and overlay and directory storage get the same layer by construction.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::layer::{Change, Content, Node, NodeKind};
+use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
+
+/// How many symbolic links one path may lead through: the kernel's own limit.
+const LINK_LIMIT: usize = 40;
+
+/// What a path of the view is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Seen {
+    Directory,
+    Symlink(PathBuf),
+    Other,
+}
+
+/// Who owns, and what mode has, a directory that a copy has to create on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewDirectory {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Timestamp,
+}
+
+/// Changes that wait to be put into a tree, by path.
+#[derive(Debug, Clone, Default)]
+pub(in crate::build) struct Pending {
+    nodes: BTreeMap<PathBuf, Node>,
+    /// Directories among them that the tree below does not have: nothing to look up inside them.
+    new_directories: HashSet<PathBuf>,
+}
+
+impl Pending {
+    /// Puts a finished plan on top.
+    pub(in crate::build) fn merge(&mut self, planned: Self) {
+        self.nodes.extend(planned.nodes);
+        self.new_directories.extend(planned.new_directories);
+    }
+}
+
+/// A tree as a copy finds it: files on disk, and changes that are not on disk yet.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::build) struct Below<'a> {
+    /// The files; `None` is an empty tree.
+    pub(in crate::build) root: Option<&'a Arc<RootDir>>,
+    /// What is to be put on top of them.
+    pub(in crate::build) pending: &'a Pending,
+}
+
+/// An image's tree with a plan of changes on top. Paths are relative and canonical unless said otherwise.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    below: Below<'a>,
+    planned: Pending,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(below: Below<'a>) -> Self {
+        Self { below, planned: Pending::default() }
+    }
+
+    /// Returns what is at a canonical path.
+    pub(super) fn look(&self, path: &Path) -> io::Result<Option<Seen>> {
+        if path.as_os_str().is_empty() {
+            return Ok(Some(Seen::Directory));
+        }
+        if let Some(node) = self.planned.nodes.get(path).or_else(|| self.below.pending.nodes.get(path)) {
+            return Ok(Some(match &node.kind {
+                NodeKind::Directory => Seen::Directory,
+                NodeKind::Symlink { target } => Seen::Symlink(target.clone()),
+                _ => Seen::Other,
+            }));
+        }
+        match self.on_disk(path)? {
+            None => Ok(None),
+            Some((root, metadata)) => Ok(Some(match metadata.kind {
+                FileKind::Directory => Seen::Directory,
+                FileKind::Symlink => Seen::Symlink(root.read_link(path)?),
+                _ => Seen::Other,
+            })),
+        }
+    }
+
+    /// Returns the metadata of a path that is on disk below every plan.
+    fn on_disk(&self, path: &Path) -> io::Result<Option<(&'a Arc<RootDir>, Metadata)>> {
+        let (Some(root), Some(parent)) = (self.below.root, path.parent()) else { return Ok(None) };
+        if self.planned.new_directories.contains(parent)
+            || self.below.pending.new_directories.contains(parent)
+        {
+            return Ok(None);
+        }
+        match root.metadata(path) {
+            Ok(metadata) => Ok(Some((root, metadata))),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Returns the entry below this plan, as a node.
+    fn node_below(&self, path: &Path) -> io::Result<Option<Node>> {
+        if let Some(node) = self.below.pending.nodes.get(path) {
+            return Ok(Some(node.clone()));
+        }
+        match self.on_disk(path)? {
+            None => Ok(None),
+            Some((root, metadata)) => {
+                Node::from_tree(root, path.to_path_buf(), &metadata).map_err(io::Error::other)
+            }
+        }
+    }
+
+    /// Follows every symbolic link of `path`, dangling ones too, and returns the canonical path it leads to.
+    /// Components that do not exist stay as they are; `..` never climbs above the root.
+    pub(super) fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut todo: VecDeque<OsString> = components(path);
+        let mut at = PathBuf::new();
+        let mut links = 0;
+        while let Some(name) = todo.pop_front() {
+            if name == ".." {
+                at.pop();
+                continue;
+            }
+            let next = at.join(&name);
+            match self.look(&next)? {
+                Some(Seen::Symlink(target)) => {
+                    links += 1;
+                    if links > LINK_LIMIT {
+                        return Err(rustix::io::Errno::LOOP.into());
+                    }
+                    if target.is_absolute() {
+                        at.clear();
+                    }
+                    for component in components(&target).into_iter().rev() {
+                        todo.push_front(component);
+                    }
+                }
+                _ => at = next,
+            }
+        }
+        Ok(at)
+    }
+
+    /// Makes the directory at a canonical path and those above it that are missing.
+    pub(super) fn make_directories(&mut self, path: &Path, new: &NewDirectory) -> io::Result<()> {
+        let mut missing = Vec::new();
+        let mut at = path;
+        loop {
+            match self.look(at)? {
+                Some(Seen::Directory) => break,
+                Some(_) => {
+                    let reason = format!("mkdir /{}: not a directory", at.display());
+                    return Err(io::Error::new(io::ErrorKind::NotADirectory, reason));
+                }
+                None => missing.push(at.to_path_buf()),
+            }
+            at = at.parent().expect("the root is a directory");
+        }
+        for path in missing.into_iter().rev() {
+            let node = Node {
+                kind: NodeKind::Directory,
+                mode: new.mode,
+                uid: new.uid,
+                gid: new.gid,
+                mtime: new.mtime,
+                xattrs: BTreeMap::new(),
+            };
+            self.planned.new_directories.insert(path.clone());
+            self.planned.nodes.insert(path, node);
+        }
+        Ok(())
+    }
+
+    /// Plans `node` at a canonical path whose parent exists.
+    pub(super) fn put(&mut self, path: PathBuf, node: Node) -> io::Result<()> {
+        if matches!(node.kind, NodeKind::Directory) && self.look(&path)? != Some(Seen::Directory) {
+            self.planned.new_directories.insert(path.clone());
+        }
+        self.planned.nodes.insert(path, node);
+        Ok(())
+    }
+
+    /// Sets the modification time of a directory that this plan created.
+    pub(super) fn touch_new_directory(&mut self, path: &Path, mtime: Timestamp) {
+        if self.planned.new_directories.contains(path)
+            && let Some(node) = self.planned.nodes.get_mut(path)
+        {
+            node.mtime = mtime;
+        }
+    }
+
+    /// Ends the plan: the changes in order, with the directories above them, without what would change nothing.
+    pub(super) fn finish(self) -> io::Result<(Vec<Change>, Pending)> {
+        let linked: HashSet<&PathBuf> = self
+            .planned
+            .nodes
+            .values()
+            .filter_map(|node| match &node.kind {
+                NodeKind::HardLink { target } => Some(target),
+                _ => None,
+            })
+            .collect();
+        let mut changes: BTreeMap<PathBuf, Node> = BTreeMap::new();
+        for (path, node) in &self.planned.nodes {
+            if !linked.contains(path) && self.is_unchanged(path, node)? {
+                continue;
+            }
+            for above in path.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()) {
+                if changes.contains_key(above) {
+                    break;
+                }
+                let directory = match self.planned.nodes.get(above) {
+                    Some(node) => node.clone(),
+                    None => self.node_below(above)?.expect("a directory that is not planned is there below"),
+                };
+                changes.insert(above.to_path_buf(), directory);
+            }
+            changes.insert(path.clone(), node.clone());
+        }
+        let changes = changes.into_iter().map(|(path, node)| Change::Upsert { path, node }).collect();
+        Ok((changes, self.planned))
+    }
+
+    /// Tells whether the tree below has exactly this node already.
+    fn is_unchanged(&self, path: &Path, node: &Node) -> io::Result<bool> {
+        let Some(old) = self.node_below(path)? else { return Ok(false) };
+        let is_link = matches!(node.kind, NodeKind::Symlink { .. });
+        if !(is_link || node.mode == old.mode)
+            || (node.uid, node.gid) != (old.uid, old.gid)
+            || node.mtime.seconds != old.mtime.seconds
+            || node.xattrs != old.xattrs
+        {
+            return Ok(false);
+        }
+        match (&node.kind, &old.kind) {
+            (NodeKind::Directory, NodeKind::Directory) => Ok(true),
+            (NodeKind::Symlink { target: new }, NodeKind::Symlink { target: old }) => Ok(new == old),
+            (
+                NodeKind::File { size_bytes: new_size, content: new },
+                NodeKind::File { size_bytes: old_size, content: old },
+            ) => Ok(new_size == old_size && same_content(old, new)?),
+            _ => Ok(false),
+        }
+    }
+}
+
+fn open(content: &Content) -> io::Result<Box<dyn Read + '_>> {
+    Ok(match content {
+        Content::Bytes(bytes) => Box::new(&bytes[..]),
+        Content::File { root, path } => Box::new(root.open_nofollow(path)?),
+    })
+}
+
+fn same_content(old: &Content, new: &Content) -> io::Result<bool> {
+    let (mut old, mut new) = (open(old)?, open(new)?);
+    let (mut a, mut b) = (vec![0; 128 * 1024], vec![0; 128 * 1024]);
+    loop {
+        let read = old.read(&mut a)?;
+        if read == 0 {
+            return Ok(new.read(&mut b[..1])? == 0);
+        }
+        match new.read_exact(&mut b[..read]) {
+            Ok(()) if a[..read] == b[..read] => {}
+            Ok(()) => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn components(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,156 @@
+//! What the user wants built: every choice made, nothing left to parse.
+//!
+//! `cli/` turns arguments and environment into a [`Request`]; the engine reads nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::oci::{ManifestFormat, Platform, Reference};
+use crate::sandbox::Ulimit;
+use crate::stream::Compression;
+
+/// One build.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where the Dockerfile is.
+    pub dockerfile: DockerfileSource,
+    /// Where the main build context is.
+    pub context: ContextSource,
+    /// `--build-context`: further contexts by name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// `--build-arg`: values that are set.
+    pub build_args: BTreeMap<String, String>,
+    /// `--target`: the stage to build; the last one by default.
+    pub target: Option<String>,
+    /// `--platform`: what the image is for; the host's by default.
+    pub platform: Option<Platform>,
+    /// `--label`: put on the final image, over the Dockerfile's.
+    pub labels: BTreeMap<String, String>,
+    /// `--annotation` and kiln's own (`revision`, `source`): put on the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// `--tag`: what the image is called.
+    pub names: Vec<Reference>,
+    /// `--pull`: ask the registry even for a base image the store has.
+    pub pull: bool,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--network`: for RUN steps that do not say.
+    pub network: NetworkMode,
+    /// `--add-host`: name and address.
+    pub add_hosts: Vec<(String, String)>,
+    /// `--shm-size`: size of `/dev/shm` in bytes.
+    pub shm_size_bytes: Option<u64>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--secret`: by id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// `--ssh`: by id.
+    pub ssh: BTreeMap<String, SshSource>,
+    /// `--allow`.
+    pub allow: BTreeSet<Entitlement>,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// The manifest's media types; `None` is the base image's, OCI from scratch.
+    pub format: Option<ManifestFormat>,
+    /// `SOURCE_DATE_EPOCH` from the command line or the environment, in seconds. A build argument or a
+    /// global `ARG` of the Dockerfile goes before it.
+    pub source_date_epoch: Option<i64>,
+    /// Clamp the times in the layers to the epoch (`rewrite-timestamp=true`, `--reproducible`).
+    pub rewrite_timestamp: bool,
+    /// `--single-snapshot`: all new layers as one.
+    pub single_layer: bool,
+    /// `--ignore-path`: never part of a layer.
+    pub ignore_paths: Vec<PathBuf>,
+    /// How many stages work at once.
+    pub jobs: NonZeroUsize,
+    /// How many threads compress one layer.
+    pub compression_threads: NonZeroUsize,
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` (or `dockerfile`) at the top of the context.
+    Default,
+    /// A file on this machine; inside a remote context, a path in it.
+    Path(PathBuf),
+    /// Its bytes, from standard input.
+    Bytes(Vec<u8>),
+    /// An http(s) URL.
+    Url(String),
+}
+
+/// Where a build context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A directory on this machine.
+    Directory(PathBuf),
+    /// A tar (or a lone Dockerfile) on standard input.
+    Stdin,
+    /// A tar in a file on this machine.
+    TarFile(PathBuf),
+    /// An http(s) URL of a tar or of a lone Dockerfile.
+    Url(String),
+    /// A git repository, in any of the forms of `docker build`.
+    Git(String),
+}
+
+/// `--build-context name=…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, git repository or URL.
+    Files(ContextSource),
+    /// `docker-image://REF`.
+    Image(String),
+    /// `oci-layout://PATH[:tag][@digest]`.
+    Layout(String),
+}
+
+/// The network of a RUN step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// Whatever kiln itself has.
+    #[default]
+    Default,
+    /// Loopback only.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// Where a secret's value comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file on this machine.
+    File(PathBuf),
+    /// A value that was in the environment.
+    Value(Vec<u8>),
+}
+
+impl std::fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "File({})", path.display()),
+            Self::Value(_) => f.write_str("Value([redacted])"),
+        }
+    }
+}
+
+/// Where an ssh agent comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SshSource {
+    /// The socket of an agent.
+    Agent(PathBuf),
+    /// Private keys, served by an agent of kiln's own.
+    Keys(Vec<PathBuf>),
+}
+
+/// What `--allow` grants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Entitlement {
+    /// `network.host`: `RUN --network=host`.
+    NetworkHost,
+    /// `security.insecure`: `RUN --security=insecure`.
+    SecurityInsecure,
+}

@@ -1,0 +1,186 @@
+//! What to run, where, and how it ended.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cancel, SandboxError};
+
+/// How much of the host a step may be kept apart with; `Auto` takes the best that works here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Isolation {
+    /// The first of the following that works.
+    #[default]
+    Auto,
+    /// Namespaces made with the privileges kiln has.
+    Namespaces,
+    /// Namespaces inside a user namespace of kiln's own.
+    UserNamespaces,
+    /// A changed root directory and nothing else.
+    Chroot,
+    /// The stage's files take the place of the container's own for the time of a step.
+    InPlace,
+    /// No steps at all.
+    None,
+}
+
+impl Isolation {
+    /// Every value and its name.
+    pub const NAMES: [(&'static str, Self); 6] = [
+        ("auto", Self::Auto),
+        ("namespaces", Self::Namespaces),
+        ("user-namespaces", Self::UserNamespaces),
+        ("chroot", Self::Chroot),
+        ("in-place", Self::InPlace),
+        ("none", Self::None),
+    ];
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, value)| value == self).map_or("auto", |(name, _)| name);
+        f.pad(name)
+    }
+}
+
+impl FromStr for Isolation {
+    type Err = SandboxError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::NAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, value)| *value)
+            .ok_or_else(|| SandboxError::UnknownIsolation { name: text.to_owned() })
+    }
+}
+
+/// One process to run.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The stage's tree on this machine.
+    pub root: PathBuf,
+    /// The command; the first word is looked up in the `PATH` of `env`, inside the root.
+    pub argv: Vec<OsString>,
+    /// The whole environment; nothing of kiln's own is added.
+    pub env: Vec<(OsString, OsString)>,
+    /// Absolute in the root; created if missing.
+    pub cwd: PathBuf,
+    /// Who runs it.
+    pub user: User,
+    /// The host name it sees.
+    pub hostname: String,
+    /// What else is to be seen in the root.
+    pub mounts: Vec<Mount>,
+    /// Which network it sees.
+    pub network: Network,
+    /// All capabilities, no filter, nothing masked (`RUN --security=insecure`).
+    pub insecure: bool,
+    /// Further lines of `/etc/hosts`: name and address.
+    pub hosts: Vec<(String, String)>,
+    /// The content of `/etc/resolv.conf`; `None` means this machine's.
+    pub dns: Option<Vec<u8>>,
+    /// Size of `/dev/shm`; `None` means 64 MiB.
+    pub shm_size_bytes: Option<u64>,
+    /// Resource limits; those not named are reset to the kernel's defaults.
+    pub ulimits: Vec<Ulimit>,
+    /// Ends the step early.
+    pub cancel: Arc<Cancel>,
+}
+
+/// Numeric identity of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids, the primary one included if it is to be listed.
+    pub groups: Vec<u32>,
+}
+
+/// Something mounted for the time of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute in the root; symbolic links are followed inside it; created if missing, and then removed again.
+    pub target: PathBuf,
+    /// What is mounted there.
+    pub kind: MountKind,
+}
+
+/// The kinds of [`Mount`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A file or directory of this machine.
+    Bind {
+        /// Its path on this machine.
+        source: PathBuf,
+        /// Whether the step may not write to it.
+        read_only: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Its limit; `None` means the kernel's default.
+        size_bytes: Option<u64>,
+        /// Mode of its root.
+        mode: u32,
+    },
+    /// A directory of this machine that the step may write to without changing it; what it writes is dropped.
+    ScratchOverlay {
+        /// The directory shown.
+        lower: PathBuf,
+        /// An existing empty directory that takes the writes; the caller removes it.
+        scratch: PathBuf,
+    },
+    /// A device node of this machine.
+    Device {
+        /// Its path on this machine.
+        source: PathBuf,
+    },
+}
+
+/// Which network a step sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The one kiln itself has.
+    #[default]
+    Default,
+    /// Only a loopback interface.
+    None,
+    /// The one kiln itself has.
+    Host,
+}
+
+/// One resource limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// The name as `ulimit` options of docker have it: `nofile`, `nproc`, …
+    pub name: String,
+    /// Soft limit; `None` means unlimited.
+    pub soft: Option<u64>,
+    /// Hard limit; `None` means unlimited.
+    pub hard: Option<u64>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Returns the code as a shell shows it: 128 + the signal for a killed process.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
