@@ -104,8 +104,10 @@ fn as_plain_user(context: &Context, subordinate: bool, arguments: &[&str]) -> cr
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "--propagation=private", "sh", "-c", script, "sh"]);
     command.arg(home.path()).arg(subordinate.to_string());
+    // Where the program was built may be a place that is not everybody's.
+    fs::copy(Kiln::program(), home.path().join("kiln")).unwrap();
     command
-        .arg(Kiln::program())
+        .arg(home.path().join("kiln"))
         .args(["build", "--progress=plain", EPOCH])
         .args(arguments)
         .arg(context.path());
