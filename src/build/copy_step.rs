@@ -130,7 +130,11 @@ impl Build<'_> {
     }
 
     /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
-    pub(super) fn owner(&self, stage: &mut Stage, chown: Option<&str>) -> Result<Option<(u32, u32)>, Problem> {
+    pub(super) fn owner(
+        &self,
+        stage: &mut Stage,
+        chown: Option<&str>,
+    ) -> Result<Option<(u32, u32)>, Problem> {
         let Some(spec) = chown.filter(|spec| !spec.is_empty()) else { return Ok(None) };
         let is_number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
         let root = if spec.split(':').all(is_number) { None } else { Some(stage.tree.root()?) };
@@ -153,7 +157,9 @@ impl Build<'_> {
                 let root = result.lock_tree().root()?;
                 Ok(CopyRoot { root, ignore: None, keep_owner: true })
             }
-            FromRef::Scratch => Ok(CopyRoot { root: self.inputs.empty_root(self)?, ignore: None, keep_owner: true }),
+            FromRef::Scratch => {
+                Ok(CopyRoot { root: self.inputs.empty_root(self)?, ignore: None, keep_owner: true })
+            }
             FromRef::Image(image) => {
                 let root = self.image_root(&image, &stage.platform)?;
                 Ok(CopyRoot { root, ignore: None, keep_owner: true })
@@ -202,8 +208,7 @@ impl Build<'_> {
                 }
             };
             let mtime = self.step_time();
-            let changes =
-                stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
+            let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
             self.add_layer(stage, changes);
         }
         stage.record(history::workdir(&directory), makes_layer);
@@ -255,7 +260,8 @@ pub(super) fn absolute_destination(working_dir: &str, dest: &str) -> String {
 }
 
 pub(super) fn parse_chmod(text: &str) -> Result<Chmod, Problem> {
-    text.parse().map_err(|e: crate::dockerfile::chmod::ChmodError| Problem::Instruction { message: e.to_string() })
+    text.parse()
+        .map_err(|e: crate::dockerfile::chmod::ChmodError| Problem::Instruction { message: e.to_string() })
 }
 
 fn refuse_remote(source: &str) -> Result<(), Problem> {

@@ -8,8 +8,8 @@ use super::base::Once;
 use super::error::{BuildError, Problem};
 use super::{Build, ContextSource, DockerfileSource, NamedContext, Request, Services, SshSource};
 use crate::context::{
-    Archive, ContextTree, Fetch, Ignore, checkout, download, find_dockerfile, find_ignore,
-    open_directory, open_stream, parse_git_context,
+    Archive, ContextTree, Fetch, Ignore, checkout, download, find_dockerfile, find_ignore, open_directory,
+    open_stream, parse_git_context,
 };
 use crate::dockerfile::{self, Dockerfile, InstructionKind, Source};
 use crate::event::Reporter;
@@ -113,8 +113,7 @@ impl Workbench<'_> {
                 })?;
                 let keep = source.keep_git_dir.unwrap_or(false)
                     || request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|v| is_true(v));
-                let checkout =
-                    checkout(&source, keep, None, ssh_agent(request), &into, self.reporter)?;
+                let checkout = checkout(&source, keep, None, ssh_agent(request), &into, self.reporter)?;
                 let mut opened = open_directory(&checkout.directory, Arc::new(Ignore::none()))?;
                 opened.time = Some(checkout.commit_time);
                 opened.commit = Some(checkout.commit);

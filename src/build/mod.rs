@@ -32,7 +32,7 @@ mod user;
 
 use std::sync::{Arc, Mutex};
 
-pub use check::{ImageLookup, check};
+pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;

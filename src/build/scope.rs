@@ -119,6 +119,9 @@ mod tests {
     fn proxies_reach_a_step_in_both_cases() {
         let args = BTreeMap::from([("http_proxy".to_owned(), "p".to_owned())]);
         let env = Scope::default().environment(&args);
-        assert_eq!(env, [("HTTP_PROXY".to_owned(), "p".to_owned()), ("http_proxy".to_owned(), "p".to_owned())]);
+        assert_eq!(
+            env,
+            [("HTTP_PROXY".to_owned(), "p".to_owned()), ("http_proxy".to_owned(), "p".to_owned())]
+        );
     }
 }

@@ -19,7 +19,6 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// A stage at one point of its instructions.
 pub(super) struct Stage {
     pub(super) id: StageId,
-    pub(super) display: String,
     pub(super) platform: Platform,
     pub(super) config: ImageConfig,
     /// How many entries of the history came with the base.
@@ -84,8 +83,8 @@ impl Build<'_> {
         triggers
             .iter()
             .map(|text| {
-                let mut instruction = parse_trigger(text)
-                    .map_err(|e| Problem::from(e).at(&self.dockerfile, span))?;
+                let mut instruction =
+                    parse_trigger(text).map_err(|e| Problem::from(e).at(&self.dockerfile, span))?;
                 instruction.span = span;
                 Ok(instruction)
             })
@@ -141,7 +140,6 @@ impl Build<'_> {
         let planned = &self.plan.stages[id.0];
         Stage {
             id,
-            display: planned.display.clone(),
             platform: planned.platform.clone(),
             config: ImageConfig::default(),
             base_history: 0,

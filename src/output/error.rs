@@ -151,7 +151,9 @@ impl OutputError {
             Self::NoDirectory { directory, .. } => {
                 return Some(format!("create it first: `mkdir -p {}`", directory.display()));
             }
-            Self::IsDirectory { .. } => "name a file, or use `tar=false` to write an OCI layout into a directory",
+            Self::IsDirectory { .. } => {
+                "name a file, or use `tar=false` to write an OCI layout into a directory"
+            }
             Self::NotLayout { .. } => "choose an empty directory, a new one, or an OCI layout",
             Self::NoNames => "name the image with `-t registry.example.com/app`",
             Self::Write { source, .. } | Self::Stdout { source } | Self::Copy { source, .. } => {

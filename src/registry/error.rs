@@ -181,7 +181,9 @@ pub enum RegistryError {
         available: Vec<Platform>,
     },
     /// A manifest from before 2016.
-    #[error("`{reference}` is in docker's schema 1, which can't be verified and which no current registry serves")]
+    #[error(
+        "`{reference}` is in docker's schema 1, which can't be verified and which no current registry serves"
+    )]
     LegacyManifest {
         /// The image.
         reference: String,
@@ -294,7 +296,9 @@ impl RegistryError {
             Self::Denied { host, credential, .. } => Some(match credential {
                 None => format!("no credential for `{host}` was found: log in with `kiln login {host}`"),
                 Some(origin) => {
-                    format!("the credential from {origin} is not allowed to do this; the repository may also not exist")
+                    format!(
+                        "the credential from {origin} is not allowed to do this; the repository may also not exist"
+                    )
                 }
             }),
             Self::NotFound { .. } => Some("check the spelling of the repository and of the tag".to_owned()),
@@ -303,7 +307,9 @@ impl RegistryError {
                  mirror with `--registry-mirror`"
                     .to_owned(),
             ),
-            Self::RateLimited { .. } => Some("wait, or log in: most registries allow accounts more".to_owned()),
+            Self::RateLimited { .. } => {
+                Some("wait, or log in: most registries allow accounts more".to_owned())
+            }
             Self::Immutable { .. } => {
                 Some("push under another tag, or pass `--push-ignore-immutable-tag-errors`".to_owned())
             }

@@ -39,7 +39,9 @@ pub(super) fn client_config(
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let (chain, key) = read_identity(host, identity)?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| bad_identity(host, error.to_string()))?
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| bad_identity(host, error.to_string()))?
         }
     };
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
@@ -136,19 +138,29 @@ pub(super) fn explain(host: &str, error: &rustls::Error) -> (String, Option<Stri
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             ("its certificate was signed by an unknown authority".to_owned(), trust())
         }
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => ("its certificate has expired".to_owned(), Some("check the clock of this machine as well".to_owned())),
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => (
+            "its certificate has expired".to_owned(),
+            Some("check the clock of this machine as well".to_owned()),
+        ),
         Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => ("its certificate is not valid yet".to_owned(), Some("check the clock of this machine".to_owned())),
+        ) => (
+            "its certificate is not valid yet".to_owned(),
+            Some("check the clock of this machine".to_owned()),
+        ),
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => ("its certificate is for another name".to_owned(), Some("check the registry's name".to_owned())),
-        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("CaUsedAsEndEntity") => (
-            "its certificate is a certificate authority's, not a server's".to_owned(),
-            Some(format!("give the server a certificate of its own, or pass `--skip-tls-verify-registry {host}`")),
-        ),
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            (
+                "its certificate is a certificate authority's, not a server's".to_owned(),
+                Some(format!(
+                    "give the server a certificate of its own, or pass `--skip-tls-verify-registry {host}`"
+                )),
+            )
+        }
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
             "it does not speak TLS".to_owned(),
             Some(format!("if it serves plain HTTP, pass `--insecure-registry {host}`")),

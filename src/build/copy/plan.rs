@@ -14,10 +14,7 @@ use crate::dockerfile::chmod::Chmod;
 use crate::layer::{Change, Content, Node, NodeKind};
 use crate::tree::{FileKind, Metadata, Timestamp};
 
-pub(super) fn plan(
-    request: &CopyRequest<'_>,
-    below: Below<'_>,
-) -> Result<(Vec<Change>, Pending), CopyError> {
+pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<Change>, Pending), CopyError> {
     let exclude = match request.exclude {
         [] => None,
         patterns => Some(compile(patterns)?),
@@ -159,7 +156,13 @@ impl Copier<'_> {
     }
 
     /// Puts a file, link, device or pipe at `target`, over anything but a directory.
-    fn put(&mut self, from: &CopyRoot, source: &Path, metadata: &Metadata, target: PathBuf) -> Result<(), CopyError> {
+    fn put(
+        &mut self,
+        from: &CopyRoot,
+        source: &Path,
+        metadata: &Metadata,
+        target: PathBuf,
+    ) -> Result<(), CopyError> {
         if self.view.look(&target).map_err(|e| write_error(&target, &e))? == Some(Seen::Directory) {
             return Err(CopyError::OverDirectory { path: Path::new("/").join(target) });
         }

@@ -142,7 +142,9 @@ const TRANSFER: &str = "  {prefix} [{bar:24}] {decimal_bytes}/{decimal_total_byt
 const TRANSFER_UNKNOWN: &str = "  {prefix} {spinner} {decimal_bytes} {decimal_bytes_per_sec}";
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates of this file are well-formed").progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .expect("the templates of this file are well-formed")
+        .progress_chars("=> ")
 }
 
 /// Returns a line of output without what would move the cursor.

@@ -98,8 +98,7 @@ fn settle(
             *path = environment.directory.join(&*path);
             tag(names, true)?;
         }
-        OutputSpec::OciArchive { destination, names }
-        | OutputSpec::DockerArchive { destination, names } => {
+        OutputSpec::OciArchive { destination, names } | OutputSpec::DockerArchive { destination, names } => {
             at(destination);
             tag(names, true)?;
         }

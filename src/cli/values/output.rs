@@ -88,7 +88,8 @@ pub fn parse_output(text: &str) -> Result<OutputOption, ValueError> {
 
 impl Fields {
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let boolean = || parse_bool(value).ok_or_else(|| format!("`{key}` is `true` or `false`, not `{value}`"));
+        let boolean =
+            || parse_bool(value).ok_or_else(|| format!("`{key}` is `true` or `false`, not `{value}`"));
         let key_lower = key.to_ascii_lowercase();
         match key_lower.as_str() {
             "dest" | "destination" => self.destination = Some(value.to_owned()),
@@ -102,7 +103,8 @@ impl Fields {
             "push-by-digest" => self.by_digest = boolean()?,
             "compression" => self.compression = Some(value.to_owned()),
             "compression-level" => {
-                let level = value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?;
+                let level =
+                    value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?;
                 self.level = Some(level);
             }
             "force-compression" => self.image.force_compression = boolean()?,
@@ -216,7 +218,11 @@ fn spec(kind: &str, found: &mut Fields) -> Result<Option<OutputSpec>, String> {
 pub fn compression(name: Option<&str>, level: Option<i64>) -> Result<Option<Compression>, String> {
     let within = |level: i64, most: i64, name: &str| {
         let out_of_range = format!("compression-level of {name} is 1 to {most}, not {level}");
-        if (1..=most).contains(&level) { i32::try_from(level).map_err(|_| out_of_range) } else { Err(out_of_range) }
+        if (1..=most).contains(&level) {
+            i32::try_from(level).map_err(|_| out_of_range)
+        } else {
+            Err(out_of_range)
+        }
     };
     Ok(Some(match (name, level) {
         (None, None) => return Ok(None),
@@ -242,7 +248,9 @@ impl ImageOptions {
         let disagree = |name, same| if same { Ok(()) } else { Err(name) };
         disagree(
             "compression",
-            self.compression.is_none() || other.compression.is_none() || self.compression == other.compression,
+            self.compression.is_none()
+                || other.compression.is_none()
+                || self.compression == other.compression,
         )?;
         disagree(
             "oci-mediatypes",
@@ -293,14 +301,20 @@ mod tests {
         for (text, spec) in [
             ("type=registry", OutputSpec::Registry { names: none(), by_digest: false, check: true }),
             ("type=image,push=true", OutputSpec::Registry { names: none(), by_digest: false, check: true }),
-            ("type=image,push-by-digest=true", OutputSpec::Registry { names: none(), by_digest: true, check: true }),
+            (
+                "type=image,push-by-digest=true",
+                OutputSpec::Registry { names: none(), by_digest: true, check: true },
+            ),
             ("type=image", OutputSpec::Store { names: none() }),
             ("type=store", OutputSpec::Store { names: none() }),
             ("type=oci,dest=x", OutputSpec::OciArchive { destination: file(), names: none() }),
             ("type=oci", OutputSpec::OciArchive { destination: Destination::Stdout, names: none() }),
             ("type=oci,dest=x,tar=false", OutputSpec::OciDirectory { path: "x".into(), names: none() }),
             ("type=docker,dest=x", OutputSpec::DockerArchive { destination: file(), names: none() }),
-            ("type=docker,dest=-", OutputSpec::DockerArchive { destination: Destination::Stdout, names: none() }),
+            (
+                "type=docker,dest=-",
+                OutputSpec::DockerArchive { destination: Destination::Stdout, names: none() },
+            ),
             ("dest=x,type=tar", OutputSpec::RootfsArchive { destination: file() }),
             ("type=local,dest=x", OutputSpec::RootfsDirectory { path: "x".into() }),
         ] {
@@ -311,7 +325,8 @@ mod tests {
 
     #[test]
     fn names_may_be_several_in_quotes() {
-        let Some(OutputSpec::OciArchive { names, .. }) = parsed(r#"type=oci,dest=x,"name=r.io/a:1,b:2""#).spec
+        let Some(OutputSpec::OciArchive { names, .. }) =
+            parsed(r#"type=oci,dest=x,"name=r.io/a:1,b:2""#).spec
         else {
             panic!("expected an archive")
         };

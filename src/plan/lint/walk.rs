@@ -121,9 +121,10 @@ impl<'a> Walk<'a> {
             }
         }
         if stage.platform.os != "windows" {
-            state.variables.entry("PATH".to_owned()).or_insert_with(|| {
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
-            });
+            state
+                .variables
+                .entry("PATH".to_owned())
+                .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         }
         state
     }
@@ -204,8 +205,7 @@ impl<'a> Walk<'a> {
 
     /// Expands one text and reports what is not set.
     fn word(&mut self, state: &State, step: &Step<'_>, word: &str) -> Result<String, LintError> {
-        let expanded =
-            expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
+        let expanded = expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
         self.undefined(state, step, &expanded);
         Ok(expanded.text)
     }
@@ -273,12 +273,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn arg(
-        &mut self,
-        state: &mut State,
-        step: &Step<'_>,
-        declarations: &[ArgDecl],
-    ) -> Result<(), LintError> {
+    fn arg(&mut self, state: &mut State, step: &Step<'_>, declarations: &[ArgDecl]) -> Result<(), LintError> {
         for ArgDecl { name, default } in declarations {
             self.secret(step, "ARG", name);
             let value = match (self.plan.build_args.get(name), default) {
@@ -412,7 +407,16 @@ fn fail(step: &Step<'_>, error: impl std::fmt::Display) -> LintError {
 /// Names whose first, last or middle word is about secrets.
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     words(&[
-        "apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token",
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
     ])
 });
 
