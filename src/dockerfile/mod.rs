@@ -421,3 +421,6 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile, ParseError> {
 pub fn parse_trigger(text: &str) -> Result<Instruction, ParseError> {
     syntax::parse_trigger(text)
 }
+
+#[cfg(test)]
+mod tests;

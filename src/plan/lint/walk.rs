@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{BaseImage, LintError, LintInputs, Rule, Sink, rules};
+use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::mount::parse_mount;
 use crate::dockerfile::ports::parse_port;
 use crate::dockerfile::signal::validate_signal;
@@ -168,12 +169,15 @@ impl<'a> Walk<'a> {
                 }
             }
             InstructionKind::Copy(copy) => {
-                self.words(state, step, copy.chown.iter().chain(&copy.chmod))?;
+                self.words(state, step, &copy.chown)?;
+                self.chmod(state, step, copy.chmod.as_deref())?;
                 let from_context = copy.from.is_none();
                 self.sources(state, step, "Copy", &copy.sources, &copy.dest, from_context)?;
             }
             InstructionKind::Add(add) => {
-                self.words(state, step, add.chown.iter().chain(&add.chmod).chain(&add.checksum))?;
+                self.words(state, step, &add.chown)?;
+                self.chmod(state, step, add.chmod.as_deref())?;
+                self.words(state, step, &add.checksum)?;
                 self.sources(state, step, "Add", &add.sources, &add.dest, true)?;
             }
             InstructionKind::Cmd(command) => {
@@ -234,6 +238,15 @@ impl<'a> Walk<'a> {
                 detail.push_str(&format!(" (did you mean ${known}?)"));
             }
             self.warn(step, &rules::UNDEFINED_VAR, step.span, detail);
+        }
+    }
+
+    fn chmod(&mut self, state: &State, step: &Step<'_>, mode: Option<&str>) -> Result<(), LintError> {
+        let Some(mode) = mode else { return Ok(()) };
+        let mode = self.word(state, step, mode)?;
+        match mode.parse::<Chmod>() {
+            Err(error) if !mode.is_empty() => Err(fail(step, error)),
+            _ => Ok(()),
         }
     }
 
