@@ -45,6 +45,12 @@ pub enum Problem {
     /// The Dockerfile cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// There is no Dockerfile.
+    #[error("failed to read dockerfile: open {name}: no such file or directory")]
+    NoDockerfile {
+        /// Its name, or its path.
+        name: String,
+    },
     /// `# syntax=` names a language kiln does not have.
     #[error("unsupported frontend `{image}` in `# syntax=`")]
     Frontend {
@@ -186,7 +192,9 @@ impl Problem {
             Self::Context(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),
             Self::Layer(LayerError::Blob(e)) => e.hint().map(str::to_owned),
-            Self::Output(e) => e.hint(),
+            Self::NoDockerfile { .. } => {
+                Some("name it with `-f`, or run kiln in the directory that has it".to_owned())
+            }
             _ => None,
         }
     }

@@ -126,11 +126,7 @@ impl Metadata {
 
     fn from_stat(stat: &Stat) -> Self {
         // The integer types of `struct stat` differ between architectures.
-        #![expect(
-            clippy::unnecessary_cast,
-            clippy::useless_conversion,
-            reason = "other architectures need them"
-        )]
+        #![expect(clippy::unnecessary_cast, reason = "other architectures need the casts")]
         Self {
             kind: FileKind::new(
                 FileType::from_raw_mode(stat.st_mode),

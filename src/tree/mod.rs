@@ -11,6 +11,7 @@
 
 mod copy;
 mod descent;
+mod fingerprint;
 mod metadata;
 mod modify;
 mod names;
@@ -25,6 +26,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use copy::{copy_file_data, copy_tree};
+pub use fingerprint::{ContentHasher, Fingerprint, Fingerprints};
 pub use metadata::{Device, FileKind, Metadata, Timestamp};
 pub use root::RootDir;
 pub use walk::{Entry, Walk};

@@ -216,7 +216,7 @@ impl<'root> Resolution<'root> {
         let is_last = self.pending.is_empty();
         let dir = self.dir()?;
         if !is_last || name == "." {
-            match rustix::fs::openat(&dir, &name, HANDLE | OFlags::NOFOLLOW, Mode::empty()) {
+            match rustix::fs::openat(dir, &name, HANDLE | OFlags::NOFOLLOW, Mode::empty()) {
                 Ok(next) => {
                     if name != "." {
                         self.names.push(name);
@@ -229,7 +229,7 @@ impl<'root> Resolution<'root> {
                 Err(error) => return Err(error.into()),
             }
         }
-        match rustix::fs::readlinkat(&dir, &name, Vec::new()) {
+        match rustix::fs::readlinkat(dir, &name, Vec::new()) {
             Ok(target) => self.follow(OsStr::from_bytes(target.as_bytes())),
             Err(Errno::NOENT) => Ok(Step::Missing(name)),
             Err(Errno::INVAL) if is_last => Ok(Step::Last(name)),

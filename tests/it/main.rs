@@ -9,5 +9,15 @@
 #[macro_use]
 mod support;
 
+mod cleanup;
+mod commits;
+mod containers;
+mod debian;
+mod documented;
+mod errors;
 mod floors;
+mod instructions;
+mod outputs;
+mod reproducible;
+mod store;
 mod support_works;

@@ -7,9 +7,6 @@ use std::sync::OnceLock;
 use super::distribution::Registry;
 use super::program::run;
 
-/// The needs of everything that builds on a base image.
-pub(crate) const NEEDS: &[&str] = &["docker-registry", "skopeo", "umoci", "busybox"];
-
 /// A reference to a small image with a shell: busybox.
 pub(crate) fn busybox() -> &'static str {
     static REFERENCE: OnceLock<String> = OnceLock::new();

@@ -16,6 +16,11 @@ impl Context {
         context.file("Dockerfile", dockerfile)
     }
 
+    /// A context whose Dockerfile is `FROM busybox` and these lines.
+    pub(crate) fn on_busybox(lines: &str) -> Self {
+        Self::new(&format!("FROM {}\n{lines}", super::base::busybox()))
+    }
+
     /// A context without a Dockerfile.
     pub(crate) fn empty() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }

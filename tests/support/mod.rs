@@ -13,8 +13,10 @@ macro_rules! require {
 }
 
 pub(crate) mod base;
+pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod distribution;
+pub(crate) mod engine;
 pub(crate) mod guard;
 pub(crate) mod image;
 pub(crate) mod kiln;

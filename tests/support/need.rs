@@ -7,13 +7,18 @@ use std::path::Path;
 pub(crate) enum Need {
     /// A program on the PATH.
     Program(&'static str),
+    /// The small base image and the registry it is served from.
+    Busybox,
+    /// The Debian base image: what `Busybox` needs and mmdebstrap.
+    Debian,
     /// User id 0 with the right to mount.
     Root,
-    /// A file or directory on this machine.
-    File(&'static str),
 }
 
-pub(crate) use Need::{File, Program, Root};
+pub(crate) use Need::{Busybox, Debian, Program, Root};
+
+/// What `tools/base-image` and the registry need.
+const IMAGE_PROGRAMS: [&str; 4] = ["docker-registry", "skopeo", "umoci", "busybox"];
 
 /// Says what is missing. With `KILN_TEST_REQUIRE=all` a missing need is a failure of the test.
 pub(crate) fn check(needs: &[Need]) -> Result<(), String> {
@@ -30,7 +35,8 @@ pub(crate) fn check(needs: &[Need]) -> Result<(), String> {
 fn missing(need: &Need) -> Option<String> {
     match need {
         Program(name) => find(name).is_none().then(|| format!("the program `{name}`")),
-        File(path) => (!Path::new(path).exists()).then(|| format!("`{path}`")),
+        Busybox => IMAGE_PROGRAMS.iter().find_map(|name| missing(&Program(name))),
+        Debian => missing(&Busybox).or_else(|| missing(&Program("mmdebstrap"))).or_else(|| missing(&Root)),
         Root => (!can_mount()).then(|| "root with the right to mount".to_owned()),
     }
 }

@@ -10,8 +10,8 @@ mod secret;
 mod size;
 
 pub use csv::fields;
-pub use output::{ImageOptions, OutputOption, parse_output};
-pub use sandbox::{HostEntry, UlimitOption, parse_add_host, parse_ulimit};
+pub use output::{ImageOptions, OutputOption, compression, parse_output};
+pub use sandbox::{parse_add_host, parse_ulimit};
 pub use secret::{SecretOption, SecretOrigin, SshOption, parse_secret, parse_ssh};
 pub use size::parse_size_bytes;
 

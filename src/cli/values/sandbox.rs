@@ -3,29 +3,10 @@
 use std::net::IpAddr;
 
 use super::ValueError;
-
-/// One line for the steps' `/etc/hosts`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostEntry {
-    /// The name.
-    pub name: String,
-    /// Its address.
-    pub address: IpAddr,
-}
-
-/// A resource limit for steps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UlimitOption {
-    /// The resource, `nofile`.
-    pub name: String,
-    /// Soft limit; -1 is unlimited.
-    pub soft: i64,
-    /// Hard limit; -1 is unlimited.
-    pub hard: i64,
-}
+use crate::sandbox::Ulimit;
 
 /// Reads `name:ip` or `name=ip`; an IPv6 address may stand in brackets.
-pub fn parse_add_host(text: &str) -> Result<HostEntry, ValueError> {
+pub fn parse_add_host(text: &str) -> Result<(String, IpAddr), ValueError> {
     let fail = |reason: &str| ValueError::new("--add-host", text, reason);
     // With `=` an address with colons needs no guessing, so it is looked for first.
     let (name, address) = text
@@ -40,17 +21,30 @@ pub fn parse_add_host(text: &str) -> Result<HostEntry, ValueError> {
     }
     let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     let address = bare.parse().map_err(|_| fail("expected an IPv4 or IPv6 address after the name"))?;
-    Ok(HostEntry { name: name.to_owned(), address })
+    Ok((name.to_owned(), address))
 }
 
 /// Names of limits docker knows.
 const ULIMITS: &[&str] = &[
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Reads `name=soft[:hard]`; without a hard limit it is the soft one.
-pub fn parse_ulimit(text: &str) -> Result<UlimitOption, ValueError> {
+pub fn parse_ulimit(text: &str) -> Result<Ulimit, ValueError> {
     let fail = |reason: String| ValueError::new("--ulimit", text, reason);
     let (name, limits) =
         text.split_once('=').ok_or_else(|| fail("expected `name=soft[:hard]`".to_owned()))?;
@@ -58,20 +52,20 @@ pub fn parse_ulimit(text: &str) -> Result<UlimitOption, ValueError> {
         return Err(fail(format!("unknown limit `{name}`, expected one of {}", ULIMITS.join(", "))));
     }
     let number = |part: &str| match part {
-        "unlimited" => Ok(-1),
-        _ => match part.parse::<i64>() {
-            Ok(limit) if limit >= -1 => Ok(limit),
-            _ => Err(fail(format!("`{part}` is no limit, expected a number or -1"))),
-        },
+        "unlimited" | "-1" => Ok(None),
+        _ => part
+            .parse::<u64>()
+            .map(Some)
+            .map_err(|_| fail(format!("`{part}` is no limit, expected a number or -1"))),
     };
     let (soft, hard) = match limits.split_once(':') {
         Some((soft, hard)) => (number(soft)?, number(hard)?),
         None => (number(limits)?, number(limits)?),
     };
-    if hard != -1 && (soft == -1 || soft > hard) {
-        return Err(fail(format!("the soft limit must not be above the hard one: {soft} > {hard}")));
+    if hard.is_some_and(|hard| soft.is_none_or(|soft| soft > hard)) {
+        return Err(fail("the soft limit must not be above the hard one".to_owned()));
     }
-    Ok(UlimitOption { name: name.to_owned(), soft, hard })
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
 #[cfg(test)]
@@ -88,7 +82,7 @@ mod tests {
             ("db:[2001:db8::1]", "db", "2001:db8::1"),
         ] {
             let entry = parse_add_host(text).unwrap();
-            assert_eq!((entry.name.as_str(), entry.address.to_string().as_str()), (name, address), "{text}");
+            assert_eq!((entry.0.as_str(), entry.1.to_string().as_str()), (name, address), "{text}");
         }
         for text in ["db", ":1.2.3.4", "db:", "db:1.2.3", "d b:1.2.3.4", "db:host-gateway", "a\n=1.2.3.4"] {
             assert!(parse_add_host(text).is_err(), "{text}");
@@ -97,12 +91,21 @@ mod tests {
 
     #[test]
     fn ulimits_are_read_as_docker_reads_them() {
-        let limit = |name: &str, soft, hard| UlimitOption { name: name.to_owned(), soft, hard };
-        assert_eq!(parse_ulimit("nofile=1024:2048").unwrap(), limit("nofile", 1024, 2048));
-        assert_eq!(parse_ulimit("nofile=1062").unwrap(), limit("nofile", 1062, 1062));
-        assert_eq!(parse_ulimit("core=-1").unwrap(), limit("core", -1, -1));
-        assert_eq!(parse_ulimit("core=0:unlimited").unwrap(), limit("core", 0, -1));
-        for text in ["nofile", "nofile=", "nofile=a", "nofile=2:1", "nofile=-1:5", "files=1", "nofile=1:2:3", "core=-2"] {
+        let limit = |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard };
+        assert_eq!(parse_ulimit("nofile=1024:2048").unwrap(), limit("nofile", Some(1024), Some(2048)));
+        assert_eq!(parse_ulimit("nofile=1062").unwrap(), limit("nofile", Some(1062), Some(1062)));
+        assert_eq!(parse_ulimit("core=-1").unwrap(), limit("core", None, None));
+        assert_eq!(parse_ulimit("core=0:unlimited").unwrap(), limit("core", Some(0), None));
+        for text in [
+            "nofile",
+            "nofile=",
+            "nofile=a",
+            "nofile=2:1",
+            "nofile=-1:5",
+            "files=1",
+            "nofile=1:2:3",
+            "core=-2",
+        ] {
             assert!(parse_ulimit(text).is_err(), "{text}");
         }
     }

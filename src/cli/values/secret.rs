@@ -55,17 +55,17 @@ pub fn parse_secret(text: &str) -> Result<SecretOption, ValueError> {
         }
     }
     let id = id.filter(|id| !id.is_empty()).ok_or_else(|| fail("`id=` is missing".to_owned()))?;
+    if let Some(kind) = kind.as_deref().filter(|kind| !matches!(*kind, "file" | "env")) {
+        return Err(fail(format!("unsupported type `{kind}`, expected `file` or `env`")));
+    }
     let origin = match (kind.as_deref(), file, env) {
         (None | Some("file"), Some(file), None) => SecretOrigin::File(file.into()),
         (None | Some("env"), None, Some(env)) => SecretOrigin::Env(env),
         // docker's older form: `type=env,src=NAME`.
         (Some("env"), Some(name), None) => SecretOrigin::Env(name),
-        (None, None, None) => SecretOrigin::Unsaid,
-        (Some("file"), None, None) => SecretOrigin::File(id.clone().into()),
         (Some("env"), None, None) => SecretOrigin::Env(id.clone()),
-        (Some(kind @ ("file" | "env")), ..) | (Some(kind), ..) if kind != "file" && kind != "env" => {
-            return Err(fail(format!("unsupported type `{kind}`, expected `file` or `env`")));
-        }
+        (Some(_), None, None) => SecretOrigin::File(id.clone().into()),
+        (None, None, None) => SecretOrigin::Unsaid,
         _ => return Err(fail("`src` and `env` exclude each other".to_owned())),
     };
     Ok(SecretOption { id, origin })

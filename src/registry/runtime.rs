@@ -1,0 +1,106 @@
+//! The tokio runtime behind the blocking methods.
+//!
+//! Sockets and timers live on two worker threads. A caller's future is polled on the caller's own thread,
+//! which parks while it waits: it needs neither `'static` nor `Send`, and unlike tokio's `block_on` it may be
+//! called from anywhere, even from a thread of another runtime.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+/// A runtime that does not mind where it is used or dropped.
+pub(super) struct Runtime {
+    // Taken in `drop` only.
+    inner: Option<tokio::runtime::Runtime>,
+    handle: tokio::runtime::Handle,
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Runtime {
+    pub(super) fn new() -> io::Result<Self> {
+        let inner = tokio::runtime::Builder::new_multi_thread()
+            // Two: one connection can be read while another is decrypted. The CPUs belong to compression.
+            .worker_threads(2)
+            .thread_name("registry")
+            .enable_all()
+            .build()?;
+        let handle = inner.handle().clone();
+        Ok(Self { inner: Some(inner), handle })
+    }
+
+    /// Runs `future` to its end on this thread.
+    pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
+        let _context = self.handle.enter();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            match future.as_mut().poll(&mut context) {
+                Poll::Ready(output) => return output,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+
+    /// Starts `future` on the workers.
+    pub(super) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.handle.spawn(future)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // The ordinary drop blocks, which panics on a thread of another runtime.
+        if let Some(inner) = self.inner.take() {
+            inner.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn it_waits_on_any_thread() {
+        let runtime = Runtime::new().unwrap();
+        let nap = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            7
+        };
+        assert_eq!(runtime.wait(nap), 7);
+        let task = runtime.spawn(async { 8 });
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(runtime.wait(task).unwrap(), 8));
+        });
+    }
+
+    #[test]
+    fn it_waits_and_drops_inside_another_runtime() {
+        let outer = tokio::runtime::Runtime::new().unwrap();
+        outer.block_on(async {
+            let inner = Runtime::new().unwrap();
+            inner.wait(tokio::time::sleep(Duration::from_millis(1)));
+        });
+    }
+}
