@@ -44,14 +44,14 @@ impl Transport {
         }
     }
 
-    /// Returns the client for `url`'s host.
+    /// Returns the client for connections with the settings of `host`.
     pub(super) fn client(
         &self,
         config: &RegistryConfig,
-        url: &Url,
+        host: &str,
         settings: &HostConfig,
     ) -> Result<reqwest::Client, RegistryError> {
-        let host = host_of(url);
+        let host = host.to_owned();
         let skip_tls_verify = settings.skip_tls_verify;
         let key = if settings.authorities.is_empty() && settings.client_certificate.is_none() {
             Settings::Shared { skip_tls_verify }
