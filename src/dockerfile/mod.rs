@@ -6,6 +6,8 @@
 //! what the lint rules say, is `plan/`'s business.
 
 pub mod chmod;
+mod csv;
+mod device;
 pub(crate) mod directives;
 mod duration;
 pub mod expand;
