@@ -39,6 +39,24 @@ fn every_documented_flag_exists() {
 }
 
 #[test]
+fn pods_are_given_flags_that_exist() {
+    let help = Kiln::new().run("build", ["--help"]).ok().stdout;
+    let known: BTreeSet<&str> = help.split(|c: char| !(c.is_alphanumeric() || c == '-')).collect();
+    let mut seen = 0;
+    for path in documents().into_iter().filter(|path| path.extension().is_some_and(|e| e == "yaml")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for word in
+            lines.flat_map(|line| line.split([' ', '"', '=', ',', '['])).filter(|word| word.starts_with("--"))
+        {
+            assert!(known.contains(word), "{}: {word}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "the examples give flags to pods");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let mut broken = Vec::new();
     let pages =
@@ -83,7 +101,7 @@ fn mentions(path: &Path) -> Vec<Mention> {
             let mut words = rest.split_whitespace();
             let Some(subcommand) = words.next() else { continue };
             const SUBCOMMANDS: [&str; 8] =
-                ["build", "check", "doctor", "executor", "images", "inspect", "prune", "push"];
+                ["build", "check", "doctor", "images", "inspect", "login", "prune", "push"];
             if !SUBCOMMANDS.contains(&subcommand) {
                 continue;
             }
