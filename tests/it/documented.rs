@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::Kiln;
+use crate::support::{Kiln, run};
 
 /// `kiln SUBCOMMAND … --flag …` in a document: the subcommand and its long flags, with the place.
 struct Mention {
@@ -15,13 +16,12 @@ struct Mention {
 
 #[test]
 fn every_documented_flag_exists() {
-    let kiln = Kiln::new();
     let mentions: Vec<Mention> = documents().iter().flat_map(|path| mentions(path)).collect();
     assert!(mentions.len() > 10, "the documents show kiln's command lines");
     let mut faults = BTreeSet::new();
     let subcommands: BTreeSet<&str> = mentions.iter().map(|mention| mention.subcommand.as_str()).collect();
     for subcommand in subcommands {
-        let help = kiln.run(subcommand, ["--help"]).ok().stdout;
+        let help = run(Command::new(Kiln::program()).args([subcommand, "--help"])).ok().stdout;
         for mention in mentions.iter().filter(|mention| mention.subcommand == subcommand) {
             for flag in &mention.flags {
                 let known = help.split(|c: char| !(c.is_alphanumeric() || c == '-')).any(|word| word == flag);
