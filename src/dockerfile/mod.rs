@@ -6,19 +6,34 @@
 //! what the lint rules say, is `plan/`'s business.
 
 pub mod chmod;
+mod csv;
+mod device;
+pub(crate) mod directives;
+mod duration;
 pub mod expand;
+mod flags;
+mod heredoc;
 pub mod history;
+mod instruction;
+mod lexer;
+mod lines;
 pub mod mount;
+mod pattern;
 pub mod ports;
+pub(crate) mod quote;
 pub mod signal;
 pub mod suggest;
-mod syntax;
+pub(crate) mod syntax;
+mod words;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use expand::{ExpandError, Expanded, Variables, expand, expand_heredoc, expand_pattern, expand_words};
+pub use directives::check_syntax;
+pub use expand::{
+    ExpandError, Expanded, NoVariables, Variables, expand, expand_for_display, expand_heredoc, expand_words,
+};
 
 /// Lines of a Dockerfile, from 1, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,13 +98,6 @@ pub struct Syntax {
     pub command_line: String,
     /// Where it stands.
     pub span: Span,
-}
-
-impl Syntax {
-    /// Tells whether the frontend named is the language kiln itself implements.
-    pub fn is_builtin(&self) -> bool {
-        todo!()
-    }
 }
 
 /// A `# check=` directive: the text as written.
@@ -269,8 +277,29 @@ pub enum RunScript {
 
 impl Run {
     /// Returns what is to be executed.
+    ///
+    /// A text that is nothing but `<<WORD` runs the body itself; any other text goes to the shell with all
+    /// bodies and terminators behind it, as they were written.
     pub fn script(&self) -> RunScript {
-        todo!()
+        let text = match &self.command {
+            Command::Exec(argv) => return RunScript::Exec(argv.clone()),
+            Command::Shell(text) => text,
+        };
+        let Some(first) = self.heredocs.first() else { return RunScript::Shell(text.clone()) };
+        if heredoc::parse_opening(text).is_ok_and(|opening| opening.is_some()) {
+            return if first.body.starts_with("#!") {
+                RunScript::File { name: first.name.clone(), body: first.body.clone() }
+            } else {
+                RunScript::Shell(first.body.clone())
+            };
+        }
+        let mut script = text.clone();
+        for heredoc in &self.heredocs {
+            script.push('\n');
+            script.push_str(&heredoc.raw_body);
+            script.push_str(&heredoc.name);
+        }
+        RunScript::Shell(script)
     }
 }
 
@@ -391,6 +420,9 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile, ParseError> {
 /// Parses one `ONBUILD` trigger of a base image's config (or of a stage), as the instruction it stands for.
 ///
 /// The lines of its span count within the trigger's text.
-pub fn parse_trigger(text: &str, escape: char) -> Result<Instruction, ParseError> {
-    syntax::parse_trigger(text, escape)
+pub fn parse_trigger(text: &str) -> Result<Instruction, ParseError> {
+    syntax::parse_trigger(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LayerError;
-use crate::tree::{Device, Metadata, RootDir, Timestamp};
+use crate::tree::{Device, FileKind, Metadata, RootDir, Timestamp};
 
 /// Where a file's bytes are.
 #[derive(Debug, Clone)]
@@ -94,6 +94,15 @@ pub enum Change {
 /// Changes in component-wise byte order, every changed entry after all of its ancestor directories.
 pub type ChangeSet = Box<dyn Iterator<Item = Result<Change, LayerError>> + Send>;
 
+impl Change {
+    /// Returns the path that changes.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Upsert { path, .. } | Self::Remove { path } | Self::Opaque { path } => path,
+        }
+    }
+}
+
 impl Node {
     /// Describes the entry at `path` of `root` from its metadata; `None` for a socket, which no layer can hold.
     ///
@@ -104,7 +113,30 @@ impl Node {
         path: PathBuf,
         metadata: &Metadata,
     ) -> Result<Option<Self>, LayerError> {
-        let _ = (root, path, metadata);
-        todo!()
+        let read = |source| LayerError::Read { path: path.clone(), source };
+        let xattrs = match metadata.kind {
+            FileKind::Socket => return Ok(None),
+            _ => root.xattrs(&path).map_err(read)?,
+        };
+        let kind = match metadata.kind {
+            FileKind::File => NodeKind::File {
+                size_bytes: metadata.size_bytes,
+                content: Content::File { root: Arc::clone(root), path: path.clone() },
+            },
+            FileKind::Directory => NodeKind::Directory,
+            FileKind::Symlink => NodeKind::Symlink { target: root.read_link(&path).map_err(read)? },
+            FileKind::CharDevice(device) => NodeKind::CharDevice(device),
+            FileKind::BlockDevice(device) => NodeKind::BlockDevice(device),
+            FileKind::Fifo => NodeKind::Fifo,
+            FileKind::Socket => return Ok(None),
+        };
+        Ok(Some(Self {
+            kind,
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            mtime: metadata.mtime,
+            xattrs,
+        }))
     }
 }

@@ -26,6 +26,14 @@ pub enum LayerError {
         /// Its length when it was read.
         found_bytes: u64,
     },
+    /// A layer has no way to say this.
+    #[error("`{path}` cannot be in a layer: {problem}")]
+    Unrepresentable {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// The tar, compressed or not, could not be written on.
     #[error("cannot write the layer")]
     Write {

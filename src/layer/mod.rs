@@ -5,8 +5,15 @@
 
 mod apply;
 mod change;
+mod content;
+mod entry;
 mod error;
+mod fields;
+mod header;
+mod names;
+mod pax;
 mod reader;
+mod sparse;
 mod tar;
 mod write;
 
@@ -15,4 +22,4 @@ pub use change::{Change, ChangeSet, Content, Node, NodeKind};
 pub use error::LayerError;
 pub use reader::{TarEntry, TarEntryKind, TarReader};
 pub use tar::{TarOptions, write_tar};
-pub use write::{LayerOptions, write_layer};
+pub use write::{LayerOptions, layer_media_type, write_layer};

@@ -3,7 +3,17 @@
 //! Pure. What an image is, whether it exists, and what its `ONBUILD` triggers add, the engine learns later;
 //! [`Plan::resolve_from`] answers for those triggers too.
 
+mod contexts;
+mod epoch;
+mod globals;
+mod graph;
 pub mod lint;
+mod platform;
+mod remote;
+mod stages;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +60,7 @@ pub struct Plan {
     pub target: StageId,
     /// The evaluated global scope with the platform arguments: what a stage's bare `ARG x` may see.
     pub global_args: BTreeMap<String, String>,
-    /// The build arguments as given.
+    /// The build arguments as given, but for `SOURCE_DATE_EPOCH`: see [`Plan::set_source_date_epoch`].
     pub build_args: BTreeMap<String, String>,
     /// The stages the target needs, every stage after those it depends on.
     pub reachable: Vec<StageId>,
@@ -84,19 +94,21 @@ pub struct Stage {
     pub id: StageId,
     /// Its name, lower-cased.
     pub name: Option<String>,
-    /// Its name, or its index as text: for showing.
+    /// Its name, or `stage-N` counted from 0: for showing.
     pub display: String,
     /// What it starts from.
     pub base: Base,
-    /// The platform it is built for.
+    /// The platform it is built for: that of its base stage; the target platform on `scratch`, whatever
+    /// `--platform` says; else `--platform`, else the target platform.
     pub platform: Platform,
-    /// Whether `--platform` says so.
+    /// Whether `--platform` decided the platform.
     pub explicit_platform: bool,
     /// The lines of its `FROM`.
     pub from_span: Span,
     /// Its instructions after `FROM`.
     pub steps: Vec<Instruction>,
-    /// The stages it needs, by `FROM`, `--from` and mounts.
+    /// The stages it needs, in order: by `FROM`, `--from` and mounts, also in the `ONBUILD` triggers of the
+    /// stage it is `FROM`. Triggers of an image are not known here.
     pub depends_on: Vec<StageId>,
 }
 
@@ -135,13 +147,91 @@ pub enum FromRef {
 }
 
 /// Plans the build of a Dockerfile.
-pub fn plan(_dockerfile: &Dockerfile, _request: &PlanRequest) -> Result<Plan, PlanError> {
-    todo!()
+pub fn plan(dockerfile: &Dockerfile, request: &PlanRequest) -> Result<Plan, PlanError> {
+    plan_scope(dockerfile, request, Reach::Target)
+}
+
+/// Which stages must be sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Those the target needs.
+    Target,
+    /// All of them.
+    All,
+}
+
+fn plan_scope(dockerfile: &Dockerfile, request: &PlanRequest, reach: Reach) -> Result<Plan, PlanError> {
+    let escape = dockerfile.directives.escape;
+    let parts = stages::Parts::of(dockerfile);
+    let mut globals = globals::Globals::defaults(request, parts.target_name(request));
+    globals.evaluate(&parts.globals, &request.build_args, escape)?;
+    let epoch = epoch::find(&parts, request, &globals, escape)?;
+    let stages = stages::build(&parts, request, &globals, escape)?;
+    let target = stages::target(&stages, request)?;
+    let mut plan = Plan {
+        target,
+        reachable: Vec::new(),
+        unused_build_args: globals::unused(dockerfile, &request.build_args),
+        global_args: globals.into_values(),
+        build_args: request.build_args.clone(),
+        escape,
+        source_date_epoch: epoch.clone(),
+        contexts: request.contexts.clone(),
+        stages,
+    };
+    match epoch {
+        Some(EpochSource::Seconds(seconds)) => plan.set_source_date_epoch(Some(seconds)),
+        None if request.build_args.contains_key("SOURCE_DATE_EPOCH") => plan.set_source_date_epoch(None),
+        _ => {}
+    }
+    graph::connect(&mut plan, reach)?;
+    Ok(plan)
 }
 
 impl Plan {
     /// Resolves `--from=text` as written in stage `current`, also in a trigger that came with its base.
-    pub fn resolve_from(&self, _text: &str, _current: StageId) -> Result<FromRef, PlanError> {
-        todo!()
+    ///
+    /// Stages come first, by name (in any case; of several, the last in the file) or by index (any integer
+    /// is one), then named contexts, then images.
+    pub fn resolve_from(&self, text: &str, current: StageId) -> Result<FromRef, PlanError> {
+        graph::resolve_copy(self, text, current)
+    }
+
+    /// Resolves `from=text` of a mount in stage `current`; `target` is only for the message. Mounts know no
+    /// stage indexes.
+    pub fn resolve_mount_from(
+        &self,
+        text: &str,
+        target: &str,
+        current: StageId,
+    ) -> Result<FromRef, PlanError> {
+        graph::resolve_mount(self, text, target, current)
+    }
+
+    /// Tells which stages `stage` needs, directly or not, itself included: every stage after those it
+    /// depends on.
+    pub fn closure(&self, stage: StageId) -> Vec<StageId> {
+        graph::closure(&self.stages, &[stage])
+    }
+
+    /// Puts the resolved source epoch where stages' `ARG SOURCE_DATE_EPOCH` will find it; `None` takes the
+    /// unresolved value away. To be called before any step if [`Plan::source_date_epoch`] is not in seconds.
+    pub fn set_source_date_epoch(&mut self, seconds: Option<i64>) {
+        for arguments in [&mut self.build_args, &mut self.global_args] {
+            if let Some(value) = arguments.get_mut(epoch::NAME) {
+                match seconds {
+                    Some(seconds) => *value = seconds.to_string(),
+                    None => {
+                        arguments.remove(epoch::NAME);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl PlanError {
+    fn new(message: impl Into<String>, span: Option<Span>) -> Self {
+        Self { message: message.into(), span, hint: None }
     }
 }

@@ -52,6 +52,56 @@ pub enum SandboxError {
         /// What the system said.
         source: io::Error,
     },
+    /// The step is to run as somebody this machine gives kiln no id for.
+    #[error("cannot run as user {uid}, group {gid}: kiln's user namespace has no such id")]
+    UnmappedUser {
+        /// User id of the step.
+        uid: u32,
+        /// Group id of the step.
+        gid: u32,
+    },
+    /// The command is no path and in no directory of `PATH`.
+    #[error("exec: \"{program}\": executable file not found in $PATH")]
+    ExecutableNotFound {
+        /// The command's first word.
+        program: String,
+    },
+    /// The command is a path and nothing is there.
+    #[error("exec: \"{program}\": stat {program}: no such file or directory")]
+    NoSuchExecutable {
+        /// The command's first word.
+        program: String,
+    },
+    /// The command is there and may not be executed.
+    #[error("exec: \"{program}\": permission denied")]
+    NotExecutable {
+        /// The command's first word.
+        program: String,
+    },
+    /// The kernel cannot execute the command: another architecture, or an interpreter that is missing.
+    #[error("exec {program}: {reason}")]
+    Exec {
+        /// The file.
+        program: String,
+        /// What the system said, as C programs put it.
+        reason: String,
+        /// The same as an error.
+        source: io::Error,
+    },
+    /// kiln could not start or talk to its own child process.
+    #[error("cannot {action}: {source}")]
+    Child {
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process that watches over a step vanished.
+    #[error("the process that watches over the step ended without a word: {status}")]
+    ChildVanished {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
     /// Something put into the root for the step's sake cannot be removed.
     #[error("cannot clean up `{}` after the step: {source}", path.display())]
     Cleanup {
@@ -63,4 +113,15 @@ pub enum SandboxError {
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]
     Cancelled,
+}
+
+impl SandboxError {
+    /// Returns the exit code a shell would give: 127 if there is no such command, 126 if it cannot be executed.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::ExecutableNotFound { .. } | Self::NoSuchExecutable { .. } => Some(127),
+            Self::NotExecutable { .. } | Self::Exec { .. } => Some(126),
+            _ => None,
+        }
+    }
 }

@@ -15,18 +15,33 @@ mod cancel;
 mod child;
 mod enter;
 mod error;
+mod mounting;
+mod namespaces;
+mod overlay;
 mod probe;
+mod process;
+mod reap;
+mod seccomp;
+mod step;
+mod supervise;
+mod sys;
+mod targets;
 mod task;
+#[cfg(test)]
+pub(crate) mod tests;
+mod wire;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::OutputStream;
 
 pub use cancel::Cancel;
 pub use child::child_main_if_requested;
-pub use enter::{Entered, LaunchKind, enter};
+pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
-pub use probe::{Finding, Probes, doctor, probe};
+pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
+pub use probe::{Finding, Probes, doctor, probe, try_overlay};
 pub use task::{Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
 
 /// A way of running a process in a root.
@@ -47,20 +62,45 @@ pub trait Launch: Send + Sync {
 /// What a launch needs to know beside its tasks.
 #[derive(Debug, Clone)]
 pub struct LaunchOptions {
-    /// A directory for the sandbox's own small files (generated `hosts`, the journal of the in-place launch).
-    pub state_dir: std::path::PathBuf,
+    /// A directory of kiln's own for what a launch must remember: the journal of the in-place launch.
+    pub state_dir: PathBuf,
+    /// The content of `/etc/resolv.conf` for tasks that bring none.
+    pub dns: Vec<u8>,
 }
 
 /// Opens the launch that [`enter`] chose.
-pub fn open(entered: &Entered, options: &LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
-    let _ = (entered, options);
-    todo!()
+pub fn open(entered: &Entered, options: LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
+    match entered.launch {
+        LaunchKind::Namespaces => Ok(Arc::new(namespaces::Namespaces::new(entered, options))),
+        LaunchKind::Chroot | LaunchKind::InPlace | LaunchKind::None => {
+            Ok(Arc::new(NoLaunch { reason: entered.description.clone() }))
+        }
+    }
+}
+
+/// The launch where nothing can run.
+struct NoLaunch {
+    reason: String,
+}
+
+impl Launch for NoLaunch {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        None
+    }
+
+    fn run(&self, _task: &Task, _output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+        Err(SandboxError::NoLaunch { reason: self.reason.clone() })
+    }
 }
 
 /// Puts the container's own files back if a kiln that ran steps in place was killed half-way.
 ///
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning.
-pub fn recover(options: &LaunchOptions) -> Result<Option<String>, SandboxError> {
-    let _ = options;
-    todo!()
+pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
+    let _ = state_dir;
+    Ok(None)
 }

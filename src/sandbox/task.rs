@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cancel, SandboxError};
+use super::{Cancel, SandboxError, wire};
 
 /// How much of the host a step may be kept apart with; `Auto` takes the best that works here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -107,6 +107,7 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Absolute in the root; symbolic links are followed inside it; created if missing, and then removed again.
+    #[serde(with = "wire::path")]
     pub target: PathBuf,
     /// What is mounted there.
     pub kind: MountKind,
@@ -118,6 +119,7 @@ pub enum MountKind {
     /// A file or directory of this machine.
     Bind {
         /// Its path on this machine.
+        #[serde(with = "wire::path")]
         source: PathBuf,
         /// Whether the step may not write to it.
         read_only: bool,
@@ -132,13 +134,16 @@ pub enum MountKind {
     /// A directory of this machine that the step may write to without changing it; what it writes is dropped.
     ScratchOverlay {
         /// The directory shown.
+        #[serde(with = "wire::path")]
         lower: PathBuf,
         /// An existing empty directory that takes the writes; the caller removes it.
+        #[serde(with = "wire::path")]
         scratch: PathBuf,
     },
     /// A device node of this machine.
     Device {
         /// Its path on this machine.
+        #[serde(with = "wire::path")]
         source: PathBuf,
     },
 }

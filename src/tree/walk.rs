@@ -1,9 +1,15 @@
 //! Walking a tree in component-wise byte order.
 
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::{Metadata, RootDir};
+use super::descent::Descent;
+use super::metadata::look;
+use super::names::{Names, ReadBuffer};
+use super::{EntryError, Metadata, RootDir};
 
 /// One entry met by a [`Walk`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,30 +21,143 @@ pub struct Entry {
 }
 
 /// A pre-order walk: a directory comes before its entries, names of one directory in byte order.
+///
+/// Entries that disappear meanwhile are left out. After an error the walk goes on with the next entry.
 #[derive(Debug)]
-pub struct Walk {}
+pub struct Walk {
+    descent: Descent,
+    /// The names of each directory from the start to the current one, and which comes next.
+    frames: Vec<(Names, usize)>,
+    /// The current directory's path, with a final `/` unless empty.
+    path: Vec<u8>,
+    /// The directory returned last, to be entered next.
+    entering: Option<Entering>,
+    same_device_only: bool,
+    buffer: ReadBuffer,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Entering {
+    Start,
+    /// The name with this index in the last frame.
+    Name(usize),
+}
 
 impl Walk {
     /// Starts below the directory `start` (links followed), which itself is not returned.
     pub fn new(root: &RootDir, start: impl AsRef<Path>) -> io::Result<Self> {
-        todo!()
+        Ok(Self {
+            descent: Descent::new(root.handle(start.as_ref())?)?,
+            frames: Vec::new(),
+            path: Vec::new(),
+            entering: Some(Entering::Start),
+            same_device_only: false,
+            buffer: ReadBuffer::new(),
+        })
     }
 
     /// Leaves out what is below the directory returned last.
     pub fn skip_subtree(&mut self) {
-        todo!()
+        if let Some(Entering::Name(_)) = self.entering {
+            self.entering = None;
+        }
     }
 
     /// Returns mount points but not what is mounted there.
-    pub fn same_device_only(self) -> Self {
-        todo!()
+    pub fn same_device_only(mut self) -> Self {
+        self.same_device_only = true;
+        self
     }
+
+    /// Returns the directory that holds the entry returned last, while it was not entered yet.
+    pub(super) fn directory(&self) -> BorrowedFd<'_> {
+        self.descent.current()
+    }
+
+    fn enter(&mut self, entering: Entering) -> io::Result<()> {
+        if let Entering::Name(index) = entering {
+            let (names, _) = self.frames.last().expect("a name comes from a frame");
+            let name = OsStr::from_bytes(names.get(index).0.to_bytes());
+            match self.descent.enter(name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(EntryError::wrap(bytes_path(&self.path).join(name), error)),
+                Ok(()) => {}
+            }
+            self.path.extend_from_slice(name.as_bytes());
+            self.path.push(b'/');
+        }
+        // A directory that cannot be read counts as empty after its error was reported.
+        let names = Names::read(self.descent.current(), &mut self.buffer);
+        let (names, result) = match names {
+            Ok(names) => (names, Ok(())),
+            Err(error) => (Names::default(), Err(EntryError::wrap(bytes_path(&self.path), error))),
+        };
+        self.frames.push((names, 0));
+        result
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        self.frames.pop();
+        if let Some(name) = self.descent.leave()? {
+            self.path.truncate(self.path.len() - name.len() - 1);
+        }
+        Ok(())
+    }
+
+    fn examine(&mut self, index: usize) -> io::Result<Option<Entry>> {
+        let (names, _) = self.frames.last().expect("a name comes from a frame");
+        let (name, _) = names.get(index);
+        let found = match look(self.descent.current(), name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            result => result.map_err(|error| EntryError::wrap(self.path_of(name), error))?,
+        };
+        if found.metadata.kind.is_dir() && !(self.same_device_only && self.is_mount(&found)?) {
+            self.entering = Some(Entering::Name(index));
+        }
+        Ok(Some(Entry { path: self.path_of(name), metadata: found.metadata }))
+    }
+
+    fn path_of(&self, name: &CStr) -> PathBuf {
+        let mut path = Vec::with_capacity(self.path.len() + name.count_bytes());
+        path.extend_from_slice(&self.path);
+        path.extend_from_slice(name.to_bytes());
+        PathBuf::from(OsString::from_vec(path))
+    }
+
+    fn is_mount(&self, found: &super::metadata::Found) -> io::Result<bool> {
+        match found.mount_root {
+            Some(answer) => Ok(answer),
+            None => Ok(Metadata::of(self.descent.current())?.dev != found.metadata.dev),
+        }
+    }
+}
+
+fn bytes_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
 }
 
 impl Iterator for Walk {
     type Item = io::Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+        loop {
+            if let Some(entering) = self.entering.take()
+                && let Err(error) = self.enter(entering)
+            {
+                return Some(Err(error));
+            }
+            let (names, next) = self.frames.last_mut()?;
+            if *next < names.len() {
+                let index = *next;
+                *next += 1;
+                if let Some(entry) = self.examine(index).transpose() {
+                    return Some(entry);
+                }
+            } else if let Err(error) = self.leave() {
+                // The way back is lost: nothing more can be read.
+                self.frames.clear();
+                return Some(Err(EntryError::wrap(bytes_path(&self.path), error)));
+            }
+        }
     }
 }

@@ -1,15 +1,38 @@
 //! BuildKit's build checks, by their names, with their texts.
+//!
+//! [`lint`] goes through a Dockerfile as a build would, without running anything: it follows each stage's
+//! variables and shell, and looks at every instruction. What it cannot know from the file (the environment
+//! and platform of base images, the ignore file) comes through [`LintInputs`]; where the answer is "not
+//! known", the rules that need it say nothing rather than something wrong.
 
-use crate::dockerfile::{Dockerfile, Span};
+mod from;
+mod json;
+mod options;
+mod rules;
+mod text;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use super::stages::Parts;
+use super::{PlanError, PlanRequest, Reach, plan_scope};
+use crate::dockerfile::{Dockerfile, ParseError, Span};
 use crate::oci::Platform;
 
-use super::PlanRequest;
+pub use json::to_json;
+pub use options::{CheckOptions, check_options};
+pub use rules::{RULES, Rule};
 
-/// What the rules need to know of the world; every method may answer "do not know".
+/// What the rules need to know of the world; every method may answer "not known".
 pub trait LintInputs {
-    /// Returns what is known of a base image.
+    /// Returns what is known of the image a stage is `FROM`; `reference` is as written, expanded.
     fn base_image(&self, reference: &str, platform: &Platform) -> Option<BaseImage>;
-    /// Tells whether the ignore file leaves `path` (relative, clean) out of the main context.
+    /// Returns what is known of the image that a named context stands for.
+    fn context_image(&self, name: &str, platform: &Platform) -> Option<BaseImage>;
+    /// Returns the patterns of the main context's ignore file, as its lines are; empty if there is none.
+    fn ignore_patterns(&self) -> &[String];
+    /// Tells whether the ignore file's patterns match `path` (clean, as written) or a parent of it.
     fn is_ignored(&self, path: &str) -> bool;
 }
 
@@ -20,6 +43,8 @@ pub struct BaseImage {
     pub env: Vec<String>,
     /// `Shell`
     pub shell: Vec<String>,
+    /// `OnBuild`
+    pub on_build: Vec<String>,
     /// Its platform.
     pub platform: Option<Platform>,
 }
@@ -33,12 +58,20 @@ impl LintInputs for NoInputs {
         None
     }
 
+    fn context_image(&self, _name: &str, _platform: &Platform) -> Option<BaseImage> {
+        None
+    }
+
+    fn ignore_patterns(&self) -> &[String] {
+        &[]
+    }
+
     fn is_ignored(&self, _path: &str) -> bool {
         false
     }
 }
 
-/// Which stages to look at.
+/// Which stages to look into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// All of them, unless the request names a target: `kiln check`.
@@ -50,24 +83,20 @@ pub enum Scope {
 /// One warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lint {
-    /// The rule's name.
-    pub rule: &'static str,
-    /// What the rule is about.
-    pub description: &'static str,
-    /// Where it is explained.
-    pub url: &'static str,
-    /// What it has to say here.
+    /// The rule.
+    pub rule: &'static Rule,
+    /// What the rule has to say here.
     pub detail: String,
     /// Where.
-    pub span: Option<Span>,
+    pub span: Span,
 }
 
 /// What the rules found.
 #[derive(Debug, Clone, Default)]
 pub struct LintReport {
-    /// The warnings, in order.
+    /// The warnings, in the order BuildKit gives them.
     pub warnings: Vec<Lint>,
-    /// Why the Dockerfile cannot be built, if it cannot.
+    /// Why the Dockerfile cannot be built, if it cannot; the violation, if there is one.
     pub error: Option<LintError>,
     /// Whether `# check=error=true` makes the warnings an error: `lint violation found for rules: …`.
     pub violation: Option<String>,
@@ -82,17 +111,110 @@ pub struct LintError {
     pub span: Option<Span>,
 }
 
-/// Checks a Dockerfile.
-pub fn lint(
-    _dockerfile: &Dockerfile,
-    _request: &PlanRequest,
-    _scope: Scope,
-    _inputs: &dyn LintInputs,
-) -> LintReport {
-    todo!()
+impl From<PlanError> for LintError {
+    fn from(error: PlanError) -> Self {
+        Self { message: error.message, span: error.span }
+    }
 }
 
-/// Writes a report in the shape of `docker buildx build --call=lint,format=json`.
-pub fn to_json(_dockerfile: &Dockerfile, _report: &LintReport) -> serde_json::Value {
-    todo!()
+impl From<ParseError> for LintError {
+    fn from(error: ParseError) -> Self {
+        Self { message: error.message, span: error.span }
+    }
+}
+
+/// Takes warnings, and drops those that are switched off where they arise.
+struct Sink {
+    options: CheckOptions,
+    warnings: Vec<Lint>,
+}
+
+impl Sink {
+    /// Reports under the options of the file.
+    fn warn(&mut self, rule: &'static Rule, span: Span, detail: String) {
+        if self.options.allows(rule) {
+            self.warnings.push(Lint { rule, detail, span });
+        }
+    }
+
+    /// Reports under the options of the file and of the comments above an instruction.
+    fn warn_at(&mut self, comments: &[String], rule: &'static Rule, span: Span, detail: String) {
+        if self.options.with_comments(comments).allows(rule) {
+            self.warnings.push(Lint { rule, detail, span });
+        }
+    }
+}
+
+/// Checks a Dockerfile.
+pub fn lint(
+    dockerfile: &Dockerfile,
+    request: &PlanRequest,
+    scope: Scope,
+    inputs: &dyn LintInputs,
+) -> LintReport {
+    check(dockerfile, None, request, scope, inputs)
+}
+
+/// Checks a Dockerfile that may not even parse: then the report says what was found before the error.
+/// The parsed part comes back for [`to_json`].
+pub fn lint_text(
+    name: &str,
+    bytes: &[u8],
+    request: &PlanRequest,
+    scope: Scope,
+    inputs: &dyn LintInputs,
+) -> (Dockerfile, LintReport) {
+    let partial = crate::dockerfile::syntax::parse_partial(name, bytes);
+    let report = check(&partial.dockerfile, partial.error, request, scope, inputs);
+    (partial.dockerfile, report)
+}
+
+fn check(
+    dockerfile: &Dockerfile,
+    parse_error: Option<ParseError>,
+    request: &PlanRequest,
+    scope: Scope,
+    inputs: &dyn LintInputs,
+) -> LintReport {
+    let options = match check_options(dockerfile, request) {
+        Ok(options) => options,
+        Err(error) => return LintReport { error: Some(error.into()), ..LintReport::default() },
+    };
+    let mut sink = Sink { options, warnings: Vec::new() };
+    text::empty_continuations(dockerfile, &mut sink);
+    text::each_instruction(dockerfile, &mut sink);
+    let outcome = match parse_error {
+        Some(error) => Err(error.into()),
+        None => check_parsed(dockerfile, request, scope, inputs, &mut sink),
+    };
+    let violation = sink.options.violation(&sink.warnings);
+    let error = outcome
+        .err()
+        .or_else(|| violation.as_ref().map(|message| LintError { message: message.clone(), span: None }));
+    LintReport { warnings: sink.warnings, error, violation }
+}
+
+fn check_parsed(
+    dockerfile: &Dockerfile,
+    request: &PlanRequest,
+    scope: Scope,
+    inputs: &dyn LintInputs,
+    sink: &mut Sink,
+) -> Result<(), LintError> {
+    let parts = Parts::of(dockerfile);
+    text::stage_names(&parts, sink);
+    text::keyword_casing(&parts, sink);
+    from::check(&parts, request, dockerfile.directives.escape, sink)?;
+    let reach = match scope {
+        Scope::All if request.target.as_deref().unwrap_or_default().is_empty() => Reach::All,
+        _ => Reach::Target,
+    };
+    let plan = plan_scope(dockerfile, request, reach)?;
+    let mut wanted: Vec<_> = match reach {
+        Reach::Target => plan.reachable.clone(),
+        Reach::All => plan.stages.iter().map(|stage| stage.id).collect(),
+    };
+    // Variables flow from base to child, and bases come first in the file.
+    wanted.sort();
+    walk::Walk::new(&plan, inputs, sink).stages(&wanted)
 }

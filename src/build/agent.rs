@@ -1,0 +1,132 @@
+//! ssh agents for `RUN --mount=type=ssh`.
+//!
+//! A step never gets the user's own socket: kiln listens on one of its own, with the owner and mode the mount
+//! asks for, and hands every connection on. Private keys are served by an `ssh-agent` started for the step.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::SshSource;
+use super::error::Problem;
+
+/// How long a freshly started agent may take to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A socket that leads to an agent for as long as this value lives.
+pub(super) struct AgentProxy {
+    socket: PathBuf,
+    stopping: Arc<AtomicBool>,
+    listener: Option<JoinHandle<()>>,
+    agent: Option<Child>,
+}
+
+impl AgentProxy {
+    /// Starts listening in the empty directory `dir`.
+    pub(super) fn start(source: &SshSource, dir: &Path) -> Result<Self, Problem> {
+        let problem = |action: &'static str, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| Problem::Io { action, path, source }
+        };
+        let (upstream, agent) = match source {
+            SshSource::Agent(path) => (path.clone(), None),
+            SshSource::Keys(keys) => {
+                let socket = dir.join("keys.sock");
+                let agent = start_agent(&socket, keys)?;
+                (socket, Some(agent))
+            }
+        };
+        UnixStream::connect(&upstream).map_err(problem("connect to the ssh agent at", &upstream))?;
+        let socket = dir.join("agent.sock");
+        let listener = UnixListener::bind(&socket).map_err(problem("listen on", &socket))?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = stopping.clone();
+        let listener = std::thread::spawn(move || serve(&listener, &upstream, &stop));
+        Ok(Self { socket, stopping, listener: Some(listener), agent })
+    }
+
+    /// Returns the socket's path.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+impl Drop for AgentProxy {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        // Wakes the listener; if even that fails there is nobody listening.
+        let _ = UnixStream::connect(&self.socket);
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+}
+
+fn serve(listener: &UnixListener, upstream: &Path, stopping: &AtomicBool) {
+    while let Ok((client, _)) = listener.accept() {
+        if stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(agent) = UnixStream::connect(upstream) else { continue };
+        let (Ok(client_reader), Ok(agent_reader)) = (client.try_clone(), agent.try_clone()) else { continue };
+        std::thread::spawn(move || forward(client_reader, agent));
+        std::thread::spawn(move || forward(agent_reader, client));
+    }
+}
+
+fn forward(mut from: UnixStream, mut to: UnixStream) {
+    // Either side may hang up at any time; then the other is told, and that is all there is to do.
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+fn start_agent(socket: &Path, keys: &[PathBuf]) -> Result<Child, Problem> {
+    let missing = |program: &'static str| {
+        move |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => Problem::Unsupported {
+                what: format!("`--ssh` with key files without the program `{program}`"),
+                hint: "install openssh-client, or forward an agent with `--ssh default`".to_owned(),
+            },
+            _ => Problem::Io { action: "start", path: program.into(), source },
+        }
+    };
+    let mut agent = Command::new("ssh-agent")
+        .arg("-D")
+        .arg("-a")
+        .arg(socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(missing("ssh-agent"))?;
+    let begun = Instant::now();
+    while UnixStream::connect(socket).is_err() && begun.elapsed() < START_TIMEOUT {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let added = Command::new("ssh-add")
+        .args(keys)
+        .env("SSH_AUTH_SOCK", socket)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(missing("ssh-add"));
+    match added {
+        Ok(output) if output.status.success() => Ok(agent),
+        other => {
+            let _ = agent.kill();
+            let _ = agent.wait();
+            let output = other?;
+            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(Problem::Instruction { message: format!("cannot load the keys of `--ssh`: {reason}") })
+        }
+    }
+}

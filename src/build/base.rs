@@ -1,0 +1,221 @@
+//! Base images: resolved once for each reference and platform, shared by every stage that names them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::check::Wanted;
+use super::error::Problem;
+use super::{Build, NamedContext};
+use crate::blob::{BlobSource, Layout};
+use crate::oci::{Digest, Image, ImageConfig, Layer, Platform, Reference};
+use crate::output::{read_image, select_manifest};
+use crate::sandbox::Cancel;
+use crate::tree::RootDir;
+
+/// An image to start from or to copy from.
+#[derive(Debug, Clone)]
+pub(super) struct BaseImage {
+    /// What the Dockerfile calls it.
+    pub(super) text: String,
+    /// The repository its layers are in, where there is one.
+    pub(super) repository: Option<Reference>,
+    /// Digest of the index, else of the manifest: what the reference stood for.
+    pub(super) digest: Digest,
+    pub(super) config: ImageConfig,
+    pub(super) layers: Vec<Layer>,
+    /// Whether the manifest uses docker's media types.
+    pub(super) docker_format: bool,
+}
+
+type Shared<T> = Arc<(Mutex<Option<Option<T>>>, Condvar)>;
+
+/// What is made once and wanted by many.
+pub(super) struct Once<K, T> {
+    cells: Mutex<HashMap<K, Shared<T>>>,
+}
+
+impl<K, T> Default for Once<K, T> {
+    fn default() -> Self {
+        Self { cells: Mutex::default() }
+    }
+}
+
+impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
+    /// Returns the value of `key`, made by whoever asks first. Who comes second to a failure is told that
+    /// it failed elsewhere.
+    pub(super) fn get(&self, key: K, make: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+        let (cell, first) = {
+            let mut cells = self.cells.lock().expect("no panic while cells are looked up");
+            match cells.get(&key) {
+                Some(cell) => (cell.clone(), false),
+                None => {
+                    let cell = Shared::<T>::default();
+                    cells.insert(key, cell.clone());
+                    (cell, true)
+                }
+            }
+        };
+        let (value, made) = &*cell;
+        if first {
+            let result = make();
+            *value.lock().expect("no panic while a value is set") = Some(result.as_ref().ok().cloned());
+            made.notify_all();
+            return result;
+        }
+        let mut value = value.lock().expect("no panic while a value is set");
+        while value.is_none() {
+            value = made.wait(value).expect("no panic while a value is set");
+        }
+        value.clone().flatten().ok_or(Problem::Elsewhere)
+    }
+}
+
+impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
+    /// Returns the value of `key` if it was made.
+    pub(super) fn peek(&self, key: &K) -> Option<T> {
+        let cells = self.cells.lock().expect("no panic while cells are looked up");
+        let value = cells.get(key)?.0.lock().expect("no panic while a value is set");
+        value.clone().flatten()
+    }
+}
+
+/// The images of a build.
+#[derive(Default)]
+pub(super) struct BaseImages {
+    images: Once<(String, Platform), Arc<BaseImage>>,
+    /// Images that are only read from (`COPY --from=image`), unpacked.
+    roots: Once<(String, Platform), Arc<RootDir>>,
+}
+
+impl Build<'_> {
+    /// Finds an image by the text of a `FROM` or `--from`.
+    pub(super) fn image(&self, text: &str, platform: &Platform) -> Result<Arc<BaseImage>, Problem> {
+        self.bases
+            .images
+            .get((text.to_owned(), platform.clone()), || self.resolve_image(text, platform).map(Arc::new))
+    }
+
+    /// Returns the config of an image that the build has resolved.
+    pub(super) fn known_image(&self, wanted: &Wanted<'_>, platform: &Platform) -> Option<ImageConfig> {
+        let text = match wanted {
+            Wanted::Reference(text) => (*text).to_owned(),
+            Wanted::Context(name) => match self.request.named_contexts.get(*name)? {
+                NamedContext::Image(text) => text.clone(),
+                NamedContext::Layout(spec) => format!("oci-layout://{spec}"),
+                NamedContext::Files(_) => return None,
+            },
+        };
+        Some(self.bases.images.peek(&(text, platform.clone()))?.config.clone())
+    }
+
+    /// Returns an image's files, for reading.
+    pub(super) fn image_root(&self, text: &str, platform: &Platform) -> Result<Arc<RootDir>, Problem> {
+        let image = self.image(text, platform)?;
+        self.unpacked(text, platform, &image)
+    }
+
+    /// Returns the files of an image that was resolved, for reading.
+    pub(super) fn unpacked(
+        &self,
+        text: &str,
+        platform: &Platform,
+        image: &BaseImage,
+    ) -> Result<Arc<RootDir>, Problem> {
+        self.bases.roots.get((text.to_owned(), platform.clone()), || {
+            let rootfs = self.services.storage.create(&image.layers, &*self.blobs)?;
+            let root = rootfs.root();
+            self.kept.lock().expect("no panic while keeping").push(rootfs);
+            Ok(root)
+        })
+    }
+
+    /// Finds the image that a named context stands for; `None` if it stands for files.
+    pub(super) fn context_image(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<Arc<BaseImage>>, Problem> {
+        match self.request.named_contexts.get(name) {
+            Some(NamedContext::Image(text)) => self.image(text, platform).map(Some),
+            Some(NamedContext::Layout(spec)) => {
+                let key = (format!("oci-layout://{spec}"), platform.clone());
+                self.bases.images.get(key, || self.layout_image(spec, platform).map(Arc::new)).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn resolve_image(&self, text: &str, platform: &Platform) -> Result<BaseImage, Problem> {
+        check_cancelled(&self.services.cancel)?;
+        let reference: Reference = text.parse()?;
+        if !self.request.pull
+            && let Some(image) = self.stored_image(text, &reference, platform)?
+        {
+            return Ok(image);
+        }
+        let remote = self
+            .services
+            .registry
+            .image(&reference, platform)
+            .map_err(|source| Problem::BaseImage { reference: reference.familiar(), source })?;
+        let source: Arc<dyn BlobSource> = self.services.registry.blobs(&remote.reference);
+        self.blobs.register(&remote.image.layers, &source);
+        let digest = remote.index_digest.unwrap_or_else(|| remote.image.digest());
+        Ok(base_image(text, Some(reference), digest, remote.image))
+    }
+
+    /// Finds an image that kiln itself built or pulled, by its name in the store.
+    fn stored_image(
+        &self,
+        text: &str,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<BaseImage>, Problem> {
+        let store = &self.services.store;
+        let name = reference.to_string();
+        let Some(tagged) = store.tags()?.into_iter().find(|tagged| tagged.reference == name) else {
+            return Ok(None);
+        };
+        let descriptor = select_manifest(&**store, &tagged.descriptor, platform)?;
+        let image = read_image(&**store, &descriptor)?;
+        if platform.accepts(&image.config.platform()).is_none() {
+            return Ok(None);
+        }
+        let digest = image.digest();
+        Ok(Some(base_image(text, None, digest, image)))
+    }
+
+    fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {
+        let (path, digest) = spec.split_once('@').map_or((spec, None), |(path, digest)| (path, Some(digest)));
+        let (path, tag) = match path.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ => (path, None),
+        };
+        let layout = Arc::new(Layout::open(std::path::Path::new(path))?);
+        let found = layout.find(digest.or(tag)).cloned().ok_or_else(|| Problem::Instruction {
+            message: format!("no image `{}` in the layout `{path}`", digest.or(tag).unwrap_or("latest")),
+        })?;
+        let descriptor = select_manifest(&*layout, &found, platform)?;
+        let image = read_image(&*layout, &descriptor)?;
+        let source: Arc<dyn BlobSource> = layout;
+        self.blobs.register(&image.layers, &source);
+        let digest = image.digest();
+        Ok(base_image(&format!("oci-layout://{spec}"), None, digest, image))
+    }
+}
+
+fn base_image(text: &str, repository: Option<Reference>, digest: Digest, image: Image) -> BaseImage {
+    let docker_format = image.descriptor.media_type().to_string().contains("docker");
+    BaseImage {
+        text: text.to_owned(),
+        repository,
+        digest,
+        config: image.config,
+        layers: image.layers,
+        docker_format,
+    }
+}
+
+pub(super) fn check_cancelled(cancel: &Cancel) -> Result<(), Problem> {
+    if cancel.is_cancelled() { Err(Problem::Cancelled) } else { Ok(()) }
+}

@@ -1,0 +1,274 @@
+//! `COPY` and `WORKDIR` as steps of a stage.
+
+use std::sync::Arc;
+
+use super::Build;
+use super::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
+use super::error::Problem;
+use super::metadata::working_directory;
+use super::stage::Stage;
+use super::tree::change_set;
+use super::user::{chown_owner, exec_user};
+use crate::dockerfile::chmod::Chmod;
+use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
+use crate::layer::Change;
+use crate::plan::FromRef;
+use crate::tree::RootDir;
+
+/// What `COPY` and `ADD` have in common, expanded.
+pub(super) struct CopyFlags<'a> {
+    pub(super) chown: Option<String>,
+    pub(super) chmod: Option<String>,
+    pub(super) link: bool,
+    pub(super) parents: bool,
+    pub(super) exclude: &'a [String],
+    pub(super) dest: String,
+}
+
+impl Build<'_> {
+    pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<(), Problem> {
+        let flags = CopyFlags {
+            chown: expand_flag(stage, copy.chown.as_deref())?,
+            chmod: expand_flag(stage, copy.chmod.as_deref())?,
+            link: copy.link,
+            parents: copy.parents,
+            exclude: &copy.exclude,
+            dest: stage.expand(&copy.dest)?,
+        };
+        let from = self.copy_root(stage, copy.from.as_deref())?;
+        let mut sources = Vec::new();
+        let mut shown = Vec::new();
+        for source in &copy.sources {
+            match source {
+                Source::Path(text) => {
+                    let pattern = stage.expand(text)?;
+                    refuse_remote(&pattern)?;
+                    shown.push(pattern.clone());
+                    sources.push(CopySource::Pattern { from: from.clone(), pattern });
+                }
+                Source::Heredoc(heredoc) => {
+                    shown.push(format!("<<{}", heredoc.name));
+                    sources.push(inline(stage, heredoc)?);
+                }
+            }
+        }
+        let _turn = self.schedule.turn();
+        self.copy_into(stage, sources, &flags)?;
+        stage.record(copy_text("COPY", &flags, &shown), true);
+        Ok(())
+    }
+
+    /// Plans a copy, queues it for the tree, and makes its layer.
+    pub(super) fn copy_into(
+        &self,
+        stage: &mut Stage,
+        sources: Vec<CopySource>,
+        flags: &CopyFlags<'_>,
+    ) -> Result<(), Problem> {
+        let request = self.copy_request(stage, sources, flags)?;
+        // BuildKit's rule: a link with a mode is an ordinary copy.
+        let independent = flags.link && request.chmod.is_none();
+        let changes = if independent {
+            let nothing = Below { root: None, pending: &Pending::default() };
+            let (changes, _) = copy::plan(&request, nothing)?;
+            stage.tree.push_independent(changes.clone());
+            changes
+        } else {
+            stage.tree.plan(|below| copy::plan(&request, below))?
+        };
+        self.add_layer(stage, changes);
+        Ok(())
+    }
+
+    fn copy_request<'a>(
+        &self,
+        stage: &mut Stage,
+        sources: Vec<CopySource>,
+        flags: &CopyFlags<'a>,
+    ) -> Result<CopyRequest<'a>, Problem> {
+        Ok(CopyRequest {
+            sources,
+            dest: absolute_destination(stage.working_dir(), &flags.dest),
+            owner: self.owner(stage, flags.chown.as_deref())?,
+            chmod: flags.chmod.as_deref().map(parse_chmod).transpose()?,
+            parents: flags.parents,
+            exclude: flags.exclude,
+            now: self.services.now,
+        })
+    }
+
+    /// Copies into the files themselves, as part of a step that is sealed later.
+    pub(super) fn copy_onto(
+        &self,
+        stage: &mut Stage,
+        source: CopySource,
+        flags: &CopyFlags<'_>,
+    ) -> Result<(), Problem> {
+        let request = self.copy_request(stage, vec![source], flags)?;
+        let root = stage.tree.root()?;
+        let below = Below { root: Some(&root), pending: &Pending::default() };
+        let (changes, _) = copy::plan(&request, below)?;
+        apply_now(&changes, &root)
+    }
+
+    /// Makes a directory in the files themselves, as part of a step that is sealed later.
+    pub(super) fn make_directory(
+        &self,
+        stage: &mut Stage,
+        path: &str,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), Problem> {
+        let root = stage.tree.root()?;
+        let below = Below { root: Some(&root), pending: &Pending::default() };
+        let owner = owner.unwrap_or((0, 0));
+        let (changes, _) = copy::plan_directory(path, owner, self.services.now, below)?;
+        apply_now(&changes, &root)
+    }
+
+    pub(super) fn add_layer(&self, stage: &mut Stage, changes: Vec<Change>) {
+        stage.layers.push(self.works.start(stage.step.clone(), change_set(changes)));
+    }
+
+    /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
+    pub(super) fn owner(
+        &self,
+        stage: &mut Stage,
+        chown: Option<&str>,
+    ) -> Result<Option<(u32, u32)>, Problem> {
+        let Some(spec) = chown.filter(|spec| !spec.is_empty()) else { return Ok(None) };
+        let is_number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
+        let root = if spec.split(':').all(is_number) { None } else { Some(stage.tree.root()?) };
+        Ok(Some(chown_owner(spec, root.as_deref())?))
+    }
+
+    /// Finds the tree that `--from` names; without it, the build context.
+    pub(super) fn copy_root(&self, stage: &Stage, from: Option<&str>) -> Result<CopyRoot, Problem> {
+        let Some(text) = from else {
+            let context = self.inputs.main();
+            return Ok(CopyRoot {
+                root: context.root.clone(),
+                ignore: Some(context.ignore.clone()),
+                keep_owner: false,
+            });
+        };
+        match self.plan.resolve_from(text, stage.id)? {
+            FromRef::Stage(id) => {
+                let result = self.stage(id)?;
+                let root = result.lock_tree().root()?;
+                Ok(CopyRoot { root, ignore: None, keep_owner: true })
+            }
+            FromRef::Scratch => {
+                Ok(CopyRoot { root: self.inputs.empty_root(self)?, ignore: None, keep_owner: true })
+            }
+            FromRef::Image(image) => {
+                let root = self.image_root(&image, &stage.platform)?;
+                Ok(CopyRoot { root, ignore: None, keep_owner: true })
+            }
+            FromRef::Context(name) => self.named_root(&name, stage),
+        }
+    }
+
+    fn named_root(&self, name: &str, stage: &Stage) -> Result<CopyRoot, Problem> {
+        if let Some(image) = self.context_image(name, &stage.platform)? {
+            let root = self.unpacked(&image.text, &stage.platform, &image)?;
+            return Ok(CopyRoot { root, ignore: None, keep_owner: true });
+        }
+        let context = self.inputs.named_context(self, name)?;
+        Ok(CopyRoot { root: context.root, ignore: Some(context.ignore), keep_owner: false })
+    }
+
+    /// Copies a whole named context into a stage: `FROM name` of a context of files.
+    pub(super) fn copy_context(&self, stage: &mut Stage, name: &str) -> Result<(), Problem> {
+        let from = self.named_root(name, stage)?;
+        let flags = CopyFlags {
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: &[],
+            dest: "/".to_owned(),
+        };
+        self.copy_into(stage, vec![CopySource::Whole { from }], &flags)?;
+        stage.record(format!("COPY context {name} / # kiln"), true);
+        Ok(())
+    }
+
+    pub(super) fn workdir_step(&self, stage: &mut Stage, path: &str) -> Result<(), Problem> {
+        let path = stage.expand(path)?;
+        let directory = working_directory(stage.working_dir(), &path);
+        stage.config.config.working_dir = directory.clone();
+        let makes_layer = directory != "/";
+        if makes_layer {
+            let user = stage.config.config.user.clone();
+            let owner = match user.as_str() {
+                "" | "0" | "root" => (0, 0),
+                user => {
+                    let user = exec_user(user, &*stage.tree.root()?)?;
+                    (user.uid, user.gid)
+                }
+            };
+            let mtime = self.step_time();
+            let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
+            self.add_layer(stage, changes);
+        }
+        stage.record(history::workdir(&directory), makes_layer);
+        Ok(())
+    }
+
+    /// Returns the modification time of what a step itself creates.
+    fn step_time(&self) -> crate::tree::Timestamp {
+        match self.epoch {
+            Some(seconds) => crate::tree::Timestamp { seconds, nanoseconds: 0 },
+            None => self.services.now,
+        }
+    }
+}
+
+fn apply_now(changes: &[Change], root: &RootDir) -> Result<(), Problem> {
+    copy::apply(changes, root).map_err(|(path, source)| Problem::Io {
+        action: "write into the stage",
+        path,
+        source,
+    })
+}
+
+pub(super) fn expand_flag(stage: &Stage, flag: Option<&str>) -> Result<Option<String>, Problem> {
+    flag.map(|text| stage.expand(text)).transpose()
+}
+
+pub(super) fn inline(stage: &Stage, heredoc: &Heredoc) -> Result<CopySource, Problem> {
+    let body =
+        if heredoc.expand { expand_heredoc(&heredoc.body, &stage.scope)?.text } else { heredoc.body.clone() };
+    Ok(CopySource::Inline { name: heredoc.name.clone(), body: Arc::from(body.into_bytes()) })
+}
+
+pub(super) fn copy_text(keyword: &str, flags: &CopyFlags<'_>, sources: &[String]) -> String {
+    history::copy(&history::CopyText {
+        keyword,
+        parents: flags.parents,
+        chown: flags.chown.as_deref(),
+        chmod: flags.chmod.as_deref(),
+        sources: sources.iter().map(String::as_str).collect(),
+        dest: &flags.dest,
+    })
+}
+
+/// Makes a destination absolute; `.` and nothing mean the working directory, as a directory.
+pub(super) fn absolute_destination(working_dir: &str, dest: &str) -> String {
+    let dest = if dest.is_empty() || dest == "." { "./" } else { dest };
+    working_directory(working_dir, dest)
+}
+
+pub(super) fn parse_chmod(text: &str) -> Result<Chmod, Problem> {
+    text.parse()
+        .map_err(|e: crate::dockerfile::chmod::ChmodError| Problem::Instruction { message: e.to_string() })
+}
+
+fn refuse_remote(source: &str) -> Result<(), Problem> {
+    let message = match crate::context::classify_source(source) {
+        crate::context::SourceKind::Path => return Ok(()),
+        crate::context::SourceKind::Http => "source can't be a URL for COPY",
+        crate::context::SourceKind::Git => "source can't be a git ref for COPY",
+    };
+    Err(Problem::Instruction { message: message.to_owned() })
+}

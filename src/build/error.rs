@@ -1,0 +1,219 @@
+//! Why a build failed, with the place in the Dockerfile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::copy::CopyError;
+use super::user::UserError;
+use crate::blob::BlobError;
+use crate::context::ContextError;
+use crate::dockerfile::{Dockerfile, ExpandError, ParseError, Span};
+use crate::layer::LayerError;
+use crate::oci::{PlatformError, ReferenceError};
+use crate::output::OutputError;
+use crate::plan::PlanError;
+use crate::registry::RegistryError;
+use crate::rootfs::RootfsError;
+use crate::sandbox::SandboxError;
+
+/// A failed build.
+#[derive(Debug)]
+pub struct BuildError {
+    /// What went wrong.
+    pub problem: Problem,
+    /// Where in the Dockerfile.
+    pub place: Option<Place>,
+}
+
+/// Lines of a Dockerfile to show beside an error.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The Dockerfile's name.
+    pub name: String,
+    /// Its whole text.
+    pub source: Arc<str>,
+    /// The lines meant.
+    pub span: Span,
+}
+
+/// What can go wrong in a build.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The Dockerfile cannot be parsed.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// The Dockerfile cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// There is no Dockerfile.
+    #[error("failed to read dockerfile: open {name}: no such file or directory")]
+    NoDockerfile {
+        /// Its name, or its path.
+        name: String,
+    },
+    /// `# syntax=` names a language kiln does not have.
+    #[error("unsupported frontend `{image}` in `# syntax=`")]
+    Frontend {
+        /// The image named.
+        image: String,
+    },
+    /// A variable expansion failed.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
+    /// An instruction is wrong in itself; the text is BuildKit's.
+    #[error("{message}")]
+    Instruction {
+        /// What is wrong.
+        message: String,
+    },
+    /// Something the Dockerfile or the command line asks for is not in kiln.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What.
+        what: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// A lint rule with `error=true` was violated.
+    #[error("{message}")]
+    Lint {
+        /// Which rules.
+        message: String,
+    },
+    /// A step's process failed.
+    #[error("process {command:?} did not complete successfully: {ending}")]
+    Process {
+        /// The command line, joined by blanks.
+        command: String,
+        /// `exit code: N` or the signal.
+        ending: String,
+        /// The exit code, 128 + N for a signal.
+        code: i32,
+        /// The last lines it wrote.
+        last_output: Vec<String>,
+    },
+    /// A copy failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A user or group does not exist.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// An image's name is no reference.
+    #[error("failed to parse stage name or image reference")]
+    Reference(#[from] ReferenceError),
+    /// A platform is none.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// A context, download or repository cannot be had.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// A registry refused or failed.
+    #[error("failed to resolve source metadata for `{reference}`")]
+    BaseImage {
+        /// The image.
+        reference: String,
+        /// Why.
+        source: RegistryError,
+    },
+    /// An image's config is not JSON of that shape.
+    #[error("the config of `{reference}` cannot be read")]
+    Config {
+        /// The image.
+        reference: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The registry failed outside of a base image.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A layer could not be written or read.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The same, known from another thread.
+    #[error("a layer of this image could not be written")]
+    SharedLayer(#[source] Arc<LayerError>),
+    /// A stage's files could not be handled.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// A step could not be started or cleaned up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// An output failed.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A file of the build's own could not be handled.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The user stopped the build.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// Another stage failed first; its error is the build's.
+    #[error("another stage failed")]
+    Elsewhere,
+}
+
+impl Problem {
+    /// Puts the problem at `span` of `dockerfile`.
+    pub(super) fn at(self, dockerfile: &Dockerfile, span: Span) -> BuildError {
+        let place = Place { name: dockerfile.name.clone(), source: dockerfile.source.clone(), span };
+        BuildError { problem: self, place: Some(place) }
+    }
+
+    /// Says what the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Parse(e) => e.hint.clone(),
+            Self::Plan(e) => e.hint.clone(),
+            Self::Frontend { .. } => {
+                Some("kiln reads `docker/dockerfile` itself; remove the line, or build with that frontend's builder".to_owned())
+            }
+            Self::Unsupported { hint, .. } => Some(hint.clone()),
+            Self::Copy(CopyError::NotFound { ignored: true, .. }) => {
+                Some("an ignore file hides it: look into `.dockerignore`".to_owned())
+            }
+            Self::Copy(CopyError::NotFound { .. }) => {
+                Some("paths of COPY and ADD are relative to the build context, not to the Dockerfile".to_owned())
+            }
+            Self::Process { code: 127, .. } => Some("the shell did not find the command in the image".to_owned()),
+            Self::Process { code: 137, .. } => {
+                Some("the process was killed: most often memory ran out".to_owned())
+            }
+            Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
+            Self::Context(e) => e.hint(),
+            Self::Blob(e) => e.hint().map(str::to_owned),
+            Self::Layer(LayerError::Blob(e)) => e.hint().map(str::to_owned),
+            Self::NoDockerfile { .. } => {
+                Some("name it with `-f`, or run kiln in the directory that has it".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for BuildError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.problem)
+    }
+}
+
+impl From<Problem> for BuildError {
+    fn from(problem: Problem) -> Self {
+        Self { problem, place: None }
+    }
+}

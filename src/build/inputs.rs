@@ -1,0 +1,386 @@
+//! What a build reads: the Dockerfile, the main context, the named contexts, and the source epoch they imply.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::base::Once;
+use super::error::{BuildError, Problem};
+use super::{Build, ContextSource, DockerfileSource, NamedContext, Request, Services, SshSource};
+use crate::context::{
+    Archive, ContextTree, Fetch, Ignore, checkout, download, find_dockerfile, find_ignore, open_directory,
+    open_stream, parse_git_context,
+};
+use crate::dockerfile::{self, Dockerfile, InstructionKind, Source};
+use crate::event::Reporter;
+use crate::oci::Platform;
+use crate::plan::{self, Base, EpochSource, Plan, PlanRequest, StageId};
+use crate::tree::RootDir;
+
+/// What reading needs of the world.
+pub(super) struct Workbench<'a> {
+    pub(super) reporter: &'a Reporter,
+    pub(super) fetch: &'a dyn Fetch,
+    pub(super) work_dir: &'a Path,
+}
+
+impl Services {
+    pub(super) fn workbench(&self) -> Workbench<'_> {
+        Workbench { reporter: &self.reporter, fetch: &*self.fetch, work_dir: &self.work_dir }
+    }
+}
+
+/// The opened inputs of a build.
+pub(super) struct Inputs {
+    main: ContextTree,
+    named: Once<String, ContextTree>,
+    empty: Mutex<Option<Arc<RootDir>>>,
+}
+
+/// Reads the Dockerfile and opens the main context.
+pub(super) fn open(request: &Request, services: &Services) -> Result<(Dockerfile, Inputs), BuildError> {
+    open_at(request, &services.workbench())
+}
+
+/// Reads and parses the Dockerfile of a request: all that `kiln check` needs, and what it needs to know of
+/// the context beside it.
+pub fn read_dockerfile(
+    request: &Request,
+    reporter: &Reporter,
+    fetch: &dyn Fetch,
+    work_dir: &Path,
+) -> Result<(Dockerfile, Arc<Ignore>), BuildError> {
+    let (dockerfile, inputs) = open_at(request, &Workbench { reporter, fetch, work_dir })?;
+    Ok((dockerfile, inputs.main.ignore))
+}
+
+fn open_at(request: &Request, bench: &Workbench<'_>) -> Result<(Dockerfile, Inputs), BuildError> {
+    let mut context = bench.open(&request.context, "context", request)?;
+    let (name, bytes) = find(request, bench, &context)?;
+    context.tree.ignore = Arc::new(ignore_file(request, &context, &name)?);
+    let dockerfile = dockerfile::parse(&name, &bytes).map_err(|error| {
+        let span = error.span;
+        let problem = Problem::from(error);
+        match span {
+            Some(span) => {
+                let source: Arc<str> = String::from_utf8_lossy(&bytes).into();
+                let place = super::Place { name: name.clone(), source, span };
+                BuildError { problem, place: Some(place) }
+            }
+            None => problem.into(),
+        }
+    })?;
+    let frontend = request.build_args.get("BUILDKIT_SYNTAX");
+    match &dockerfile.directives.syntax {
+        Some(syntax) if frontend.is_none() && !syntax.is_builtin() => {
+            let problem = Problem::Frontend { image: syntax.image.clone() };
+            return Err(problem.at(&dockerfile, syntax.span));
+        }
+        _ => {}
+    }
+    Ok((dockerfile, Inputs { main: context.tree, named: Once::default(), empty: Mutex::default() }))
+}
+
+/// A context, and the Dockerfile that came instead of one (a lone file on standard input or at a URL).
+struct Opened {
+    tree: ContextTree,
+    lone_dockerfile: Option<Vec<u8>>,
+}
+
+impl Workbench<'_> {
+    /// Opens a context; what is not a local directory is brought below the work directory.
+    fn open(&self, source: &ContextSource, name: &str, request: &Request) -> Result<Opened, Problem> {
+        let into = self.work_dir.join("contexts").join(name);
+        let tree = |tree| Ok(Opened { tree, lone_dockerfile: None });
+        match source {
+            ContextSource::Directory(path) => tree(open_directory(path, Arc::new(Ignore::none()))?),
+            ContextSource::Stdin => self.stream(Box::new(std::io::stdin()), &into, None),
+            ContextSource::TarFile(path) => {
+                let file = std::fs::File::open(path).map_err(|source| Problem::Io {
+                    action: "open the build context",
+                    path: path.clone(),
+                    source,
+                })?;
+                self.stream(Box::new(file), &into, None)
+            }
+            ContextSource::Url(url) => {
+                let fetched = self.fetch.get(url, &[])?;
+                self.stream(fetched.reader, &into, fetched.last_modified)
+            }
+            ContextSource::Git(text) => {
+                let source = parse_git_context(text)?.ok_or_else(|| Problem::Instruction {
+                    message: format!("`{text}` is not the address of a git repository"),
+                })?;
+                let keep = source.keep_git_dir.unwrap_or(false)
+                    || request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|v| is_true(v));
+                let checkout = checkout(&source, keep, None, ssh_agent(request), &into, self.reporter)?;
+                let mut opened = open_directory(&checkout.directory, Arc::new(Ignore::none()))?;
+                opened.time = Some(checkout.commit_time);
+                opened.commit = Some(checkout.commit);
+                tree(opened)
+            }
+        }
+    }
+
+    fn stream(
+        &self,
+        reader: Box<dyn std::io::Read + Send>,
+        into: &Path,
+        last_modified: Option<i64>,
+    ) -> Result<Opened, Problem> {
+        std::fs::create_dir_all(into).map_err(|source| Problem::Io {
+            action: "create the directory",
+            path: into.to_path_buf(),
+            source,
+        })?;
+        match open_stream(reader, into)? {
+            Archive::Tree(mut tree) => {
+                tree.time = last_modified.or(tree.time);
+                Ok(Opened { tree, lone_dockerfile: None })
+            }
+            Archive::Dockerfile(bytes) => {
+                let mut tree = open_directory(into, Arc::new(Ignore::none()))?;
+                tree.time = last_modified;
+                Ok(Opened { tree, lone_dockerfile: Some(bytes) })
+            }
+        }
+    }
+}
+
+pub(super) fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+/// Returns the socket of the agent that git may use.
+pub(super) fn ssh_agent(request: &Request) -> Option<&Path> {
+    match request.ssh.get("default") {
+        Some(SshSource::Agent(path)) => Some(path),
+        _ => None,
+    }
+}
+
+/// Finds the Dockerfile's bytes and the name it is shown by.
+fn find(request: &Request, bench: &Workbench<'_>, context: &Opened) -> Result<(String, Vec<u8>), Problem> {
+    let missing = |name: &str| Problem::NoDockerfile { name: name.to_owned() };
+    match &request.dockerfile {
+        DockerfileSource::Bytes(bytes) => Ok(("Dockerfile".to_owned(), bytes.clone())),
+        DockerfileSource::Url(url) => {
+            let mut bytes = Vec::new();
+            let mut reader = std::io::Read::take(bench.fetch.get(url, &[])?.reader, 16 * 1024 * 1024);
+            std::io::Read::read_to_end(&mut reader, &mut bytes).map_err(|source| Problem::Io {
+                action: "read the Dockerfile at",
+                path: url.into(),
+                source,
+            })?;
+            Ok((url.rsplit('/').next().unwrap_or("Dockerfile").to_owned(), bytes))
+        }
+        DockerfileSource::Default => match &context.lone_dockerfile {
+            Some(bytes) => Ok(("Dockerfile".to_owned(), bytes.clone())),
+            None => find_dockerfile(&context.tree.root, None)?.ok_or_else(|| missing("Dockerfile")),
+        },
+        DockerfileSource::Path(path) => {
+            if let Some(bytes) = &context.lone_dockerfile {
+                return Ok(("Dockerfile".to_owned(), bytes.clone()));
+            }
+            let shown = path.display().to_string();
+            let name = path.file_name().map_or(shown.clone(), |name| name.to_string_lossy().into_owned());
+            if !matches!(request.context, ContextSource::Directory(_)) {
+                let found = find_dockerfile(&context.tree.root, Some(&shown))?;
+                return found.map(|(_, bytes)| (name, bytes)).ok_or_else(|| missing(&shown));
+            }
+            let (directory, _) = split(path);
+            let root = RootDir::open(&directory).map_err(|source| Problem::Io {
+                action: "open the Dockerfile's directory",
+                path: directory,
+                source,
+            })?;
+            let wanted = (name != "Dockerfile").then_some(name.as_str());
+            let found = find_dockerfile(&root, wanted)?.ok_or_else(|| missing(&shown))?;
+            Ok((found.0, found.1))
+        }
+    }
+}
+
+fn split(path: &Path) -> (PathBuf, PathBuf) {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    (directory, path.file_name().map(PathBuf::from).unwrap_or_default())
+}
+
+/// Finds the ignore file of the main context: the Dockerfile's own goes before the context's.
+fn ignore_file(request: &Request, context: &Opened, name: &str) -> Result<Ignore, Problem> {
+    let root = &context.tree.root;
+    let found = match (&request.dockerfile, &request.context) {
+        (DockerfileSource::Path(path), ContextSource::Directory(_)) => {
+            let (directory, _) = split(path);
+            let beside = RootDir::open(&directory).map_err(|source| Problem::Io {
+                action: "open the Dockerfile's directory",
+                path: directory,
+                source,
+            })?;
+            find_ignore(root, Some((&beside, Path::new(name))))?
+        }
+        (DockerfileSource::Path(path), _) => find_ignore(root, Some((root, path)))?,
+        (DockerfileSource::Default, _) => find_ignore(root, Some((root, Path::new(name))))?,
+        _ => find_ignore(root, None)?,
+    };
+    Ok(found)
+}
+
+/// Plans the build of a parsed Dockerfile.
+pub(super) fn plan(
+    dockerfile: &Dockerfile,
+    request: &Request,
+    services: &Services,
+    platform: &Platform,
+) -> Result<Plan, BuildError> {
+    let request = plan_request(request, &services.build_platform, platform);
+    plan::plan(dockerfile, &request).map_err(|error| {
+        let span = error.span;
+        let problem = Problem::from(error);
+        match span {
+            Some(span) => problem.at(dockerfile, span),
+            None => problem.into(),
+        }
+    })
+}
+
+/// Returns what planning and checking need of a request.
+pub fn plan_request(request: &Request, build_platform: &Platform, target_platform: &Platform) -> PlanRequest {
+    PlanRequest {
+        build_args: request.build_args.clone(),
+        target: request.target.clone(),
+        build_platform: build_platform.clone(),
+        target_platform: target_platform.clone(),
+        contexts: request.named_contexts.keys().cloned().collect(),
+    }
+}
+
+impl Inputs {
+    /// Returns the main context.
+    pub(super) fn main(&self) -> &ContextTree {
+        &self.main
+    }
+
+    /// Returns a named context of files, opened the first time it is asked for.
+    pub(super) fn named_context(&self, build: &Build<'_>, name: &str) -> Result<ContextTree, Problem> {
+        let source = match build.request.named_contexts.get(name) {
+            Some(NamedContext::Files(source)) => source,
+            _ => {
+                return Err(Problem::Instruction { message: format!("no build context is called `{name}`") });
+            }
+        };
+        self.named.get(name.to_owned(), || {
+            let directory: String =
+                name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let bench = build.services.workbench();
+            let mut tree = bench.open(source, &format!("named-{directory}"), build.request)?.tree;
+            tree.ignore = Arc::new(find_ignore(&tree.root, None)?);
+            Ok(tree)
+        })
+    }
+
+    /// Returns an empty tree: what `--from=scratch` means.
+    pub(super) fn empty_root(&self, build: &Build<'_>) -> Result<Arc<RootDir>, Problem> {
+        let mut empty = self.empty.lock().expect("no panic while the empty tree is made");
+        if let Some(root) = &*empty {
+            return Ok(root.clone());
+        }
+        let path = build.services.work_dir.join("empty");
+        let problem = |source| Problem::Io { action: "create the directory", path: path.clone(), source };
+        std::fs::create_dir_all(&path).map_err(problem)?;
+        let root = Arc::new(RootDir::open(&path).map_err(problem)?);
+        *empty = Some(root.clone());
+        Ok(root)
+    }
+}
+
+/// Finds the source epoch, in seconds since 1970: what the Dockerfile or its arguments say, else the request.
+pub(super) fn epoch(
+    plan: &Plan,
+    request: &Request,
+    services: &Services,
+    inputs: &Inputs,
+) -> Result<Option<i64>, Problem> {
+    match &plan.source_date_epoch {
+        None => Ok(request.source_date_epoch),
+        Some(EpochSource::Seconds(seconds)) => Ok(Some(*seconds)),
+        Some(EpochSource::MainContext) => Ok(inputs.main.time),
+        Some(EpochSource::Context(name)) => match request.named_contexts.get(name) {
+            Some(NamedContext::Files(source)) => {
+                Ok(services.workbench().open(source, "epoch", request)?.tree.time)
+            }
+            _ => Ok(None),
+        },
+        Some(EpochSource::Stage(id)) => stage_epoch(plan, *id, services, request),
+    }
+}
+
+/// Finds the time of the only remote source of a stage that has nothing else.
+fn stage_epoch(
+    plan: &Plan,
+    id: StageId,
+    services: &Services,
+    request: &Request,
+) -> Result<Option<i64>, Problem> {
+    let unfit = |reason: &str| Problem::Instruction {
+        message: format!("SOURCE_DATE_EPOCH stage does not meet source-only requirements: {reason}"),
+    };
+    let stage = &plan.stages[id.0];
+    if stage.base != Base::Scratch {
+        return Err(unfit("must use FROM scratch"));
+    }
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    let mut remote = Vec::new();
+    for step in &stage.steps {
+        match &step.kind {
+            InstructionKind::Arg(declarations) => {
+                for declaration in declarations {
+                    let name = &declaration.name;
+                    let given = plan.build_args.get(name).or(plan.global_args.get(name)).cloned();
+                    let value = match (given, &declaration.default) {
+                        (Some(given), _) => Some(given),
+                        (None, Some(default)) => {
+                            Some(dockerfile::expand(default, &variables, plan.escape)?.text)
+                        }
+                        (None, None) => None,
+                    };
+                    if let Some(value) = value {
+                        variables.insert(name.clone(), value);
+                    }
+                }
+            }
+            InstructionKind::Add(add) => {
+                for source in &add.sources {
+                    match source {
+                        Source::Path(path) => {
+                            remote.push(dockerfile::expand(path, &variables, plan.escape)?.text);
+                        }
+                        Source::Heredoc(_) => return Err(unfit("exactly one remote ADD")),
+                    }
+                }
+            }
+            other => return Err(unfit(&format!("unsupported {} instruction", other.name()))),
+        }
+    }
+    let [source] = &remote[..] else { return Err(unfit("exactly one remote ADD")) };
+    let into = services.work_dir.join("contexts").join("epoch-stage");
+    match crate::context::classify_source(source) {
+        crate::context::SourceKind::Path => Err(unfit("exactly one remote ADD")),
+        crate::context::SourceKind::Http => {
+            let file = download(&*services.fetch, source, &[], &into, None)?;
+            if file.last_modified.is_some() {
+                return Ok(file.last_modified);
+            }
+            let opened =
+                services.workbench().open(&ContextSource::TarFile(file.path), "epoch-archive", request)?;
+            Ok(opened.tree.time)
+        }
+        crate::context::SourceKind::Git => {
+            let context = ContextSource::Git(source.clone());
+            Ok(services.workbench().open(&context, "epoch-git", request)?.tree.time)
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Layers in the making: compressed beside the build, awaited at its end.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::error::Problem;
+use crate::blob::Store;
+use crate::event::{Event, Reporter, StepId};
+use crate::layer::{ChangeSet, LayerError, LayerOptions, write_layer};
+use crate::oci::Layer;
+use crate::output::Output;
+
+/// A layer that is finished or will be.
+#[derive(Debug, Clone)]
+pub(super) struct LayerSlot(Arc<Slot>);
+
+#[derive(Debug)]
+struct Slot {
+    result: Mutex<Option<Result<Layer, Arc<LayerError>>>>,
+    finished: Condvar,
+}
+
+impl LayerSlot {
+    /// Wraps a finished layer.
+    pub(super) fn finished(layer: Layer) -> Self {
+        Self(Arc::new(Slot { result: Mutex::new(Some(Ok(layer))), finished: Condvar::new() }))
+    }
+
+    fn pending() -> Self {
+        Self(Arc::new(Slot { result: Mutex::new(None), finished: Condvar::new() }))
+    }
+
+    fn fill(&self, result: Result<Layer, Arc<LayerError>>) {
+        *self.0.result.lock().expect("no panic while a slot is filled") = Some(result);
+        self.0.finished.notify_all();
+    }
+
+    /// Waits until the layer is in the store.
+    pub(super) fn wait(&self) -> Result<Layer, Problem> {
+        let mut result = self.0.result.lock().expect("no panic while a slot is filled");
+        loop {
+            match &*result {
+                Some(Ok(layer)) => return Ok(layer.clone()),
+                Some(Err(error)) => return Err(Problem::SharedLayer(error.clone())),
+                None => result = self.0.finished.wait(result).expect("no panic while a slot is filled"),
+            }
+        }
+    }
+}
+
+/// Turns changes into layers, at most `capacity` at a time.
+pub(super) struct LayerWorks {
+    store: Arc<Store>,
+    outputs: Vec<Arc<dyn Output>>,
+    reporter: Reporter,
+    options: LayerOptions,
+    running: Arc<(Mutex<usize>, Condvar)>,
+    capacity: usize,
+}
+
+impl LayerWorks {
+    pub(super) fn new(
+        store: Arc<Store>,
+        outputs: Vec<Arc<dyn Output>>,
+        reporter: Reporter,
+        options: LayerOptions,
+    ) -> Self {
+        // Two layers keep the cores busy when one of them is short of input; more would only cost memory.
+        Self { store, outputs, reporter, options, running: Arc::default(), capacity: 2 }
+    }
+
+    /// Writes a layer beside the build.
+    pub(super) fn start(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
+        let slot = LayerSlot::pending();
+        let (running, changed) = &*self.running;
+        {
+            let mut count = running.lock().expect("no panic while counting");
+            while *count >= self.capacity {
+                count = changed.wait(count).expect("no panic while counting");
+            }
+            *count += 1;
+        }
+        let job = Job {
+            store: self.store.clone(),
+            outputs: self.outputs.clone(),
+            reporter: self.reporter.clone(),
+            options: self.options,
+            permit: Permit(self.running.clone()),
+            slot: Filler(slot.clone()),
+        };
+        std::thread::spawn(move || job.run(step, changes));
+        slot
+    }
+
+    /// Writes a layer now: its changes cannot be read later.
+    pub(super) fn write(&self, step: StepId, changes: ChangeSet) -> Result<LayerSlot, Problem> {
+        let slot = self.start(step, changes);
+        slot.wait()?;
+        Ok(slot)
+    }
+}
+
+struct Job {
+    store: Arc<Store>,
+    outputs: Vec<Arc<dyn Output>>,
+    reporter: Reporter,
+    options: LayerOptions,
+    permit: Permit,
+    slot: Filler,
+}
+
+impl Job {
+    fn run(self, step: StepId, changes: ChangeSet) {
+        let result = write_layer(changes, &self.options, &self.store, None);
+        drop(self.permit);
+        if let Ok(layer) = &result {
+            let size_bytes = layer.descriptor.size();
+            self.reporter.report(Event::LayerFinished { step, size_bytes });
+            for output in &self.outputs {
+                output.layer_ready(layer);
+            }
+        }
+        self.slot.0.fill(result.map_err(Arc::new));
+    }
+}
+
+/// Gives a place back when its layer is done, also in a panic.
+struct Permit(Arc<(Mutex<usize>, Condvar)>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let (running, changed) = &*self.0;
+        if let Ok(mut count) = running.lock() {
+            *count -= 1;
+        }
+        changed.notify_one();
+    }
+}
+
+/// Fails a slot whose thread ends without a result, so that nobody waits for ever.
+struct Filler(LayerSlot);
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        let Ok(result) = self.0.0.result.lock() else { return };
+        if result.is_none() {
+            drop(result);
+            let error = std::io::Error::other("the thread that wrote the layer ended early");
+            self.0.fill(Err(Arc::new(LayerError::Write { source: error })));
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! `RUN --mount`: what a step sees for its own time, and what has to be held or removed afterwards.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::agent::AgentProxy;
+use super::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
+use super::error::Problem;
+use super::metadata::working_directory;
+use super::stage::Stage;
+use super::{Build, SecretSource};
+use crate::dockerfile::Run;
+use crate::dockerfile::expand::expand;
+use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, Sharing, parse_mount};
+use crate::oci::Digest;
+use crate::sandbox::{Mount, MountKind};
+use crate::tree::{FileKind, RootDir, Walk, copy_tree};
+
+/// What the mounts of one step come to. Dropping it lets go of caches and agents and removes secrets.
+#[derive(Default)]
+pub(super) struct StepMounts {
+    mounts: Vec<Mount>,
+    /// Variables that secrets and agents set.
+    pub(super) env: Vec<(String, String)>,
+    locks: Vec<File>,
+    agents: Vec<AgentProxy>,
+    files: Vec<PathBuf>,
+}
+
+impl StepMounts {
+    pub(super) fn take(&mut self) -> Vec<Mount> {
+        std::mem::take(&mut self.mounts)
+    }
+
+    fn bind(&mut self, source: PathBuf, target: &str, read_only: bool) {
+        self.mounts.push(Mount { target: target.into(), kind: MountKind::Bind { source, read_only } });
+    }
+}
+
+impl Drop for StepMounts {
+    fn drop(&mut self) {
+        for file in &self.files {
+            // The work directory itself goes at the end of the build; this only makes it sooner.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+fn io_problem(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Problem {
+    let path = path.to_path_buf();
+    move |source| Problem::Io { action, path, source }
+}
+
+impl Build<'_> {
+    /// Prepares the mounts of a step.
+    pub(super) fn step_mounts(&self, stage: &mut Stage, run: &Run) -> Result<StepMounts, Problem> {
+        let mut mounts = StepMounts::default();
+        for raw in &run.mounts {
+            let spec = parse_mount(raw, &mut |text| {
+                expand(text, &stage.scope, stage.escape).map(|expanded| expanded.text)
+            })
+            .map_err(|e| Problem::Instruction { message: e.to_string() })?;
+            self.add_mount(stage, &mut mounts, &spec)?;
+        }
+        Ok(mounts)
+    }
+
+    fn add_mount(&self, stage: &mut Stage, mounts: &mut StepMounts, spec: &MountSpec) -> Result<(), Problem> {
+        match &spec.kind {
+            SpecKind::Bind { from, source } => {
+                let target = self.target(stage, spec)?;
+                let root = self.mount_root(stage, from.as_deref())?;
+                let path = self.bind_source(stage, &root, source)?;
+                self.bind_mount(mounts, path, &target, spec.read_only)
+            }
+            SpecKind::Cache { .. } => self.cache_mount(stage, mounts, spec),
+            SpecKind::Tmpfs { size_bytes } => {
+                let target = self.target(stage, spec)?.into();
+                let kind = MountKind::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 };
+                mounts.mounts.push(Mount { target, kind });
+                Ok(())
+            }
+            SpecKind::Secret { .. } => self.secret_mount(stage, mounts, spec),
+            SpecKind::Ssh { .. } => self.ssh_mount(stage, mounts, spec),
+        }
+    }
+
+    /// Returns where a mount goes: absolute and clean.
+    fn target(&self, stage: &Stage, spec: &MountSpec) -> Result<String, Problem> {
+        let written = spec.target.as_deref().unwrap_or(".");
+        let target = working_directory(stage.working_dir(), written);
+        let target = target.trim_end_matches('/');
+        if target.is_empty() {
+            return Err(Problem::Instruction { message: "invalid mount target \"/\"".to_owned() });
+        }
+        Ok(target.to_owned())
+    }
+
+    fn mount_root(&self, stage: &Stage, from: Option<&str>) -> Result<CopyRoot, Problem> {
+        self.copy_root(stage, from)
+    }
+
+    /// Finds the file or directory that a bind mount shows. What an ignore file hides must not be seen, and
+    /// files of a build context belong to root: where that is not so on disk, a copy is shown.
+    fn bind_source(&self, stage: &Stage, from: &CopyRoot, source: &str) -> Result<PathBuf, Problem> {
+        let (path, metadata) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
+        let as_it_is = from.keep_owner
+            || from.ignore.as_ref().is_none_or(|ignore| ignore.is_empty())
+                && owned_by_root(&from.root, &path).map_err(io_problem("read", &path))?;
+        if as_it_is {
+            return Ok(from.root.path().join(path));
+        }
+        let is_file = metadata.kind != FileKind::Directory;
+        let dest = if is_file { "/file" } else { "/" };
+        let request = CopyRequest {
+            sources: vec![CopySource::Pattern { from: from.clone(), pattern: copy::escape_pattern(&path) }],
+            dest: dest.to_owned(),
+            owner: None,
+            chmod: None,
+            parents: false,
+            exclude: &[],
+            now: self.services.now,
+        };
+        let (changes, _) = copy::plan(&request, Below { root: None, pending: &Pending::default() })?;
+        let shown = self.step_path(stage, "bind")?;
+        let root = RootDir::open(&shown).map_err(io_problem("open", &shown))?;
+        copy::apply(&changes, &root).map_err(|(path, source)| Problem::Io {
+            action: "copy for a bind mount",
+            path,
+            source,
+        })?;
+        Ok(if is_file { shown.join("file") } else { shown })
+    }
+
+    fn bind_mount(
+        &self,
+        mounts: &mut StepMounts,
+        source: PathBuf,
+        target: &str,
+        read_only: bool,
+    ) -> Result<(), Problem> {
+        if read_only {
+            mounts.bind(source, target, true);
+            return Ok(());
+        }
+        // What the step writes there is dropped: it writes onto an overlay, or onto a copy.
+        let scratch = self.new_dir("scratch")?;
+        if source.is_dir() {
+            let kind = MountKind::ScratchOverlay { lower: source, scratch };
+            mounts.mounts.push(Mount { target: target.into(), kind });
+        } else {
+            let copy = scratch.join("file");
+            std::fs::copy(&source, &copy).map_err(io_problem("copy", &source))?;
+            mounts.bind(copy, target, false);
+        }
+        Ok(())
+    }
+
+    fn cache_mount(
+        &self,
+        stage: &mut Stage,
+        mounts: &mut StepMounts,
+        spec: &MountSpec,
+    ) -> Result<(), Problem> {
+        let SpecKind::Cache { id, from, source, sharing, mode, uid, gid } = &spec.kind else {
+            unreachable!("called for cache mounts");
+        };
+        let target = self.target(stage, spec)?;
+        let namespace = self.plan.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
+        let id = id.as_deref().filter(|id| !id.is_empty()).unwrap_or(&target);
+        let numbers = format!("{mode:?} {uid:?} {gid:?}");
+        let key = frame(&[namespace, id, from.as_deref().unwrap_or(""), &numbers]);
+        let (directory, lock, is_new) = self.claim_cache(&key, *sharing)?;
+        mounts.locks.push(lock);
+        let data = directory.join("data");
+        if is_new {
+            let fresh = directory.join("new");
+            let _ = std::fs::remove_dir_all(&fresh);
+            std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))?;
+            let set = |path: &Path| {
+                let permissions = std::fs::Permissions::from_mode(mode.unwrap_or(0o755));
+                chown(path, Some(uid.unwrap_or(0)), Some(gid.unwrap_or(0)))?;
+                std::fs::set_permissions(path, permissions)
+            };
+            set(&fresh).map_err(io_problem("prepare the cache", &fresh))?;
+            if let Some(from) = from {
+                let from = self.copy_root(stage, Some(from))?;
+                let (path, _) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
+                let into = RootDir::open(&fresh).map_err(io_problem("open", &fresh))?;
+                copy_tree(&from.root, &path, &into, "").map_err(io_problem("fill the cache from", &path))?;
+            }
+            std::fs::rename(&fresh, &data).map_err(io_problem("prepare the cache", &data))?;
+        }
+        let shown = if from.is_some() { String::new() } else { source.trim_matches('/').to_owned() };
+        let root = RootDir::open(&data).map_err(io_problem("open the cache", &data))?;
+        let inside = root.resolve(&shown).map_err(io_problem("open the cache", &data))?;
+        root.create_dir_all(&inside, 0o755, &mut |_| {}).map_err(io_problem("open the cache", &data))?;
+        mounts.bind(data.join(inside), &target, spec.read_only);
+        Ok(())
+    }
+
+    /// Takes the directory of a cache mount and its lock, which the system lets go of when kiln dies.
+    /// Says whether the directory has no content yet.
+    fn claim_cache(&self, key: &str, sharing: Sharing) -> Result<(PathBuf, File, bool), Problem> {
+        for number in 0.. {
+            let name = if number == 0 { key.to_owned() } else { format!("{key}-{number}") };
+            let directory = self.services.cache_mounts_dir.join(name);
+            std::fs::create_dir_all(&directory).map_err(io_problem("create the cache", &directory))?;
+            let path = directory.join("lock");
+            let lock = File::create(&path).map_err(io_problem("lock the cache", &path))?;
+            let missing = || !directory.join("data").exists();
+            let busy = match sharing {
+                Sharing::Private => lock.try_lock().is_err(),
+                Sharing::Locked => {
+                    self.lock_patiently(&lock).map_err(io_problem("lock the cache", &path))?;
+                    false
+                }
+                Sharing::Shared => {
+                    // Whoever finds it empty fills it alone.
+                    if missing() && lock.try_lock().is_ok() {
+                        if missing() {
+                            return Ok((directory, lock, true));
+                        }
+                        lock.unlock().map_err(io_problem("lock the cache", &path))?;
+                    }
+                    lock.lock_shared().map_err(io_problem("lock the cache", &path))?;
+                    false
+                }
+            };
+            if !busy {
+                let is_new = missing();
+                return Ok((directory, lock, is_new));
+            }
+        }
+        unreachable!("some number is free")
+    }
+
+    /// Waits for an exclusive lock as long as the build is wanted.
+    fn lock_patiently(&self, lock: &File) -> io::Result<()> {
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(std::fs::TryLockError::WouldBlock) if self.services.cancel.is_cancelled() => {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Err(std::fs::TryLockError::Error(e)) => return Err(e),
+            }
+        }
+    }
+
+    /// Returns a secret's value; `None` if it was not given.
+    pub(super) fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Problem> {
+        match self.request.secrets.get(id) {
+            None => Ok(None),
+            Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
+            Some(SecretSource::File(path)) => {
+                std::fs::read(path).map(Some).map_err(io_problem("read the secret", path))
+            }
+        }
+    }
+
+    fn secret_mount(&self, stage: &Stage, mounts: &mut StepMounts, spec: &MountSpec) -> Result<(), Problem> {
+        let SpecKind::Secret { id, env, required, mode, uid, gid } = &spec.kind else {
+            unreachable!("called for secret mounts");
+        };
+        let Some(value) = self.secret(id)? else {
+            if *required {
+                return Err(Problem::Instruction { message: format!("secret {id}: not found") });
+            }
+            return Ok(());
+        };
+        if let Some(name) = env {
+            mounts.env.push((name.clone(), String::from_utf8_lossy(&value).into_owned()));
+            if spec.target.is_none() {
+                return Ok(());
+            }
+        }
+        let target = match &spec.target {
+            Some(target) => working_directory(stage.working_dir(), target),
+            None => format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(id)),
+        };
+        let file = self.write_file(mounts, "secret", &value, *mode)?;
+        chown(&file, Some(*uid), Some(*gid)).map_err(io_problem("prepare the secret", &file))?;
+        mounts.bind(file, &target, true);
+        Ok(())
+    }
+
+    fn ssh_mount(&self, stage: &Stage, mounts: &mut StepMounts, spec: &MountSpec) -> Result<(), Problem> {
+        let SpecKind::Ssh { id, required, mode, uid, gid } = &spec.kind else {
+            unreachable!("called for ssh mounts");
+        };
+        let Some(source) = self.request.ssh.get(id) else {
+            if *required {
+                let message = format!("no SSH key {id:?} forwarded from the client");
+                return Err(Problem::Instruction { message });
+            }
+            return Ok(());
+        };
+        let number = mounts.agents.len();
+        let target = match &spec.target {
+            Some(target) => working_directory(stage.working_dir(), target),
+            None => format!("/run/buildkit/ssh_agent.{number}"),
+        };
+        let agent = AgentProxy::start(source, &self.new_dir("ssh")?)?;
+        let socket = agent.socket().to_path_buf();
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(*mode))
+            .and_then(|()| chown(&socket, Some(*uid), Some(*gid)))
+            .map_err(io_problem("prepare the agent's socket", &socket))?;
+        mounts.bind(socket, &target, false);
+        if !mounts.env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
+            mounts.env.push(("SSH_AUTH_SOCK".to_owned(), target));
+        }
+        mounts.agents.push(agent);
+        Ok(())
+    }
+
+    /// Mounts the script of a lone heredoc, and returns its path in the root.
+    pub(super) fn script_mount(
+        &self,
+        mounts: &mut StepMounts,
+        name: &str,
+        body: &str,
+    ) -> Result<String, Problem> {
+        let file = self.write_file(mounts, "script", body.as_bytes(), 0o755)?;
+        let target = format!("/dev/pipes/{name}");
+        mounts.bind(file, &target, true);
+        Ok(target)
+    }
+
+    fn write_file(
+        &self,
+        mounts: &mut StepMounts,
+        what: &str,
+        content: &[u8],
+        mode: u32,
+    ) -> Result<PathBuf, Problem> {
+        let path = self.new_dir(what)?.join("file");
+        std::fs::write(&path, content).map_err(io_problem("write", &path))?;
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).map_err(io_problem("prepare", &path))?;
+        mounts.files.push(path.clone());
+        Ok(path)
+    }
+
+    fn step_path(&self, stage: &Stage, what: &str) -> Result<PathBuf, Problem> {
+        self.new_dir(&format!("{what}-{}-{}", stage.id.0, stage.step.number))
+    }
+
+    /// Makes a new empty directory below the work directory, closed to others.
+    fn new_dir(&self, what: &str) -> Result<PathBuf, Problem> {
+        let parent = self.services.work_dir.join("mounts");
+        std::fs::create_dir_all(&parent).map_err(io_problem("create", &parent))?;
+        tempfile::Builder::new()
+            .prefix(&format!("{what}-"))
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir_in(&parent)
+            .map(tempfile::TempDir::keep)
+            .map_err(io_problem("create a directory in", &parent))
+    }
+}
+
+/// Names a cache by everything that tells it from others, each part with its length.
+fn frame(parts: &[&str]) -> String {
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    Digest::of(&bytes).hex().to_owned()
+}
+
+fn owned_by_root(root: &Arc<RootDir>, path: &Path) -> io::Result<bool> {
+    let top = root.metadata(path)?;
+    if (top.uid, top.gid) != (0, 0) {
+        return Ok(false);
+    }
+    if top.kind != FileKind::Directory {
+        return Ok(true);
+    }
+    for entry in Walk::new(root, path)? {
+        let metadata = entry?.metadata;
+        if (metadata.uid, metadata.gid) != (0, 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,213 @@
+//! `RUN`: a process in the stage's files, and the layer of what it changed.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+
+use super::error::Problem;
+use super::mounts::StepMounts;
+use super::stage::Stage;
+use super::user::{ExecUser, exec_user};
+use super::{Build, Entitlement, NetworkMode};
+use crate::dockerfile::{Run, RunScript, history};
+use crate::event::{Event, OutputStream};
+use crate::sandbox::{Exit, Network, Task, User};
+
+/// The host name of a step, BuildKit's; `BUILDKIT_SANDBOX_HOSTNAME` changes it.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// How many of the last lines a failed step wrote go into its error.
+const LAST_LINES: usize = 10;
+
+/// Longest line kept for an error, in bytes.
+const LINE_BYTES_MAX: usize = 1024;
+
+impl Build<'_> {
+    pub(super) fn run_step(&self, stage: &mut Stage, run: &Run) -> Result<(), Problem> {
+        if let Some(device) = run.devices.first() {
+            return Err(Problem::Unsupported {
+                what: format!("`RUN --device={device}`"),
+                hint: "kiln has no CDI devices; run the build where the step needs none".to_owned(),
+            });
+        }
+        let insecure = self.security(run)?;
+        let network = self.network(run)?;
+        let mut mounts = self.step_mounts(stage, run)?;
+        let argv = match run.script() {
+            RunScript::Exec(argv) => argv,
+            RunScript::Shell(text) => stage.shell_argv(&text),
+            RunScript::File { name, body } => vec![self.script_mount(&mut mounts, &name, &body)?],
+        };
+        if argv.is_empty() {
+            return Err(Problem::Instruction { message: "arguments are required".to_owned() });
+        }
+        let _turn = self.schedule.turn();
+        let root = stage.tree.root()?;
+        let user = exec_user(&stage.config.config.user, &root)?;
+        let task = Task {
+            root: root.path().to_path_buf(),
+            argv: argv.iter().map(OsString::from).collect(),
+            env: self.environment(stage, &user, &mounts),
+            cwd: stage.working_dir().into(),
+            user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
+            hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(HOSTNAME).to_owned(),
+            mounts: mounts.take(),
+            network,
+            insecure,
+            hosts: self.request.add_hosts.clone(),
+            dns: None,
+            shm_size_bytes: self.request.shm_size_bytes,
+            ulimits: self.request.ulimits.clone(),
+            cancel: self.services.cancel.clone(),
+        };
+        let (exit, last_output) = self.run_task(stage, &task)?;
+        drop(mounts);
+        if exit.code() != 0 {
+            return Err(process_failed(&argv, exit, last_output));
+        }
+        self.seal(stage)?;
+        let created_by = history::run(&stage.scope.history_arguments(), &argv);
+        stage.record(created_by, true);
+        Ok(())
+    }
+
+    /// Turns what the current step changed in the tree into a layer.
+    pub(super) fn seal(&self, stage: &mut Stage) -> Result<(), Problem> {
+        let rootfs = stage.tree.flushed()?;
+        let must_drain = rootfs.must_drain();
+        let changes = rootfs.seal_step(&self.request.ignore_paths)?;
+        let layer = if must_drain {
+            self.works.write(stage.step.clone(), changes)?
+        } else {
+            self.works.start(stage.step.clone(), changes)
+        };
+        stage.layers.push(layer);
+        Ok(())
+    }
+
+    fn run_task(&self, stage: &Stage, task: &Task) -> Result<(Exit, Vec<String>), Problem> {
+        let mut tail = Tail::default();
+        let reporter = &self.services.reporter;
+        let exit = self.services.launch.run(task, &mut |stream: OutputStream, bytes: &[u8]| {
+            tail.push(bytes);
+            reporter.report(Event::StepOutput { step: stage.step.clone(), stream, bytes: bytes.to_vec() });
+        });
+        match exit {
+            Ok(exit) => Ok((exit, tail.lines())),
+            Err(crate::sandbox::SandboxError::Cancelled) => Err(Problem::Cancelled),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn build_arg(&self, name: &str) -> Option<&str> {
+        self.plan.build_args.get(name).map(String::as_str)
+    }
+
+    fn environment(&self, stage: &Stage, user: &ExecUser, mounts: &StepMounts) -> Vec<(OsString, OsString)> {
+        let mut env = stage.scope.environment(&self.plan.build_args);
+        env.extend(mounts.env.iter().cloned());
+        if !env.iter().any(|(name, _)| name == "HOME") {
+            env.push(("HOME".to_owned(), user.home.clone()));
+        }
+        env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn network(&self, run: &Run) -> Result<Network, Problem> {
+        let mode = match run.network.as_deref() {
+            None => self.request.network,
+            Some("default") => NetworkMode::Default,
+            Some("none") => NetworkMode::None,
+            Some("host") if self.request.allow.contains(&Entitlement::NetworkHost) => NetworkMode::Host,
+            Some("host") => {
+                return Err(Problem::Instruction { message: "network.host is not allowed".to_owned() });
+            }
+            Some(other) => {
+                return Err(Problem::Instruction { message: format!("invalid network mode {other:?}") });
+            }
+        };
+        Ok(match mode {
+            NetworkMode::Default => Network::Default,
+            NetworkMode::None => Network::None,
+            NetworkMode::Host => Network::Host,
+        })
+    }
+
+    fn security(&self, run: &Run) -> Result<bool, Problem> {
+        match run.security.as_deref() {
+            None | Some("sandbox") => Ok(false),
+            Some("insecure") if self.request.allow.contains(&Entitlement::SecurityInsecure) => Ok(true),
+            Some("insecure") => {
+                Err(Problem::Instruction { message: "security.insecure is not allowed".to_owned() })
+            }
+            Some(other) => Err(Problem::Instruction { message: format!("security {other:?} is not valid") }),
+        }
+    }
+}
+
+fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>) -> Problem {
+    let ending = match exit {
+        Exit::Code(code) => format!("exit code: {code}"),
+        Exit::Signal(signal) => format!("exit code: {} (killed by signal {signal})", 128 + signal),
+    };
+    Problem::Process { command: argv.join(" "), ending, code: exit.code(), last_output }
+}
+
+/// The last lines of an output, bounded.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    line: Vec<u8>,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+        self.line.clear();
+        if self.lines.len() == LAST_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+
+    fn lines(mut self) -> Vec<String> {
+        if !self.line.is_empty() {
+            self.end_line();
+        }
+        self.lines.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_keeps_the_last_lines() {
+        let mut tail = Tail::default();
+        for n in 0..20 {
+            tail.push(format!("line {n}\nrest").as_bytes());
+            tail.push(b" of it\n");
+        }
+        tail.push(b"unfinished");
+        let lines = tail.lines();
+        assert_eq!(lines.len(), LAST_LINES);
+        assert_eq!(lines[LAST_LINES - 1], "unfinished");
+        assert_eq!(lines[LAST_LINES - 2], "rest of it");
+    }
+
+    #[test]
+    fn a_failure_is_told_in_buildkits_words() {
+        let argv = ["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
+        let text = process_failed(&argv, Exit::Code(3), Vec::new()).to_string();
+        assert_eq!(text, "process \"/bin/sh -c exit 3\" did not complete successfully: exit code: 3");
+    }
+}

@@ -1,0 +1,145 @@
+//! Which stage runs when: all at once, each as soon as what it needs is there.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::Build;
+use super::error::{BuildError, Problem};
+use super::stage::StageResult;
+use crate::plan::StageId;
+
+enum Progress {
+    Waiting,
+    Running,
+    Done(Arc<StageResult>),
+    Failed,
+}
+
+/// The state of every stage, and how many may work at once.
+pub(super) struct Schedule {
+    stages: Mutex<Vec<Progress>>,
+    changed: Condvar,
+    /// The first failure: the build's.
+    failure: Mutex<Option<BuildError>>,
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// The right to work; given back when dropped.
+pub(super) struct Turn<'a>(&'a Schedule);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut free) = self.0.free.lock() {
+            *free += 1;
+        }
+        self.0.freed.notify_one();
+    }
+}
+
+impl Schedule {
+    pub(super) fn new(stages: usize, jobs: NonZeroUsize) -> Self {
+        Self {
+            stages: Mutex::new((0..stages).map(|_| Progress::Waiting).collect()),
+            changed: Condvar::new(),
+            failure: Mutex::default(),
+            free: Mutex::new(jobs.get()),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// Waits until this thread may work. Never hold it while waiting for another stage.
+    pub(super) fn turn(&self) -> Turn<'_> {
+        let mut free = self.free.lock().expect("no panic while taking turns");
+        while *free == 0 {
+            free = self.freed.wait(free).expect("no panic while taking turns");
+        }
+        *free -= 1;
+        Turn(self)
+    }
+
+    fn set(&self, id: StageId, progress: Progress) {
+        self.stages.lock().expect("no panic while stages change")[id.0] = progress;
+        self.changed.notify_all();
+    }
+
+    /// Returns whether the caller is to run the stage; else waits for who does.
+    fn claim(&self, id: StageId) -> Result<Option<Arc<StageResult>>, Problem> {
+        let mut stages = self.stages.lock().expect("no panic while stages change");
+        loop {
+            match &stages[id.0] {
+                Progress::Waiting => {
+                    stages[id.0] = Progress::Running;
+                    return Ok(None);
+                }
+                Progress::Running => {
+                    stages = self.changed.wait(stages).expect("no panic while stages change");
+                }
+                Progress::Done(result) => return Ok(Some(result.clone())),
+                Progress::Failed => return Err(Problem::Elsewhere),
+            }
+        }
+    }
+}
+
+/// Marks a stage as failed if its thread panics, so that nobody waits for ever.
+struct Claim<'a>(&'a Schedule, StageId, bool);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.2 {
+            self.0.set(self.1, Progress::Failed);
+        }
+    }
+}
+
+impl Build<'_> {
+    /// Runs every stage the target needs and returns the target.
+    pub(super) fn run_stages(&self) -> Result<Arc<StageResult>, BuildError> {
+        std::thread::scope(|scope| {
+            for id in &self.plan.reachable {
+                // A failure is kept by the schedule.
+                scope.spawn(|| self.stage(*id).map(drop));
+            }
+        });
+        let result = self.stage(self.plan.target);
+        let failure = self.schedule.failure.lock().expect("no panic while failing").take();
+        match failure {
+            Some(failure) => Err(failure),
+            None => result.map_err(BuildError::from),
+        }
+    }
+
+    /// Returns a finished stage: runs it, or waits for the thread that does.
+    pub(super) fn stage(&self, id: StageId) -> Result<Arc<StageResult>, Problem> {
+        if let Some(done) = self.schedule.claim(id)? {
+            return Ok(done);
+        }
+        let mut claim = Claim(&self.schedule, id, false);
+        match self.run_stage(id) {
+            Ok(result) => {
+                let result = Arc::new(result);
+                claim.2 = true;
+                self.schedule.set(id, Progress::Done(result.clone()));
+                Ok(result)
+            }
+            Err(failure) => {
+                self.fail(failure);
+                Err(Problem::Elsewhere)
+            }
+        }
+    }
+
+    /// Keeps the first real failure, and stops everything else.
+    fn fail(&self, failure: BuildError) {
+        let mut first = self.schedule.failure.lock().expect("no panic while failing");
+        let replaces = match &*first {
+            None => !matches!(failure.problem, Problem::Elsewhere),
+            Some(_) => false,
+        };
+        if replaces {
+            *first = Some(failure);
+            self.services.cancel.cancel();
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What a build works with: every socket opened, by `cli/` alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::blob::Store;
+use crate::context::Fetch;
+use crate::event::Reporter;
+use crate::oci::Platform;
+use crate::output::Output;
+use crate::registry::Client;
+use crate::rootfs::Storage;
+use crate::sandbox::{Cancel, Launch};
+use crate::tree::Timestamp;
+
+/// The parts a build is wired to.
+pub struct Services {
+    /// Where events go.
+    pub reporter: Reporter,
+    /// Where blobs are kept.
+    pub store: Arc<Store>,
+    /// How registries are reached.
+    pub registry: Client,
+    /// How steps run.
+    pub launch: Arc<dyn Launch>,
+    /// Where stages' files live.
+    pub storage: Arc<dyn Storage>,
+    /// Where the image goes.
+    pub outputs: Vec<Arc<dyn Output>>,
+    /// How files are downloaded.
+    pub fetch: Arc<dyn Fetch>,
+    /// A directory of this build's own; the caller removes it.
+    pub work_dir: PathBuf,
+    /// Where cache mounts persist.
+    pub cache_mounts_dir: PathBuf,
+    /// Stops the build.
+    pub cancel: Arc<Cancel>,
+    /// The time of the build, where no source epoch is given.
+    pub now: Timestamp,
+    /// The platform kiln runs on.
+    pub build_platform: Platform,
+    /// Whether blobs of base images have to be in the store at the end (an output reads them from there).
+    pub keep_base_blobs: bool,
+}

@@ -1,0 +1,281 @@
+//! A stage: a fold over its instructions.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::base::{BaseImage, check_cancelled};
+use super::error::{BuildError, Problem};
+use super::layers::LayerSlot;
+use super::scope::Scope;
+use super::tree::{Origin, SharedTree, StageLayers, Tree};
+use super::{Build, metadata};
+use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
+use crate::event::{Event, StepId, StepOutcome};
+use crate::oci::{History, ImageConfig, Platform};
+use crate::plan::{Base, StageId};
+
+/// `PATH` of an image that sets none (BuildKit `util/system`).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A stage at one point of its instructions.
+pub(super) struct Stage {
+    pub(super) id: StageId,
+    pub(super) platform: Platform,
+    pub(super) config: ImageConfig,
+    /// How many entries of the history came with the base.
+    pub(super) base_history: usize,
+    pub(super) scope: Scope,
+    pub(super) layers: StageLayers,
+    pub(super) tree: Tree,
+    pub(super) base: Option<Arc<BaseImage>>,
+    /// Whether a `CMD` was given in this stage: then `ENTRYPOINT` keeps it.
+    pub(super) cmd_is_set: bool,
+    pub(super) escape: char,
+    /// The step under way.
+    pub(super) step: StepId,
+}
+
+/// A finished stage.
+pub(super) struct StageResult {
+    pub(super) platform: Platform,
+    pub(super) config: ImageConfig,
+    pub(super) base_history: usize,
+    pub(super) scope: Scope,
+    pub(super) layers: StageLayers,
+    pub(super) tree: SharedTree,
+    pub(super) base: Option<Arc<BaseImage>>,
+}
+
+impl StageResult {
+    pub(super) fn lock_tree(&self) -> MutexGuard<'_, Tree> {
+        self.tree.lock().expect("no panic while a tree is used")
+    }
+}
+
+impl Build<'_> {
+    /// Runs one stage from its base to its last instruction.
+    pub(super) fn run_stage(&self, id: StageId) -> Result<StageResult, BuildError> {
+        let planned = &self.plan.stages[id.0];
+        let begun = std::time::Instant::now();
+        let mut stage =
+            self.begin_stage(id).map_err(|problem| problem.at(&self.dockerfile, planned.from_span))?;
+        let triggers = std::mem::take(&mut stage.config.config.on_build);
+        let triggers = self.parse_triggers(&triggers, planned.from_span)?;
+        stage.step.total = 1 + triggers.iter().chain(&planned.steps).filter(|i| makes_layer(&i.kind)).count();
+        self.announce_base(&stage, begun);
+        for instruction in triggers.iter().chain(&planned.steps) {
+            check_cancelled(&self.services.cancel)?;
+            let result = self.run_instruction(&mut stage, instruction);
+            result.map_err(|problem| problem.at(&self.dockerfile, instruction.span))?;
+        }
+        Ok(StageResult {
+            platform: stage.platform,
+            config: stage.config,
+            base_history: stage.base_history,
+            scope: stage.scope,
+            layers: stage.layers,
+            tree: Mutex::new(stage.tree),
+            base: stage.base,
+        })
+    }
+
+    /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.
+    fn parse_triggers(&self, triggers: &[String], span: Span) -> Result<Vec<Instruction>, BuildError> {
+        triggers
+            .iter()
+            .map(|text| {
+                let mut instruction =
+                    parse_trigger(text).map_err(|e| Problem::from(e).at(&self.dockerfile, span))?;
+                instruction.span = span;
+                Ok(instruction)
+            })
+            .collect()
+    }
+
+    fn announce_base(&self, stage: &Stage, begun: std::time::Instant) {
+        let planned = &self.plan.stages[stage.id.0];
+        let text = match &planned.base {
+            Base::Scratch => "scratch".to_owned(),
+            Base::Stage(id) => self.plan.stages[id.0].display.clone(),
+            Base::Image { text } => match &stage.base {
+                Some(base) => format!("{text}@{}", base.digest),
+                None => text.clone(),
+            },
+            Base::Context { name, .. } => format!("context {name}"),
+        };
+        let step = StepId { number: 1, ..stage.step.clone() };
+        let reporter = &self.services.reporter;
+        reporter.report(Event::StepStarted { step: step.clone(), instruction: format!("FROM {text}") });
+        let elapsed = begun.elapsed();
+        reporter.report(Event::StepFinished { step, outcome: StepOutcome::Done, elapsed });
+    }
+
+    fn begin_stage(&self, id: StageId) -> Result<Stage, Problem> {
+        let planned = &self.plan.stages[id.0];
+        match &planned.base {
+            Base::Scratch => Ok(self.from_scratch(id)),
+            Base::Stage(parent) => {
+                let parent = self.stage(*parent)?;
+                Ok(Stage {
+                    platform: parent.platform.clone(),
+                    config: parent.config.clone(),
+                    base_history: parent.base_history,
+                    scope: parent.scope.clone(),
+                    layers: parent.layers.clone(),
+                    base: parent.base.clone(),
+                    ..self.new_stage(id, Origin::Stage(parent.clone()))
+                })
+            }
+            Base::Image { text } => {
+                let image = self.image(text, &planned.platform)?;
+                Ok(self.from_image(id, image))
+            }
+            Base::Context { name, .. } => match self.context_image(name, &planned.platform)? {
+                Some(image) => Ok(self.from_image(id, image)),
+                None => self.from_files(id, name),
+            },
+        }
+    }
+
+    fn new_stage(&self, id: StageId, origin: Origin) -> Stage {
+        let planned = &self.plan.stages[id.0];
+        Stage {
+            id,
+            platform: planned.platform.clone(),
+            config: ImageConfig::default(),
+            base_history: 0,
+            scope: Scope::default(),
+            layers: Vec::new(),
+            tree: Tree::new(origin, self.services.storage.clone(), self.blobs.clone()),
+            base: None,
+            cmd_is_set: false,
+            escape: self.plan.escape,
+            step: StepId { stage: planned.display.clone(), number: 1, total: 1 },
+        }
+    }
+
+    fn from_scratch(&self, id: StageId) -> Stage {
+        let mut stage = self.new_stage(id, Origin::Scratch);
+        stage.config.os = stage.platform.os.clone();
+        stage.config.architecture = stage.platform.architecture.clone();
+        stage.config.variant = stage.platform.variant.clone();
+        stage.config.os_version = stage.platform.os_version.clone();
+        stage.config.config.working_dir = "/".to_owned();
+        stage.add_path();
+        stage
+    }
+
+    fn from_image(&self, id: StageId, image: Arc<BaseImage>) -> Stage {
+        let mut stage = self.new_stage(id, Origin::Layers(image.layers.clone()));
+        stage.config = image.config.clone();
+        stage.config.created = None;
+        stage.config.extra.clear();
+        stage.config.config.extra.clear();
+        stage.config.config.args_escaped = false;
+        let directory = stage.config.config.working_dir.clone();
+        if !directory.is_empty() {
+            stage.config.config.working_dir = metadata::working_directory("/", &directory);
+        }
+        complete_history(&mut stage.config, image.layers.len());
+        stage.base_history = stage.config.history.len();
+        stage.layers = image.layers.iter().cloned().map(LayerSlot::finished).collect();
+        stage.add_path();
+        if image.config.platform().normalised() != stage.platform {
+            let text = format!(
+                "Base image {} was pulled with platform \"{}\", expected \"{}\" for current build",
+                image.text,
+                image.config.platform().normalised(),
+                stage.platform
+            );
+            self.services.reporter.warning(text);
+        }
+        stage.base = Some(image);
+        stage
+    }
+
+    /// Starts from the files of a named context: they become the stage's first layer.
+    fn from_files(&self, id: StageId, name: &str) -> Result<Stage, Problem> {
+        let mut stage = self.from_scratch(id);
+        self.copy_context(&mut stage, name)?;
+        Ok(stage)
+    }
+
+    fn run_instruction(&self, stage: &mut Stage, instruction: &Instruction) -> Result<(), Problem> {
+        if !makes_layer(&instruction.kind) {
+            return self.run_metadata(stage, instruction);
+        }
+        stage.step.number += 1;
+        let step = stage.step.clone();
+        let reporter = &self.services.reporter;
+        reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.original.clone() });
+        let begun = std::time::Instant::now();
+        let result = match &instruction.kind {
+            InstructionKind::Run(run) => self.run_step(stage, run),
+            InstructionKind::Copy(copy) => self.copy_step(stage, copy),
+            InstructionKind::Add(add) => self.add_step(stage, add),
+            InstructionKind::Workdir(path) => self.workdir_step(stage, path),
+            _ => unreachable!("every other instruction is metadata"),
+        };
+        let outcome = if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed };
+        reporter.report(Event::StepFinished { step, outcome, elapsed: begun.elapsed() });
+        result
+    }
+}
+
+impl Stage {
+    fn add_path(&mut self) {
+        let env = &mut self.config.config.env;
+        if self.platform.os != "windows" && !env.iter().any(|entry| entry.starts_with("PATH=")) {
+            env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        self.scope = Scope::from_environment(env);
+    }
+
+    /// Adds a line to the history; times are filled in when the image is sealed.
+    pub(super) fn record(&mut self, created_by: String, makes_layer: bool) {
+        self.config.history.push(History {
+            created: None,
+            created_by: Some(created_by),
+            author: None,
+            comment: Some("buildkit.dockerfile.v0".to_owned()),
+            empty_layer: !makes_layer,
+        });
+    }
+
+    /// Returns the directory that relative paths count from.
+    pub(super) fn working_dir(&self) -> &str {
+        match self.config.config.working_dir.as_str() {
+            "" => "/",
+            path => path,
+        }
+    }
+}
+
+/// Tells whether an instruction makes a layer and so counts as a step; the others only change the config.
+fn makes_layer(kind: &InstructionKind) -> bool {
+    matches!(
+        kind,
+        InstructionKind::Run(_)
+            | InstructionKind::Copy(_)
+            | InstructionKind::Add(_)
+            | InstructionKind::Workdir(_)
+    )
+}
+
+/// Makes an image's history have one entry for each layer: some builders write none.
+fn complete_history(config: &mut ImageConfig, layers: usize) {
+    let mut have = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    for entry in config.history.iter_mut() {
+        if have > layers && !entry.empty_layer {
+            entry.empty_layer = true;
+            have -= 1;
+        }
+    }
+    let created = config.history.last().and_then(|entry| entry.created.clone());
+    for _ in have..layers {
+        config.history.push(History {
+            created: created.clone(),
+            comment: Some("kiln: layer of the base image".to_owned()),
+            ..History::default()
+        });
+    }
+}

@@ -1,0 +1,121 @@
+//! A stage's files, made only when somebody needs them.
+//!
+//! A stage begins as a list of layers. Copies queue up as plans. The first step that runs something, or
+//! the first reader from another stage, has the layers unpacked and the queue applied.
+
+use std::sync::{Arc, Mutex};
+
+use super::copy::{Below, Pending, apply};
+use super::error::Problem;
+use super::layers::LayerSlot;
+use super::stage::StageResult;
+use crate::blob::BlobSource;
+use crate::layer::{Change, ChangeSet};
+use crate::oci::Layer;
+use crate::rootfs::{Rootfs, Storage};
+use crate::tree::RootDir;
+
+/// Where a tree comes from.
+pub(super) enum Origin {
+    /// Nothing.
+    Scratch,
+    /// An image's layers.
+    Layers(Vec<Layer>),
+    /// A finished stage.
+    Stage(Arc<StageResult>),
+}
+
+/// A stage's files and what waits to be put into them.
+pub(super) struct Tree {
+    origin: Origin,
+    storage: Arc<dyn Storage>,
+    blobs: Arc<dyn BlobSource>,
+    rootfs: Option<Box<dyn Rootfs>>,
+    queue: Vec<Vec<Change>>,
+    /// All of `queue` as one; `None` once a change came that was planned without looking at the tree.
+    merged: Option<Pending>,
+}
+
+impl Tree {
+    pub(super) fn new(origin: Origin, storage: Arc<dyn Storage>, blobs: Arc<dyn BlobSource>) -> Self {
+        Self { origin, storage, blobs, rootfs: None, queue: Vec::new(), merged: Some(Pending::default()) }
+    }
+
+    /// Makes the files as they were before anything queued, and returns them.
+    fn live(&mut self) -> Result<&mut Box<dyn Rootfs>, Problem> {
+        if self.rootfs.is_none() {
+            self.rootfs = Some(match &self.origin {
+                Origin::Scratch => self.storage.create(&[], &*self.blobs)?,
+                Origin::Layers(layers) => self.storage.create(layers, &*self.blobs)?,
+                Origin::Stage(stage) => stage.lock_tree().flushed()?.fork()?,
+            });
+        }
+        Ok(self.rootfs.as_mut().expect("made just now"))
+    }
+
+    /// Makes the files as they are after everything queued, and returns them.
+    pub(super) fn flushed(&mut self) -> Result<&mut Box<dyn Rootfs>, Problem> {
+        let queue = std::mem::take(&mut self.queue);
+        self.merged = Some(Pending::default());
+        let rootfs = self.live()?;
+        if !queue.is_empty() {
+            let root = rootfs.root();
+            for changes in &queue {
+                apply(changes, &root).map_err(|(path, source)| Problem::Io {
+                    action: "write into the stage",
+                    path,
+                    source,
+                })?;
+            }
+            // What was applied is in layers of its own already.
+            drop(rootfs.seal_step(&[])?);
+        }
+        Ok(rootfs)
+    }
+
+    /// Returns the files, for reading.
+    pub(super) fn root(&mut self) -> Result<Arc<RootDir>, Problem> {
+        Ok(self.flushed()?.root())
+    }
+
+    /// Hands the tree as a copy finds it to `plan`, and queues what was planned.
+    pub(super) fn plan<E>(
+        &mut self,
+        plan: impl FnOnce(Below<'_>) -> Result<(Vec<Change>, Pending), E>,
+    ) -> Result<Vec<Change>, Problem>
+    where
+        Problem: From<E>,
+    {
+        if self.merged.is_none() {
+            self.flushed()?;
+        }
+        let root = match (&self.origin, &self.rootfs) {
+            (Origin::Scratch, None) => None,
+            _ => Some(self.live()?.root()),
+        };
+        let merged = self.merged.as_mut().expect("flushed above");
+        let (changes, planned) = plan(Below { root: root.as_ref(), pending: merged })?;
+        merged.merge(planned);
+        if !changes.is_empty() {
+            self.queue.push(changes.clone());
+        }
+        Ok(changes)
+    }
+
+    /// Queues changes that were planned without looking at the tree.
+    pub(super) fn push_independent(&mut self, changes: Vec<Change>) {
+        self.merged = None;
+        self.queue.push(changes);
+    }
+}
+
+/// Turns a list of changes into the form layers are written from.
+pub(super) fn change_set(changes: Vec<Change>) -> ChangeSet {
+    Box::new(changes.into_iter().map(Ok))
+}
+
+/// A tree that several may read.
+pub(super) type SharedTree = Mutex<Tree>;
+
+/// A layer of a stage, and whether the image had it before.
+pub(super) type StageLayers = Vec<LayerSlot>;

@@ -1,0 +1,96 @@
+//! The command line as typed: clap's view of it, texts mostly unread.
+//!
+//! What the texts mean is the request's business (`cli/request`). Names and short forms are
+//! `docker buildx build`'s wherever docker has the option.
+
+mod build;
+mod image;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use build::{BuildArgs, CheckArgs, Format, OutputArgs, ProgressArg, SourceArgs, StepArgs};
+pub use image::{
+    CredentialArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs, RemoveArgs,
+};
+
+/// Builds container images from Dockerfiles, without a daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    bin_name = "kiln",
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image from a Dockerfile.
+    Build(Box<BuildArgs>),
+    /// Look for mistakes in a Dockerfile without building it.
+    Check(Box<CheckArgs>),
+    /// List the images in kiln's store.
+    #[command(visible_alias = "ls")]
+    Images(ImagesArgs),
+    /// Show an image's manifest and config: from the store, a layout, an archive or a registry.
+    Inspect(InspectArgs),
+    /// Push an image from the store to a registry.
+    Push(PushArgs),
+    /// Remove images from the store.
+    #[command(visible_alias = "rmi")]
+    Rm(RemoveArgs),
+    /// Free what no image in the store needs.
+    Prune(PruneArgs),
+    /// Show what this machine or container allows, and what a build would use.
+    Doctor(DoctorArgs),
+    /// Save a registry's credentials.
+    Login(CredentialArgs),
+    /// Forget a registry's credentials.
+    Logout(LogoutArgs),
+    /// Show kiln's version.
+    Version,
+}
+
+/// Where kiln keeps its things.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StoreArgs {
+    /// kiln's store [default: $KILN_ROOT, else /var/lib/kiln for root, ~/.local/share/kiln for others]
+    #[arg(long, value_name = "DIR", help_heading = "kiln")]
+    pub root: Option<PathBuf>,
+    /// Show what is only worth a line when looking for a fault
+    #[arg(long, help_heading = "kiln")]
+    pub debug: bool,
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Registries")]
+pub struct RegistryArgs {
+    /// Speak plain HTTP to this registry if it has no HTTPS, and accept any certificate (loopback
+    /// registries need no such leave)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+    /// Trust the certificate authorities in this PEM file, for all registries or for one
+    #[arg(long, value_name = "[HOST=]FILE")]
+    pub registry_ca: Vec<String>,
+    /// Show this client certificate to a registry
+    #[arg(long, value_name = "HOST=CERT,KEY")]
+    pub registry_cert: Vec<String>,
+    /// Read credentials from this file in docker's format before all others
+    #[arg(long, value_name = "FILE")]
+    pub registry_auth: Vec<PathBuf>,
+    /// Pull from these places first: a mirror of Docker Hub, or of the registry or prefix named
+    #[arg(long, value_name = "[PREFIX=]MIRROR[,MIRROR]")]
+    pub registry_mirror: Vec<String>,
+}

@@ -1,0 +1,113 @@
+//! What the process was given beside its arguments: environment, working directory, terminals, user.
+//!
+//! Read once, here; everything else in `cli/` takes this value, so that it can be tested without touching
+//! the process.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::path::PathBuf;
+
+/// The surroundings of a command.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Environment variables.
+    pub variables: BTreeMap<OsString, OsString>,
+    /// The working directory.
+    pub directory: PathBuf,
+    /// Whether standard input is a terminal.
+    pub stdin_is_terminal: bool,
+    /// Whether standard output is a terminal.
+    pub stdout_is_terminal: bool,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Whether the user is root.
+    pub is_root: bool,
+    /// How many CPUs may be used.
+    pub cpus: usize,
+}
+
+impl Environment {
+    /// Reads the process's own.
+    pub fn of_process() -> Self {
+        Self {
+            variables: std::env::vars_os().collect(),
+            directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+            stdin_is_terminal: stdin().is_terminal(),
+            stdout_is_terminal: stdout().is_terminal(),
+            stderr_is_terminal: stderr().is_terminal(),
+            is_root: rustix::process::geteuid().is_root(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// Returns a variable's value as it is.
+    pub fn os(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// Returns a variable's value if it is UTF-8.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.os(name)?.to_str()
+    }
+
+    /// Returns a variable's value unless it is empty, as most tools treat their own variables.
+    pub fn set_var(&self, name: &str) -> Option<&str> {
+        self.var(name).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the user's home directory.
+    pub fn home(&self) -> PathBuf {
+        match self.os("HOME") {
+            Some(home) if !home.is_empty() => home.into(),
+            _ if self.is_root => "/root".into(),
+            _ => "/".into(),
+        }
+    }
+
+    /// Returns where kiln's store is: `KILN_ROOT`, else `/var/lib/kiln` for root, else below XDG's data
+    /// directory.
+    pub fn store_root(&self, option: Option<&PathBuf>) -> PathBuf {
+        if let Some(path) = option {
+            return self.directory.join(path);
+        }
+        if let Some(path) = self.os("KILN_ROOT").filter(|path| !path.is_empty()) {
+            return self.directory.join(path);
+        }
+        if self.is_root {
+            return "/var/lib/kiln".into();
+        }
+        // XDG's specification: a relative path is to be ignored.
+        match self.os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+            Some(data) => data.join("kiln"),
+            None => self.home().join(".local/share/kiln"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment {
+            variables: variables.iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            directory: "/work".into(),
+            cpus: 4,
+            ..Environment::default()
+        }
+    }
+
+    #[test]
+    fn the_store_is_where_the_option_the_variable_or_the_user_says() {
+        let mut environment = environment(&[("HOME", "/home/me")]);
+        assert_eq!(environment.store_root(None), PathBuf::from("/home/me/.local/share/kiln"));
+        environment.variables.insert("XDG_DATA_HOME".into(), "/data".into());
+        assert_eq!(environment.store_root(None), PathBuf::from("/data/kiln"));
+        environment.is_root = true;
+        assert_eq!(environment.store_root(None), PathBuf::from("/var/lib/kiln"));
+        environment.variables.insert("KILN_ROOT".into(), "k".into());
+        assert_eq!(environment.store_root(None), PathBuf::from("/work/k"));
+        assert_eq!(environment.store_root(Some(&"/r".into())), PathBuf::from("/r"));
+    }
+}

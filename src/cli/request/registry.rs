@@ -1,0 +1,213 @@
+//! How registries are reached: options, docker's and podman's files, proxies, name servers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::RequestError;
+use crate::cli::args::RegistryArgs;
+use crate::cli::environment::Environment;
+use crate::cli::values::{ValueError, key_value};
+use crate::registry::mirror::{MirrorLocation, MirrorRule, PullFrom};
+use crate::registry::{
+    AuthFile, ClientCertificate, CloudProvider, CredentialSources, Proxies, RegistryConfig, Secret,
+};
+
+/// Variables that sources of credentials look at, by the beginning of their names.
+const CREDENTIAL_VARIABLES: &[&str] = &[
+    "KILN_",
+    "KANIKO_",
+    "CI_",
+    "AWS_",
+    "AZURE_",
+    "IDENTITY_",
+    "MSI_",
+    "GOOGLE_",
+    "GCE_",
+    "CLOUDSDK_",
+    "HOME",
+];
+
+/// Where distributions keep the authorities that the administrator trusts.
+const SYSTEM_AUTHORITIES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Puts together what the client needs to know.
+pub fn registry_config(
+    args: &RegistryArgs,
+    environment: &Environment,
+) -> Result<RegistryConfig, RequestError> {
+    let mut config = ambient_config(environment)?;
+    let mut files = Vec::new();
+    for path in &args.registry_auth {
+        files.push(auth_file("--registry-auth", &environment.directory.join(path))?);
+    }
+    config.credentials.files.splice(0..0, files);
+    config.allow_insecure(&args.insecure_registry.iter().cloned().collect());
+    for text in &args.registry_ca {
+        authority(&mut config, text, environment)?;
+    }
+    for text in &args.registry_cert {
+        let (host, files) = key_value("--registry-cert", text)?;
+        client_certificate(&mut config, "--registry-cert", host, files, environment)?;
+    }
+    for text in &args.registry_mirror {
+        let rule = mirror("--registry-mirror", text)?;
+        config.mirrors.rules.push(rule);
+    }
+    Ok(config)
+}
+
+/// Reads what the machine and the environment say, without any options.
+pub fn ambient_config(environment: &Environment) -> Result<RegistryConfig, RequestError> {
+    Ok(RegistryConfig {
+        credentials: credential_sources(environment)?,
+        extra_authorities: system_authorities(environment)?,
+        proxies: proxies(environment),
+        resolv_conf: fs::read("/etc/resolv.conf").ok(),
+        hosts_file: fs::read("/etc/hosts").ok(),
+        ..RegistryConfig::default()
+    })
+}
+
+/// Reads `[HOST=]FILE`.
+fn authority(config: &mut RegistryConfig, text: &str, environment: &Environment) -> Result<(), RequestError> {
+    let (host, path) = match text.split_once('=') {
+        Some((host, path)) if !host.contains('/') => (Some(host), path),
+        _ => (None, text),
+    };
+    let pem = pem("--registry-ca", &environment.directory.join(path))?;
+    match host {
+        Some(host) => config.host_mut(host).authorities.push(pem),
+        None => config.extra_authorities.push(pem),
+    }
+    Ok(())
+}
+
+/// Reads `CERT,KEY` for a host.
+pub fn client_certificate(
+    config: &mut RegistryConfig,
+    option: &'static str,
+    host: &str,
+    files: &str,
+    environment: &Environment,
+) -> Result<(), RequestError> {
+    let (certificate, key) =
+        files.split_once(',').ok_or_else(|| ValueError::new(option, files, "expected `HOST=CERT,KEY`"))?;
+    let certificate = pem(option, &environment.directory.join(certificate))?;
+    let key = pem(option, &environment.directory.join(key))?;
+    let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
+    config.host_mut(host).client_certificate = Some(ClientCertificate { certificate, key });
+    Ok(())
+}
+
+/// Reads a file that must hold PEM blocks.
+pub fn pem(option: &'static str, path: &Path) -> Result<Vec<u8>, RequestError> {
+    let fail = |source| RequestError::File { option, path: path.to_owned(), source };
+    let bytes = fs::read(path).map_err(fail)?;
+    if bytes.windows(11).any(|window| window == b"-----BEGIN ") {
+        Ok(bytes)
+    } else {
+        Err(fail(io::Error::new(io::ErrorKind::InvalidData, "it is not in PEM format")))
+    }
+}
+
+/// Reads `[PREFIX=]MIRROR[,MIRROR]`; without a prefix the mirrors are Docker Hub's.
+pub fn mirror(option: &'static str, text: &str) -> Result<MirrorRule, ValueError> {
+    let (prefix, locations) = text.split_once('=').unwrap_or(("docker.io", text));
+    let location = |text: &str| {
+        let location = text.trim_start_matches("https://").trim_end_matches('/');
+        if location.is_empty() || location.contains("://") {
+            return Err(ValueError::new(option, text, "expected `HOST[:PORT][/PATH]`"));
+        }
+        Ok(MirrorLocation { location: location.to_owned(), pull_from: PullFrom::All })
+    };
+    let locations = locations.split(',').map(location).collect::<Result<_, _>>()?;
+    Ok(MirrorRule { prefix: prefix.to_owned(), locations, no_fallback: false })
+}
+
+fn credential_sources(environment: &Environment) -> Result<CredentialSources, RequestError> {
+    let known = |name: &str| CREDENTIAL_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
+    let variables = environment.variables.iter().filter_map(|(name, value)| {
+        let name = name.to_str().filter(|name| known(name))?;
+        Some((name.to_owned(), value.to_str()?.to_owned()))
+    });
+    Ok(CredentialSources {
+        explicit: Vec::new(),
+        files: auth_files(environment)?,
+        environment: variables.collect(),
+        helper_path: environment
+            .os("PATH")
+            .map(|path| std::env::split_paths(path).collect())
+            .unwrap_or_default(),
+        cloud: vec![CloudProvider::Azure, CloudProvider::Amazon, CloudProvider::Google],
+    })
+}
+
+/// Returns the directory of docker's `config.json`.
+pub fn docker_config_directory(environment: &Environment) -> PathBuf {
+    match environment.os("DOCKER_CONFIG").filter(|path| !path.is_empty()) {
+        Some(path) => environment.directory.join(path),
+        None => environment.home().join(".docker"),
+    }
+}
+
+/// Reads the files that hold credentials, the strongest first. Those named by a variable must be there.
+fn auth_files(environment: &Environment) -> Result<Vec<AuthFile>, RequestError> {
+    let mut files = Vec::new();
+    if let Some(text) = environment.set_var("DOCKER_AUTH_CONFIG") {
+        let origin = "DOCKER_AUTH_CONFIG".to_owned();
+        files.push(AuthFile { origin, text: Secret::new(text) });
+    }
+    let mut candidates = vec![docker_config_directory(environment).join("config.json")];
+    if let Some(path) = environment.set_var("REGISTRY_AUTH_FILE") {
+        files.push(auth_file("REGISTRY_AUTH_FILE", &environment.directory.join(path))?);
+    }
+    if let Some(runtime) = environment.set_var("XDG_RUNTIME_DIR") {
+        candidates.push(Path::new(runtime).join("containers/auth.json"));
+    }
+    let config =
+        environment.os("XDG_CONFIG_HOME").map_or_else(|| environment.home().join(".config"), PathBuf::from);
+    candidates.push(config.join("containers/auth.json"));
+    for path in candidates {
+        match auth_file("DOCKER_CONFIG", &path) {
+            Ok(file) => files.push(file),
+            Err(RequestError::File { source, .. })
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+fn auth_file(option: &'static str, path: &Path) -> Result<AuthFile, RequestError> {
+    let text = fs::read_to_string(path).map_err(|source| RequestError::File {
+        option,
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(AuthFile { origin: path.display().to_string(), text: Secret::new(text) })
+}
+
+fn system_authorities(environment: &Environment) -> Result<Vec<Vec<u8>>, RequestError> {
+    if let Some(path) = environment.set_var("SSL_CERT_FILE") {
+        return Ok(vec![pem("SSL_CERT_FILE", &environment.directory.join(path))?]);
+    }
+    // None of them need be there: the public authorities are built in.
+    Ok(SYSTEM_AUTHORITIES.iter().find_map(|path| fs::read(path).ok()).into_iter().collect())
+}
+
+fn proxies(environment: &Environment) -> Proxies {
+    let either = |lower: &str, upper: &str| environment.set_var(lower).or_else(|| environment.set_var(upper));
+    let all = either("all_proxy", "ALL_PROXY");
+    // `HTTP_PROXY` in capitals can be set by a client in CGI; outside of it tools honour both.
+    Proxies {
+        http: either("http_proxy", "HTTP_PROXY").or(all).map(Secret::new),
+        https: either("https_proxy", "HTTPS_PROXY").or(all).map(Secret::new),
+        no_proxy: either("no_proxy", "NO_PROXY").unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,9 @@
+//! Git repositories as contexts and as sources of `ADD`.
+
+mod checkout;
+mod source;
+mod state;
+
+pub use checkout::{Checkout, CheckoutOptions, checkout, checkout_with};
+pub use source::{GitSource, parse_git_context, parse_git_source};
+pub use state::{GitState, git_state};

@@ -1,0 +1,179 @@
+//! The bytes of files on their way into a tar: few system calls for small files, no reading of holes.
+
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::{Content, LayerError};
+
+/// Headers and small files gather here before they are passed on.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Files below this are read in one call, straight into the buffer.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// A buffer before a writer, open for headers and files to be put into it directly.
+pub(super) struct Buffered<'a, W> {
+    out: &'a mut W,
+    buffer: Vec<u8>,
+}
+
+impl<'a, W: Write> Buffered<'a, W> {
+    pub(super) fn new(out: &'a mut W) -> Self {
+        Self { out, buffer: Vec::with_capacity(2 * BUFFER_BYTES) }
+    }
+
+    /// Returns the buffer to append to; it is passed on first if it is full.
+    pub(super) fn space(&mut self) -> Result<&mut Vec<u8>, LayerError> {
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok(&mut self.buffer)
+    }
+
+    fn flush(&mut self) -> Result<(), LayerError> {
+        self.out.write_all(&self.buffer).map_err(|source| LayerError::Write { source })?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<(), LayerError> {
+        self.flush()
+    }
+
+    fn zeros(&mut self, mut length: u64) -> Result<(), LayerError> {
+        while length > 0 {
+            let buffer = self.space()?;
+            let part = length.min((2 * BUFFER_BYTES - buffer.len()) as u64);
+            buffer.resize(buffer.len() + usize::try_from(part).expect("below the buffer's size"), 0);
+            length -= part;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file's content, which must be `size_bytes` long.
+pub(super) fn copy_content(
+    path: &Path,
+    content: &Content,
+    size_bytes: u64,
+    out: &mut Buffered<'_, impl Write>,
+) -> Result<(), LayerError> {
+    let changed =
+        |found_bytes| LayerError::Changed { path: path.to_owned(), expected_bytes: size_bytes, found_bytes };
+    let found_bytes = match content {
+        Content::Bytes(bytes) => {
+            if bytes.len() as u64 != size_bytes {
+                return Err(changed(bytes.len() as u64));
+            }
+            for part in bytes.chunks(BUFFER_BYTES) {
+                out.space()?.extend_from_slice(part);
+            }
+            size_bytes
+        }
+        Content::File { root, path: source } => {
+            let read = |source| LayerError::Read { path: path.to_owned(), source };
+            let file = root.open_nofollow(source).map_err(read)?;
+            if size_bytes < SMALL_BYTES {
+                read_part(&file, size_bytes, out, &read)?
+            } else {
+                read_large(file, size_bytes, out, &read)?
+            }
+        }
+    };
+    if found_bytes == size_bytes { Ok(()) } else { Err(changed(found_bytes)) }
+}
+
+/// Reads up to `limit` bytes and says how many there were; one more than `limit` if there are more.
+///
+/// The byte too many is asked for in the same call: a file of the right length costs one call and not two.
+fn read_part(
+    file: &File,
+    limit: u64,
+    out: &mut Buffered<'_, impl Write>,
+    error: &impl Fn(io::Error) -> LayerError,
+) -> Result<u64, LayerError> {
+    let mut file = file;
+    let wanted = usize::try_from(limit).expect("small") + 1;
+    let buffer = out.space()?;
+    let start = buffer.len();
+    buffer.resize(start + wanted, 0);
+    let mut filled = 0;
+    while filled < wanted {
+        match file.read(&mut buffer[start + filled..start + wanted]) {
+            Ok(0) => break,
+            // Regular files are read short at their end only.
+            Ok(length) => {
+                filled += length;
+                if filled + 1 == wanted {
+                    break;
+                }
+            }
+            Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+            Err(failure) => return Err(error(failure)),
+        }
+    }
+    buffer.truncate(start + filled.min(wanted - 1));
+    Ok(filled as u64)
+}
+
+fn read_large(
+    mut file: File,
+    size_bytes: u64,
+    out: &mut Buffered<'_, impl Write>,
+    error: &impl Fn(io::Error) -> LayerError,
+) -> Result<u64, LayerError> {
+    let metadata = file.metadata().map_err(error)?;
+    if metadata.len() != size_bytes {
+        return Ok(metadata.len());
+    }
+    let has_holes = metadata.blocks() * 512 < size_bytes;
+    let mut position = 0;
+    while position < size_bytes {
+        let data = if has_holes {
+            next_data(&file, position, size_bytes).map_err(error)?
+        } else {
+            position..size_bytes
+        };
+        out.zeros(data.start - position)?;
+        position = data.start;
+        if has_holes {
+            file.seek(SeekFrom::Start(position)).map_err(error)?;
+        }
+        while position < data.end {
+            let buffer = out.space()?;
+            let start = buffer.len();
+            let part = (data.end - position).min((2 * BUFFER_BYTES - start) as u64);
+            buffer.resize(start + usize::try_from(part).expect("below the buffer's size"), 0);
+            let read = loop {
+                match file.read(&mut buffer[start..]) {
+                    Err(failure) if failure.kind() == io::ErrorKind::Interrupted => {}
+                    result => break result.map_err(error)?,
+                }
+            };
+            buffer.truncate(start + read);
+            if read == 0 {
+                return Ok(position);
+            }
+            position += read as u64;
+        }
+    }
+    Ok(position)
+}
+
+/// Finds the next stretch of data at or after `position`; at the end of the file if there is only a hole.
+fn next_data(file: &File, position: u64, size_bytes: u64) -> io::Result<std::ops::Range<u64>> {
+    use rustix::fs::SeekFrom::{Data, Hole};
+    let start = match rustix::fs::seek(file, Data(position)) {
+        Ok(start) => start.min(size_bytes),
+        Err(Errno::NXIO) => return Ok(size_bytes..size_bytes),
+        // A file system that does not know: everything is data.
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(position..size_bytes),
+        Err(error) => return Err(error.into()),
+    };
+    let end = rustix::fs::seek(file, Hole(start))?;
+    Ok(start..end.min(size_bytes))
+}

@@ -1,0 +1,279 @@
+//! Registries as an output: every byte first, then the tags.
+//!
+//! Layers of the build are uploaded while later steps still run, by a few threads of this output's own;
+//! whatever fails there is done again, and reported, at the commit. Order of a commit: layers and config
+//! into every repository, then the manifest under each tag, so that a tag never points at a gap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::panic::resume_unwind;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::{BuildResult, Output, OutputError, OutputParts, Receipt};
+use crate::blob::BlobSource;
+use crate::event::Reporter;
+use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
+use crate::registry::{Client, Pushed};
+
+/// Uploads at once: what saturates a link without making a registry refuse.
+const UPLOADS: usize = 4;
+
+/// Pushes images.
+pub(super) struct RegistryOutput {
+    client: Client,
+    names: Vec<Reference>,
+    by_digest: bool,
+    reporter: Reporter,
+    early: Mutex<Option<EarlyUploads>>,
+}
+
+impl RegistryOutput {
+    /// Asks each registry whether it will take the image, unless `check` is off.
+    pub(super) fn open(
+        parts: &OutputParts,
+        names: &[Reference],
+        by_digest: bool,
+        check: bool,
+    ) -> Result<Self, OutputError> {
+        let targets = if names.is_empty() { &parts.names } else { names };
+        if targets.is_empty() {
+            return Err(OutputError::NoNames);
+        }
+        let repositories = repositories(targets);
+        for repository in repositories.iter().filter(|_| check) {
+            parts.client.check_push(repository).map_err(|source| push_error(repository, source))?;
+        }
+        // Layers go to the first repository early; the others take them from there at the commit.
+        let early = EarlyUploads::start(parts, repositories[0].clone());
+        Ok(Self {
+            client: parts.client.clone(),
+            names: names.to_vec(),
+            by_digest,
+            reporter: parts.reporter.clone(),
+            early: Mutex::new(Some(early)),
+        })
+    }
+
+    /// Puts the image's blobs into a repository.
+    fn push_blobs(
+        &self,
+        result: &BuildResult,
+        repository: &Reference,
+        mount_from: &[Reference],
+    ) -> Result<(), OutputError> {
+        let mut layers: BTreeMap<Digest, &Descriptor> = BTreeMap::new();
+        for layer in &result.image.layers {
+            layers.insert(descriptor_digest(&layer.descriptor), &layer.descriptor);
+        }
+        let queue = Mutex::new(layers.into_values());
+        let work = || -> Result<(), OutputError> {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(layer) = next else { return Ok(()) };
+                push_layer(&self.client, repository, layer, result.blobs.as_ref(), mount_from)?;
+            }
+        };
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..UPLOADS).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+        let config = &result.image.config_bytes;
+        let open =
+            || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
+        self.client
+            .push_blob(repository, &result.image.config_descriptor, &open, &[])
+            .map(drop)
+            .map_err(|source| push_error(repository, source))
+    }
+
+    /// Puts the manifest under a name and checks what the registry made of it.
+    fn put_manifest(&self, result: &BuildResult, name: &Reference) -> Result<(), OutputError> {
+        let image = &result.image;
+        let media_type = image.descriptor.media_type().to_string();
+        let found = self
+            .client
+            .put_manifest(name, &media_type, &image.manifest)
+            .map_err(|source| push_error(name, source))?;
+        let expected = image.digest();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(OutputError::OtherDigest { reference: name.to_string(), expected, found })
+        }
+    }
+}
+
+impl Output for RegistryOutput {
+    fn name(&self) -> String {
+        "registry".to_owned()
+    }
+
+    fn layer_ready(&self, layer: &Layer) {
+        if let Some(early) = &*self.early.lock().unwrap_or_else(PoisonError::into_inner) {
+            early.queue(layer.clone());
+        }
+    }
+
+    fn needs_tree(&self) -> bool {
+        false
+    }
+
+    fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(early) = early {
+            for (layer, error) in early.finish() {
+                let text = format!("the early upload of layer {layer} failed and is done again: {error}");
+                self.reporter.warning(text);
+            }
+        }
+        let names = result.names_or(&self.names);
+        let repositories = repositories(names);
+        if repositories.is_empty() {
+            return Err(OutputError::NoNames);
+        }
+        let mut mount_from = result.mount_from.clone();
+        for repository in &repositories {
+            self.push_blobs(result, repository, &mount_from)?;
+            mount_from.push(repository.clone());
+        }
+        let digest = result.image.digest();
+        let mut tags = Vec::new();
+        if self.by_digest {
+            for repository in &repositories {
+                self.put_manifest(result, &at_digest(repository, &digest)?)?;
+            }
+        } else {
+            for name in names {
+                let name = tagged(name)?;
+                self.put_manifest(result, &name)?;
+                tags.push(name.to_string());
+            }
+        }
+        let hosts: BTreeSet<&str> = repositories.iter().map(Reference::registry).collect();
+        Ok(Receipt {
+            name: self.name(),
+            digest: Some(digest),
+            size_bytes: result.size_bytes(),
+            tags,
+            location: hosts.into_iter().collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+/// Returns each repository once, in the order of the names.
+fn repositories(names: &[Reference]) -> Vec<Reference> {
+    let mut seen = BTreeSet::new();
+    names.iter().filter(|name| seen.insert(name.name())).cloned().collect()
+}
+
+/// Returns the name to push: with its tag (`latest` if it has none) and without a digest.
+fn tagged(name: &Reference) -> Result<Reference, OutputError> {
+    let tag = name.tag().unwrap_or("latest");
+    name.with_tag(tag).map_err(|source| OutputError::Name { source })
+}
+
+/// Returns the repository at a digest and without a tag.
+fn at_digest(repository: &Reference, digest: &Digest) -> Result<Reference, OutputError> {
+    Reference::new(repository.registry(), repository.repository(), None, Some(digest.clone()))
+        .map_err(|source| OutputError::Name { source })
+}
+
+fn push_error(reference: &Reference, source: crate::registry::RegistryError) -> OutputError {
+    OutputError::Push { reference: reference.to_string(), source }
+}
+
+/// Puts one layer into a repository.
+fn push_layer(
+    client: &Client,
+    repository: &Reference,
+    layer: &Descriptor,
+    blobs: &dyn BlobSource,
+    mount_from: &[Reference],
+) -> Result<Pushed, OutputError> {
+    let open = || blobs.open(layer).map_err(io::Error::other);
+    client.push_blob(repository, layer, &open, mount_from).map_err(|source| push_error(repository, source))
+}
+
+/// Threads that upload layers while the build goes on.
+struct EarlyUploads {
+    queue: Sender<Layer>,
+    threads: Vec<JoinHandle<Vec<(String, String)>>>,
+}
+
+impl EarlyUploads {
+    fn start(parts: &OutputParts, repository: Reference) -> Self {
+        let (queue, layers) = channel::<Layer>();
+        let layers = Arc::new(Mutex::new(layers));
+        // Two: enough to keep a link busy without taking the CPU from the build itself.
+        let threads = (0..2)
+            .map(|_| {
+                let layers = Arc::clone(&layers);
+                let (client, store, repository) =
+                    (parts.client.clone(), Arc::clone(&parts.store), repository.clone());
+                thread::spawn(move || {
+                    let mut failed = Vec::new();
+                    loop {
+                        let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(layer) = next else { return failed };
+                        let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
+                        if let Err(error) = done {
+                            let digest = descriptor_digest(&layer.descriptor);
+                            failed.push((digest.short().to_owned(), chain(&error)));
+                        }
+                    }
+                })
+            })
+            .collect();
+        Self { queue, threads }
+    }
+
+    /// Queues a layer; a queue nobody reads any more is found out at the commit.
+    fn queue(&self, layer: Layer) {
+        let _ = self.queue.send(layer);
+    }
+
+    /// Waits for what is under way; returns layers that failed, with the reason.
+    fn finish(self) -> Vec<(String, String)> {
+        drop(self.queue);
+        self.threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    }
+}
+
+/// Writes an error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references(texts: &[&str]) -> Vec<Reference> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn repositories_are_named_once_in_order() {
+        let names = references(&["b.io/x:1", "a.io/x:1", "b.io/x:2", "b.io/y"]);
+        let found: Vec<String> = repositories(&names).iter().map(Reference::name).collect();
+        assert_eq!(found, ["b.io/x", "a.io/x", "b.io/y"]);
+    }
+
+    #[test]
+    fn a_tag_is_pushed_without_a_digest_and_a_digest_without_a_tag() {
+        let digest = Digest::of(b"x");
+        let name: Reference = format!("r.io/app:1@{digest}").parse().unwrap();
+        assert_eq!(tagged(&name).unwrap().to_string(), "r.io/app:1");
+        assert_eq!(at_digest(&name, &digest).unwrap().to_string(), format!("r.io/app@{digest}"));
+        assert_eq!(tagged(&"r.io/app".parse().unwrap()).unwrap().to_string(), "r.io/app:latest");
+    }
+}

@@ -1,0 +1,118 @@
+//! Mount primitives of a step's child: detached mounts that are attached to descriptors, never to path names.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount_change, mount_move, mount_remount, move_mount, open_tree, unmount,
+};
+
+use super::sys;
+
+/// Makes every mount of this namespace private, so that nothing done here is seen outside.
+pub(super) fn make_all_private() -> io::Result<()> {
+    Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
+}
+
+/// Makes a new file system, not attached anywhere; an option without a value is a flag.
+pub(super) fn new_filesystem(
+    name: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        if value.is_empty() {
+            fsconfig_set_flag(context.as_fd(), *key)?;
+        } else {
+            fsconfig_set_string(context.as_fd(), *key, *value)?;
+        }
+    }
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Makes a detached copy of what is mounted at and below `path` of this process's file system, links not followed.
+pub(super) fn copy_of_path(path: &Path) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, path, flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?)
+}
+
+/// Makes a detached copy of what is mounted at and below what `fd` refers to.
+pub(super) fn copy_of(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(fd, "", flags | OpenTreeFlags::AT_EMPTY_PATH)?)
+}
+
+/// Attaches a detached mount at what `target` refers to.
+pub(super) fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// Makes a mount and all below it read-only.
+///
+/// Before Linux 5.12 this works on attached mounts only, and not on those below.
+pub(super) fn make_read_only(mount: impl AsFd) -> io::Result<()> {
+    match sys::mount_setattr(&mount, MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty(), true) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let path = format!("/proc/self/fd/{}", mount.as_fd().as_raw_fd());
+            let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+            let now = rustix::fs::fstatvfs(&mount)?.f_flag;
+            for (bit, flag) in [
+                (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+                (rustix::fs::StatVfsMountFlags::NODEV, MountFlags::NODEV),
+                (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+            ] {
+                if now.contains(bit) {
+                    flags |= flag;
+                }
+            }
+            Ok(mount_remount(path, flags, c"")?)
+        }
+        other => other,
+    }
+}
+
+/// Opens a path for use as a mount target, resolved inside `root` whatever links it has.
+pub(super) fn open_in_root(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Ok(openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)?)
+}
+
+/// Returns the id of the mount that `fd` is on.
+pub(super) fn mount_id(fd: impl AsFd) -> io::Result<u64> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("no mnt_id in fdinfo"))
+}
+
+/// Makes the mount at `root` the root of this process, and lets go of the old one.
+///
+/// Where pivot_root is forbidden (Docker's profile allows mounts but not this) the new root is moved over the old.
+pub(super) fn change_root(root: impl AsFd) -> io::Result<()> {
+    rustix::process::fchdir(&root)?;
+    match rustix::process::pivot_root(c".", c".") {
+        Ok(()) => unmount(c".", UnmountFlags::DETACH)?,
+        Err(Errno::PERM | Errno::NOSYS | Errno::INVAL) => {
+            mount_move(c".", c"/")?;
+            rustix::process::chroot(c".")?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(rustix::process::chdir(c"/")?)
+}
+
+/// Tells whether what `fd` refers to is a directory.
+pub(super) fn is_directory(fd: impl AsFd) -> io::Result<bool> {
+    let stat = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}

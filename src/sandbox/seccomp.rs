@@ -1,0 +1,358 @@
+//! The system call filter of a step.
+//!
+//! Mounting, loading modules, setting clocks and the like already fail because a step lacks the capabilities. What
+//! is left, and refused here as Docker's profile refuses it, is what the kernel offers to everybody: new user
+//! namespaces (which would give the capabilities back), key rings (which know no namespaces), BPF, performance
+//! events, io_uring, and VM sockets. `clone3` does not exist for a step, because its flags lie in memory that a filter
+//! cannot read; C libraries then use `clone`.
+//!
+//! The filter knows the native numbers and those of the 32-bit mode of the same machine.
+
+use std::io;
+
+use libc::sock_filter;
+
+use super::sys;
+
+/// Which filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// What Docker refuses, as far as capabilities do not.
+    Default,
+    /// The same; and changes of owner, user and group appear to work, because only one id exists here.
+    SingleId,
+}
+
+/// When a rule applies.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    Always,
+    /// Argument `.0` has one of the bits of `.1`.
+    AnyBit(u32, u32),
+    /// Argument `.0` masked with `.1` is `.2`.
+    Masked(u32, u32, u32),
+}
+
+/// A system call and what it returns instead of being made; errno 0 means success.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    number: u32,
+    when: When,
+    errno: u32,
+}
+
+const EPERM: u32 = libc::EPERM as u32;
+const ENOSYS: u32 = libc::ENOSYS as u32;
+
+/// All flags of `clone` and `unshare` that make a namespace.
+const NAMESPACE_FLAGS: u32 = (libc::CLONE_NEWNS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET) as u32;
+
+/// `AUDIT_ARCH_*` of linux/audit.h: the machine's own number and that of its 32-bit mode.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURES: (u32, Option<u32>) = (0xc000_003e, Some(0x4000_0003));
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURES: (u32, Option<u32>) = (0xc000_00b7, Some(0x4000_0028));
+#[cfg(target_arch = "riscv64")]
+const ARCHITECTURES: (u32, Option<u32>) = (0xc000_00f3, None);
+
+/// On x86-64, numbers from here on belong to the x32 interface.
+#[cfg(target_arch = "x86_64")]
+const X32: u32 = 0x4000_0000;
+
+/// System call numbers by what the filter does with them.
+struct Numbers {
+    refused: &'static [u32],
+    clone: u32,
+    unshare: u32,
+    clone3: u32,
+    socket: u32,
+    /// Changes of owner, user and group.
+    owners: &'static [u32],
+    /// `mknod` and where its mode is.
+    mknod: &'static [(u32, u32)],
+}
+
+const NATIVE: Numbers = Numbers {
+    refused: &[
+        libc::SYS_add_key as u32,
+        libc::SYS_request_key as u32,
+        libc::SYS_keyctl as u32,
+        libc::SYS_bpf as u32,
+        libc::SYS_perf_event_open as u32,
+        libc::SYS_userfaultfd as u32,
+        libc::SYS_io_uring_setup as u32,
+        libc::SYS_io_uring_enter as u32,
+        libc::SYS_io_uring_register as u32,
+        libc::SYS_syslog as u32,
+        libc::SYS_setns as u32,
+        libc::SYS_open_by_handle_at as u32,
+    ],
+    clone: libc::SYS_clone as u32,
+    unshare: libc::SYS_unshare as u32,
+    clone3: libc::SYS_clone3 as u32,
+    socket: libc::SYS_socket as u32,
+    owners: &[
+        #[cfg(target_arch = "x86_64")]
+        {
+            libc::SYS_chown as u32
+        },
+        #[cfg(target_arch = "x86_64")]
+        {
+            libc::SYS_lchown as u32
+        },
+        libc::SYS_fchown as u32,
+        libc::SYS_fchownat as u32,
+        libc::SYS_setgroups as u32,
+        libc::SYS_setuid as u32,
+        libc::SYS_setgid as u32,
+        libc::SYS_setreuid as u32,
+        libc::SYS_setregid as u32,
+        libc::SYS_setresuid as u32,
+        libc::SYS_setresgid as u32,
+    ],
+    mknod: &[
+        #[cfg(target_arch = "x86_64")]
+        {
+            (libc::SYS_mknod as u32, 1)
+        },
+        (libc::SYS_mknodat as u32, 2),
+    ],
+};
+
+/// Numbers of i386 (arch/x86/entry/syscalls/syscall_32.tbl).
+#[cfg(target_arch = "x86_64")]
+const COMPAT: Numbers = Numbers {
+    refused: &[286, 287, 288, 357, 336, 374, 425, 426, 427, 103, 346, 342],
+    clone: 120,
+    unshare: 310,
+    clone3: 435,
+    socket: 359,
+    owners: &[
+        182, 212, 95, 207, 16, 198, 298, 81, 206, 23, 213, 46, 214, 70, 203, 71, 204, 164, 208, 170, 210,
+    ],
+    mknod: &[(14, 1), (297, 2)],
+};
+
+/// Numbers of 32-bit ARM, EABI (arch/arm/tools/syscall.tbl).
+#[cfg(not(target_arch = "x86_64"))]
+const COMPAT: Numbers = Numbers {
+    refused: &[309, 310, 311, 386, 364, 388, 425, 426, 427, 103, 375, 371],
+    clone: 120,
+    unshare: 337,
+    clone3: 435,
+    socket: 281,
+    owners: &[
+        182, 212, 95, 207, 16, 198, 325, 81, 206, 23, 213, 46, 214, 70, 203, 71, 204, 164, 208, 170, 210,
+    ],
+    mknod: &[(14, 1), (324, 2)],
+};
+
+/// Installs the filter for this process and what it starts; needs SYS_ADMIN in its user namespace.
+pub(super) fn install(profile: Profile) -> io::Result<()> {
+    match sys::install_filter(&mut program(profile)) {
+        // A kernel without seccomp: the capabilities and namespaces are still there.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+        other => other,
+    }
+}
+
+fn rules(numbers: &Numbers, profile: Profile) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = vec![
+        Rule { number: numbers.clone, when: When::AnyBit(0, NAMESPACE_FLAGS), errno: EPERM },
+        Rule { number: numbers.unshare, when: When::AnyBit(0, NAMESPACE_FLAGS), errno: EPERM },
+        Rule { number: numbers.clone3, when: When::Always, errno: ENOSYS },
+        Rule { number: numbers.socket, when: When::Masked(0, u32::MAX, libc::AF_VSOCK as u32), errno: EPERM },
+    ];
+    rules.extend(numbers.refused.iter().map(|number| Rule {
+        number: *number,
+        when: When::Always,
+        errno: EPERM,
+    }));
+    if profile == Profile::SingleId {
+        rules.extend(numbers.owners.iter().map(|number| Rule {
+            number: *number,
+            when: When::Always,
+            errno: 0,
+        }));
+        // S_IFCHR and S_IFBLK are what has 0o020000 and neither 0o100000 nor 0o010000: FIFOs can really be made.
+        rules.extend(numbers.mknod.iter().map(|(number, mode)| Rule {
+            number: *number,
+            when: When::Masked(*mode, 0o130_000, 0o020_000),
+            errno: 0,
+        }));
+    }
+    rules
+}
+
+/// Assembles the filter (linux/filter.h; the data is struct seccomp_data of linux/seccomp.h).
+fn program(profile: Profile) -> Vec<sock_filter> {
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    let native = section(&rules(&NATIVE, profile), true);
+    let compat = section(&rules(&COMPAT, profile), false);
+    let mut program = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, ARCHITECTURES.0, 1, 0)];
+    // Jumps that skip a section are too far for a conditional jump's eight bits.
+    program.push(statement(libc::BPF_JMP | libc::BPF_JA, native.len() as u32 + 1));
+    program.push(load(NUMBER));
+    program.extend(native);
+    if let Some(architecture) = ARCHITECTURES.1 {
+        program.push(jump(libc::BPF_JEQ, architecture, 1, 0));
+        program.push(refuse(ENOSYS));
+        program.push(load(NUMBER));
+        program.extend(compat);
+    } else {
+        program.push(refuse(ENOSYS));
+    }
+    program
+}
+
+/// Returns the instructions that decide on the number in the accumulator; they end in every case.
+fn section(rules: &[Rule], native: bool) -> Vec<sock_filter> {
+    let mut out = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if native {
+        out.extend([jump(libc::BPF_JGE, X32, 0, 1), refuse(ENOSYS)]);
+    }
+    let _ = native;
+    for rule in rules {
+        let argument = |index: u32| load(16 + 8 * index + if cfg!(target_endian = "big") { 4 } else { 0 });
+        let body = match rule.when {
+            When::Always => vec![refuse(rule.errno)],
+            When::AnyBit(index, bits) => {
+                vec![argument(index), jump(libc::BPF_JSET, bits, 0, 1), refuse(rule.errno), allow()]
+            }
+            When::Masked(index, mask, value) => vec![
+                argument(index),
+                statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask),
+                jump(libc::BPF_JEQ, value, 0, 1),
+                refuse(rule.errno),
+                allow(),
+            ],
+        };
+        out.push(jump(libc::BPF_JEQ, rule.number, 0, body.len() as u8));
+        out.extend(body);
+    }
+    out.push(allow());
+    out
+}
+
+fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+fn jump(test: u32, k: u32, if_true: u8, if_false: u8) -> sock_filter {
+    sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt: if_true, jf: if_false, k }
+}
+
+fn load(offset: u32) -> sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn refuse(errno: u32) -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno)
+}
+
+fn allow() -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the filter as the kernel would.
+    fn verdict(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(number.to_ne_bytes());
+        data.extend(architecture.to_ne_bytes());
+        data.extend(0u64.to_ne_bytes());
+        for argument in arguments {
+            data.extend(argument.to_ne_bytes());
+        }
+        let (mut accumulator, mut at) = (0u32, 0usize);
+        loop {
+            let instruction = program[at];
+            at += 1;
+            let code = u32::from(instruction.code);
+            let k = instruction.k;
+            let mut branch = |taken: bool| {
+                at += usize::from(if taken { instruction.jt } else { instruction.jf });
+            };
+            if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS {
+                let at = k as usize;
+                accumulator = u32::from_ne_bytes(data[at..at + 4].try_into().unwrap());
+            } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
+                accumulator &= k;
+            } else if code == libc::BPF_JMP | libc::BPF_JA {
+                at += k as usize;
+            } else if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K {
+                branch(accumulator == k);
+            } else if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K {
+                branch(accumulator >= k);
+            } else if code == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K {
+                branch(accumulator & k != 0);
+            } else if code == libc::BPF_RET | libc::BPF_K {
+                return k;
+            } else {
+                panic!("unknown instruction {code:#x}");
+            }
+        }
+    }
+
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const PERM: u32 = libc::SECCOMP_RET_ERRNO | EPERM;
+
+    #[test]
+    fn namespaces_are_refused_and_threads_are_not() {
+        let program = program(Profile::Default);
+        let run = |number: i64, first: i32| {
+            verdict(&program, ARCHITECTURES.0, number as u32, [first as u64, 0, 0, 0, 0, 0])
+        };
+        assert_eq!(run(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD), PERM);
+        assert_eq!(run(libc::SYS_clone, libc::CLONE_VM | libc::CLONE_THREAD), ALLOW);
+        assert_eq!(run(libc::SYS_unshare, libc::CLONE_NEWNS), PERM);
+        assert_eq!(run(libc::SYS_unshare, libc::CLONE_FS), ALLOW);
+        assert_eq!(run(libc::SYS_clone3, 0), libc::SECCOMP_RET_ERRNO | ENOSYS);
+        assert_eq!(run(libc::SYS_socket, libc::AF_VSOCK), PERM);
+        assert_eq!(run(libc::SYS_socket, libc::AF_INET6), ALLOW);
+        assert_eq!(run(libc::SYS_keyctl, 0), PERM);
+        assert_eq!(run(libc::SYS_fchown, 0), ALLOW);
+        assert_eq!(run(libc::SYS_openat, 0), ALLOW);
+    }
+
+    #[test]
+    fn a_single_id_pretends_that_owners_change() {
+        let program = program(Profile::SingleId);
+        let run = |number: i64, mode: u64| {
+            verdict(&program, ARCHITECTURES.0, number as u32, [0, mode, mode, 0, 0, 0])
+        };
+        let success = libc::SECCOMP_RET_ERRNO;
+        assert_eq!(run(libc::SYS_fchownat, 0), success);
+        assert_eq!(run(libc::SYS_mknodat, 0o020_666), success);
+        assert_eq!(run(libc::SYS_mknodat, 0o060_666), success);
+        for kind in [0o010_666, 0o100_666, 0o140_666, 0] {
+            assert_eq!(run(libc::SYS_mknodat, kind), ALLOW, "{kind:o}");
+        }
+    }
+
+    #[test]
+    fn the_other_interfaces_of_the_machine_are_no_way_around() {
+        let program = program(Profile::Default);
+        if let Some(compat) = ARCHITECTURES.1 {
+            assert_eq!(verdict(&program, compat, COMPAT.unshare, [0x1000_0000, 0, 0, 0, 0, 0]), PERM);
+            assert_eq!(verdict(&program, compat, 4, [0; 6]), ALLOW);
+        }
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(
+            verdict(&program, ARCHITECTURES.0, X32 | libc::SYS_unshare as u32, [0; 6]),
+            libc::SECCOMP_RET_ERRNO | ENOSYS
+        );
+        assert_eq!(verdict(&program, 0x1234, 4, [0; 6]), libc::SECCOMP_RET_ERRNO | ENOSYS);
+    }
+}

@@ -1,0 +1,175 @@
+//! kiln's side of a running step: starts the watching child, hands on what the step prints, and cleans up after it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
+
+use super::child::{Role, command};
+use super::targets::Stubs;
+use super::wire::{Order, Receiver, Report, send};
+use super::{Exit, SandboxError, Task, process};
+use crate::event::OutputStream;
+
+/// As much as a pipe holds.
+const BUFFER_BYTES: usize = 64 << 10;
+
+type Output<'a> = dyn FnMut(OutputStream, &[u8]) + 'a;
+
+/// Runs one step by the child that `order` describes.
+pub(super) fn run(task: &Task, order: &Order, output: &mut Output<'_>) -> Result<Exit, SandboxError> {
+    if let Some(limit) = task.ulimits.iter().find(|limit| !process::is_limit(&limit.name)) {
+        return Err(SandboxError::UnknownUlimit { name: limit.name.clone() });
+    }
+    if task.cancel.is_cancelled() {
+        return Err(SandboxError::Cancelled);
+    }
+    let mut stubs = Stubs::new(&task.root).map_err(|source| SandboxError::Setup {
+        action: format!("open the root `{}`", task.root.display()),
+        source,
+    })?;
+    let ended = Running::start(order).and_then(|mut running| {
+        let ended = running.follow(task, &mut stubs, output);
+        running.end(ended)
+    });
+    let cleaned = stubs.remove().map_err(|(path, source)| SandboxError::Cleanup { path, source });
+    let exit = ended?;
+    cleaned?;
+    if task.cancel.is_cancelled() { Err(SandboxError::Cancelled) } else { Ok(exit) }
+}
+
+/// A watching child and the ends of its pipes; a closed pipe is `None`.
+struct Running {
+    child: Child,
+    socket: UnixStream,
+    receiver: Receiver<UnixStream>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+impl Running {
+    fn start(order: &Order) -> Result<Self, SandboxError> {
+        let failed =
+            |source: io::Error| SandboxError::Child { action: "start a process for the step", source };
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| failed(errno.into()))?;
+        let mut child = command(Role::Step)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let socket = UnixStream::from(ours);
+        let receiver = Receiver::new(socket.try_clone().map_err(failed)?);
+        let stdout = child.stdout.take().map(OwnedFd::from);
+        let stderr = child.stderr.take().map(OwnedFd::from);
+        let running = Self { child, socket, receiver, stdout, stderr, buffer: vec![0; BUFFER_BYTES] };
+        for pipe in running.stdout.iter().chain(&running.stderr) {
+            // Only then can the rest be read without waiting for whoever may still hold the other end.
+            rustix::io::ioctl_fionbio(pipe, true).map_err(|errno| failed(errno.into()))?;
+        }
+        // A child that died meanwhile is reported by how it ended, not by this.
+        let _ = send(&running.socket, order);
+        Ok(running)
+    }
+
+    /// Hands on output until the child reports the end.
+    fn follow(
+        &mut self,
+        task: &Task,
+        stubs: &mut Stubs,
+        output: &mut Output<'_>,
+    ) -> Result<Option<Report>, SandboxError> {
+        let failed = |source: io::Error| SandboxError::Child { action: "talk to the step's process", source };
+        let mut last = None;
+        let mut cancelled = false;
+        loop {
+            let ready = self.wait(task, cancelled).map_err(failed)?;
+            if ready.cancel {
+                // The child sees the end of its connection and ends the step.
+                shutdown(&self.socket, Shutdown::Write).map_err(|errno| failed(errno.into()))?;
+                cancelled = true;
+            }
+            self.hand_on(output).map_err(failed)?;
+            if !ready.socket {
+                continue;
+            }
+            match self.receiver.receive::<Report>().map_err(failed)? {
+                Some(Report::Stubs(made)) => {
+                    stubs.hold(&made).map_err(failed)?;
+                    // If it was cancelled meanwhile the child knows by now.
+                    let _ = send(&self.socket, &());
+                }
+                // The first word counts: what follows a failure is how the failed process ended.
+                Some(report) => last = last.or(Some(report)),
+                None => break,
+            }
+        }
+        // Everybody who wrote is dead: what there is to read is in the pipes.
+        while self.hand_on(output).map_err(failed)? {}
+        Ok(last)
+    }
+
+    fn wait(&self, task: &Task, cancelled: bool) -> io::Result<Ready> {
+        let cancel_events = if cancelled { PollFlags::empty() } else { PollFlags::IN };
+        let mut fds = vec![
+            PollFd::new(&self.socket, PollFlags::IN),
+            PollFd::from_borrowed_fd(task.cancel.as_fd(), cancel_events),
+        ];
+        fds.extend(self.stdout.iter().chain(&self.stderr).map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) => Ok(Ready {
+                socket: !fds[0].revents().is_empty(),
+                cancel: !cancelled && fds[1].revents().contains(PollFlags::IN),
+            }),
+            Err(rustix::io::Errno::INTR) => Ok(Ready { socket: false, cancel: false }),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Hands on one bufferful of each stream that has something, and tells whether any had.
+    fn hand_on(&mut self, output: &mut Output<'_>) -> io::Result<bool> {
+        let mut any = false;
+        for (pipe, stream) in
+            [(&mut self.stdout, OutputStream::Stdout), (&mut self.stderr, OutputStream::Stderr)]
+        {
+            let Some(open) = pipe.as_ref() else { continue };
+            match rustix::io::read(open, &mut self.buffer[..]) {
+                Ok(0) => *pipe = None,
+                Ok(length) => {
+                    output(stream, &self.buffer[..length]);
+                    any = true;
+                }
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(any)
+    }
+
+    /// Waits for the child itself and makes its last word the result.
+    fn end(mut self, followed: Result<Option<Report>, SandboxError>) -> Result<Exit, SandboxError> {
+        // After an error of ours the step still has to end: closing the connection does it.
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        self.stdout = None;
+        self.stderr = None;
+        let status = self
+            .child
+            .wait()
+            .map_err(|source| SandboxError::Child { action: "wait for the step's process", source })?;
+        match followed? {
+            Some(Report::Ended(exit)) => Ok(exit),
+            Some(Report::Failed(failure)) => Err(failure.into()),
+            Some(Report::Stubs(_)) | None => Err(SandboxError::ChildVanished { status }),
+        }
+    }
+}
+
+struct Ready {
+    socket: bool,
+    cancel: bool,
+}

@@ -1,0 +1,130 @@
+//! The child process that watches over one step.
+//!
+//! It forks the step and stays outside its namespaces. It ends the step when kiln says so or is gone, kills what the
+//! step leaves behind, and only then reports.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use nix::sched::CloneFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use super::namespaces;
+use super::reap;
+use super::sys::{self, Fork};
+use super::task::Exit;
+use super::wire::{Failure, Order, Receiver, Report, send};
+use super::{LaunchKind, process};
+
+/// How often orphans that have ended are collected while the step runs.
+const COLLECT_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+
+/// kiln's connection: reports go out, answers come in, and its end means that the step must end.
+pub(super) struct Connection {
+    socket: UnixStream,
+    receiver: Receiver<UnixStream>,
+}
+
+impl Connection {
+    fn take_over_stdin() -> io::Result<Self> {
+        let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&null)?;
+        let receiver = Receiver::new(socket.try_clone()?);
+        Ok(Self { socket, receiver })
+    }
+
+    /// Says something.
+    pub(super) fn report(&self, report: &Report) -> io::Result<()> {
+        send(&self.socket, report)
+    }
+
+    /// Waits for kiln's answer to a report.
+    pub(super) fn wait_for_go(&mut self) -> io::Result<()> {
+        self.receiver.receive::<()>()?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// The `main` of such a process; returns its exit code.
+pub(super) fn main() -> i32 {
+    // Whoever started this by hand gets an exit code: there is nobody to report to.
+    let Ok(mut connection) = Connection::take_over_stdin() else { return 2 };
+    let Ok(Some(order)) = connection.receiver.receive::<Order>() else { return 2 };
+    let report = match run(&order, &mut connection) {
+        Ok(exit) => Report::Ended(exit),
+        Err(failure) => Report::Failed(failure),
+    };
+    i32::from(connection.report(&report).is_err())
+}
+
+fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
+    let me = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(me))
+        .map_err(|errno| Failure::setup("become the reaper of the step's processes", errno))?;
+    let pid_namespace = order.launch == LaunchKind::Namespaces && order.fresh_proc;
+    if pid_namespace {
+        nix::sched::unshare(CloneFlags::CLONE_NEWPID)
+            .map_err(|errno| Failure::setup("make a pid namespace", errno))?;
+    }
+    match sys::fork().map_err(|error| Failure::setup("fork", error))? {
+        Fork::Child => start(order, connection),
+        Fork::Parent(pid) => watch(pid, pid_namespace, &connection.socket)
+            .map_err(|error| Failure::setup("watch over the step", error)),
+    }
+}
+
+/// The forked side: becomes the step, or says why it cannot.
+fn start(order: &Order, connection: &mut Connection) -> ! {
+    let failure = become_step(order, connection);
+    let code = i32::from(connection.report(&Report::Failed(failure)).is_err());
+    std::process::exit(code)
+}
+
+fn become_step(order: &Order, connection: &mut Connection) -> Failure {
+    // If the watcher is killed, the step must not live on unwatched.
+    if let Err(errno) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+        return Failure::setup("tie the step to its watcher", errno);
+    }
+    if let Err(errno) = rustix::process::setsid() {
+        return Failure::setup("start a session", errno);
+    }
+    let ready = match order.launch {
+        LaunchKind::Namespaces => namespaces::set_up(order, connection),
+        LaunchKind::Chroot | LaunchKind::InPlace | LaunchKind::None => {
+            Err(Failure::setup("start a step", io::Error::from(io::ErrorKind::Unsupported)))
+        }
+    };
+    match ready {
+        Ok(()) => process::become_step(order),
+        Err(failure) => failure,
+    }
+}
+
+/// Waits until the step ends or must end, and leaves nothing of it alive.
+fn watch(pid: Pid, pid_namespace: bool, socket: &UnixStream) -> io::Result<Exit> {
+    let exit = wait_or_end(pid, &pidfd_open(pid, PidfdFlags::empty())?, socket)?;
+    if !pid_namespace {
+        reap::kill_all_children()?;
+    }
+    Ok(exit)
+}
+
+fn wait_or_end(pid: Pid, pidfd: &OwnedFd, socket: &UnixStream) -> io::Result<Exit> {
+    loop {
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN), PollFd::new(socket, PollFlags::RDHUP)];
+        match poll(&mut fds, Some(&COLLECT_EVERY)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if !fds[1].revents().is_empty() {
+            kill_process(pid, Signal::KILL)?;
+            return reap::wait_for(pid);
+        }
+        if let Some(exit) = reap::collect(pid)? {
+            return Ok(exit);
+        }
+    }
+}

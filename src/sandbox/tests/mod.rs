@@ -1,0 +1,5 @@
+//! Steps, run for real in whatever this machine (or `KILN_TEST_ISOLATION`) offers.
+
+mod mounts;
+mod running;
+pub(crate) mod support;

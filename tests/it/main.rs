@@ -1,0 +1,22 @@
+//! The integration tests: the kiln binary against real registries, engines and image readers.
+//!
+//! One binary, a module for each topic. `tests/support` holds what they share. A test whose program or
+//! privilege is missing says so and passes; `KILN_TEST_REQUIRE=all` (set by `.ci/run`) makes it fail.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+
+#[path = "../support/mod.rs"]
+#[macro_use]
+mod support;
+
+mod cleanup;
+mod commits;
+mod containers;
+mod debian;
+mod documented;
+mod errors;
+mod floors;
+mod instructions;
+mod outputs;
+mod reproducible;
+mod store;
+mod support_works;

@@ -1,0 +1,37 @@
+//! kiln inside containers as CI systems and clusters start them (`tools/as-kind` lists the kinds).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::kiln::Kiln;
+use super::program::{Outcome, run};
+
+/// What every use of `as_kind` needs besides `Root`.
+pub(crate) const RUNTIME: &str = "runc";
+
+/// Runs a shell script in a container of a kind. The context is at `/context`, kiln on the PATH, and
+/// `/out` is a directory of the host that outlives the container.
+pub(crate) fn as_kind(kind: &str, context: &Path, out: &Path, script: &str) -> Outcome {
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/as-kind");
+    let mut command = Command::new(tool);
+    command.arg(kind).arg(tree()).arg("--volume").arg(format!("{}:/context", context.display()));
+    command.arg("--volume").arg(format!("{}:/out", out.display()));
+    run(command.args(["--", "/bin/sh", "-c", script]))
+}
+
+/// The container's image: busybox and the kiln under test.
+pub(crate) fn tree() -> PathBuf {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kiln-tree");
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/busybox-tree");
+        run(Command::new(tool).arg(&tree)).ok();
+        // A rename, so that a test that is using the old one goes on with it.
+        let fresh = tree.join("bin/kiln.new");
+        std::fs::copy(Kiln::program(), &fresh).unwrap();
+        std::fs::rename(fresh, tree.join("bin/kiln")).unwrap();
+        tree
+    })
+    .clone()
+}
