@@ -6,6 +6,7 @@ mod source;
 mod state;
 
 pub use checkout::{Checkout, CheckoutOptions, checkout, checkout_with};
+pub(super) use source::decoded;
 pub use source::{GitSource, parse_git_context, parse_git_source};
 pub use state::{GitState, git_state};
 

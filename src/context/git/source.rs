@@ -100,7 +100,7 @@ fn split_off_options(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Decodes `%20` and the like; what is not well formed stays.
-pub(super) fn decoded(text: &str) -> String {
+pub(in crate::context) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, after)) = rest.split_first() {
