@@ -404,7 +404,13 @@ impl Unpacking<'_> {
         entry: &TarEntry,
         file: Option<&std::fs::File>,
     ) -> Result<(), LayerError> {
-        for (name, value) in entry.xattrs.iter().filter(|(name, _)| !belongs_to_overlay(name)) {
+        let whiteouts = self.options.whiteouts;
+        let kept = |name: &OsStr| match whiteouts {
+            // Of a user's archive only file capabilities are taken over, as BuildKit does.
+            Whiteouts::Literal => name == "security.capability",
+            Whiteouts::Apply | Whiteouts::Overlay { .. } => !belongs_to_overlay(name),
+        };
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| kept(name)) {
             let result = match file {
                 Some(file) => place::set_xattr(file, name, value),
                 None => self.root.set_xattr(&spot.path, name, value),
