@@ -9,7 +9,7 @@
 //! overlay and nothing elsewhere.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::names::{AUFS_PREFIX, OPAQUE_NAME, WHITEOUT_PREFIX, belongs_to_overlay};
+use super::names::{WHITEOUT_PREFIX, belongs_to_overlay};
 use super::parents::{Parent, Parents, apply};
 use super::place::{self, Failure, Target};
 use super::{LayerError, TarEntry, TarEntryKind, TarReader};
@@ -121,12 +121,13 @@ pub fn apply_tar(
     Ok(applied)
 }
 
-struct Unpacking<'a> {
-    parents: Parents<'a>,
-    root: &'a RootDir,
-    options: ApplyOptions,
+/// An archive being unpacked. What it does with whiteouts is in `whiteouts.rs`.
+pub(super) struct Unpacking<'a> {
+    pub(super) parents: Parents<'a>,
+    pub(super) root: &'a RootDir,
+    pub(super) options: ApplyOptions,
     dest: PathBuf,
-    applied: Applied,
+    pub(super) applied: Applied,
     warnings: BTreeMap<String, ApplyWarning>,
 }
 
@@ -177,8 +178,8 @@ impl Unpacking<'_> {
         let dir = spot.parent.fd.as_fd();
         let name = &spot.name;
         match &entry.kind {
-            TarEntryKind::Directory => return self.make_directory(spot, entry),
-            TarEntryKind::HardLink { target } => return self.make_hard_link(spot, entry, target),
+            TarEntryKind::Directory => self.make_directory(spot, entry),
+            TarEntryKind::HardLink { target } => self.make_hard_link(spot, entry, target),
             TarEntryKind::File => {
                 let mut made = place::make_file(dir, name, entry, tar);
                 if matches!(&made, Err(Failure::Tree(error)) if error.kind() == io::ErrorKind::AlreadyExists)
@@ -288,81 +289,6 @@ impl Unpacking<'_> {
         }
     }
 
-    fn whiteout(&mut self, name: &OsStr, directory: &Path, entry: &TarEntry) -> Result<(), LayerError> {
-        let is_opaque = name == OsStr::from_bytes(OPAQUE_NAME);
-        if !is_opaque && name.as_bytes().starts_with(AUFS_PREFIX) {
-            return Ok(());
-        }
-        let parent = self.parents.find(directory, &entry.path)?;
-        self.applied.entries += 1;
-        if is_opaque {
-            return match self.options.whiteouts {
-                Whiteouts::Overlay { userxattr } => self.parents.set_opaque(&parent.path, userxattr),
-                Whiteouts::Apply | Whiteouts::Literal => self.remove_older(&parent.path),
-            };
-        }
-        let name = OsStr::from_bytes(&name.as_bytes()[WHITEOUT_PREFIX.len()..]);
-        if matches!(name.as_bytes(), b"" | b"." | b"..") {
-            return Err(hostile(&entry.path, "is a whiteout of no file"));
-        }
-        let path = parent.path.join(name);
-        match self.options.whiteouts {
-            Whiteouts::Overlay { userxattr } => self.overlay_whiteout(&parent, name, &path, userxattr),
-            Whiteouts::Apply | Whiteouts::Literal if self.parents.is_written(&path) => {
-                self.remove_older(&path)
-            }
-            Whiteouts::Apply | Whiteouts::Literal => {
-                self.parents.remove(&path).map_err(|source| apply("remove", &path, source))
-            }
-        }
-    }
-
-    fn overlay_whiteout(
-        &mut self,
-        parent: &Parent,
-        name: &OsStr,
-        path: &Path,
-        userxattr: bool,
-    ) -> Result<(), LayerError> {
-        let dir = parent.fd.as_fd();
-        let failed = |source| apply("create the whiteout", path, source);
-        match place::make_whiteout(dir, name) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // The layer has an entry of that name: a directory must not show what lower ones have in theirs.
-                match place::look(dir, name).map_err(failed)? {
-                    Some(FileKind::Directory) => self.parents.set_opaque(path, userxattr),
-                    _ => Ok(()),
-                }
-            }
-            Err(error) => Err(failed(error)),
-        }
-    }
-
-    /// Removes what older layers left below `path`, and keeps what this one wrote.
-    fn remove_older(&mut self, path: &Path) -> Result<(), LayerError> {
-        let is_directory = |path: &Path| match self.root.metadata(path) {
-            Ok(found) => Ok(found.kind == FileKind::Directory),
-            Err(source) => Err(apply("look at", path, source)),
-        };
-        let mut pending = Vec::new();
-        if is_directory(path)? {
-            pending.push(path.to_owned());
-        }
-        while let Some(directory) = pending.pop() {
-            let names = self.root.read_dir(&directory);
-            let names = names.map_err(|source| apply("list", &directory, source))?;
-            for path in names.into_iter().map(|name| directory.join(name)) {
-                if !self.parents.is_written(&path) {
-                    self.parents.remove(&path).map_err(|source| apply("remove", &path, source))?;
-                } else if is_directory(&path)? {
-                    pending.push(path);
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn finish_file(&mut self, spot: &Spot, entry: &TarEntry, file: &std::fs::File) -> Result<(), LayerError> {
         let target = Target::Open(file);
         self.set_owner(spot, entry, target)?;
@@ -457,7 +383,7 @@ fn normal(name: &Path, entry: &Path, what: &str) -> Result<PathBuf, LayerError> 
     Ok(path)
 }
 
-fn hostile(entry: &Path, problem: &str) -> LayerError {
+pub(super) fn hostile(entry: &Path, problem: &str) -> LayerError {
     LayerError::Hostile { entry: entry.to_owned(), problem: problem.to_owned() }
 }
 

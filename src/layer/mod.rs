@@ -19,6 +19,7 @@ mod sparse;
 mod tar;
 #[cfg(test)]
 mod tests;
+mod whiteouts;
 mod write;
 
 pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};

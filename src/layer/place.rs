@@ -110,19 +110,21 @@ pub(super) fn make_whiteout(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()>
 /// Gives an entry, not followed, to a user and a group.
 pub(super) fn set_owner(at: Target<'_>, uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    Ok(match at {
-        Target::Open(file) => rustix::fs::fchown(file, uid, gid)?,
-        Target::Named(dir, name) => rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?,
-    })
+    let done = match at {
+        Target::Open(file) => rustix::fs::fchown(file, uid, gid),
+        Target::Named(dir, name) => rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+    };
+    Ok(done?)
 }
 
 /// Sets the mode of anything but a symbolic link. A name must be known not to be one.
 pub(super) fn set_mode(at: Target<'_>, mode: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(mode);
-    Ok(match at {
-        Target::Open(file) => rustix::fs::fchmod(file, mode)?,
-        Target::Named(dir, name) => rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?,
-    })
+    let done = match at {
+        Target::Open(file) => rustix::fs::fchmod(file, mode),
+        Target::Named(dir, name) => rustix::fs::chmodat(dir, name, mode, AtFlags::empty()),
+    };
+    Ok(done?)
 }
 
 /// Sets the modification time of an entry, not followed.
@@ -131,10 +133,11 @@ pub(super) fn set_mtime(at: Target<'_>, mtime: Timestamp) -> io::Result<()> {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() },
     };
-    Ok(match at {
-        Target::Open(file) => rustix::fs::futimens(file, &times)?,
-        Target::Named(dir, name) => rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
-    })
+    let done = match at {
+        Target::Open(file) => rustix::fs::futimens(file, &times),
+        Target::Named(dir, name) => rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW),
+    };
+    Ok(done?)
 }
 
 /// Sets an attribute of an open file.

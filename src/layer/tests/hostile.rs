@@ -121,6 +121,17 @@ fn giant_extensions_are_refused_before_they_are_read() {
 }
 
 #[test]
+fn many_extensions_for_one_entry_share_a_limit() {
+    let mut record = Vec::new();
+    super::super::pax::push_record(&mut record, b"SCHILY.xattr.user.x", &vec![b'v'; 300_000]);
+    for type_flag in [b'x', b'g'] {
+        let entries = vec![("p", type_flag, "", &record[..]); 5];
+        let error = error_of(&raw_tar(&entries), &LAYER);
+        assert!(error.contains("expected at most") || error.contains("global extended headers"), "{error}");
+    }
+}
+
+#[test]
 fn cut_archives_are_errors() {
     let whole = raw_tar(&[("a", b'0', "", &[1; 700]), ("b", b'0', "", b"2")]);
     for length in [1, 511, 513, 1000, 1024, 1100, 1536 + 100, 2048 + 5] {
