@@ -203,3 +203,6 @@ impl Client {
         self.inner.runtime.wait(self.inner.delete(reference))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,6 +167,9 @@ pub(super) fn explain(url: &Url, error: reqwest::Error, connect_timeout: Duratio
             None => current.source(),
         };
     }
+    if let Some((reason, hint)) = tls::explain_alert(&host, &innermost) {
+        return RegistryError::Tls { host, reason, hint };
+    }
     let chain = causes(&error).to_ascii_lowercase();
     let reason =
         if error.is_timeout() || chain.contains("timed out") || chain.contains("deadline has elapsed") {

@@ -502,9 +502,9 @@ impl Inner {
         drop(sender);
         let answer = match early {
             Some(answer) => answer,
-            None => match self.runtime.wait(timeout(retries.answer_timeout, &mut task)) {
-                Ok(answer) => answer,
-                Err(_) => {
+            None => match self.runtime.wait_at_most(retries.answer_timeout, &mut task) {
+                Some(answer) => answer,
+                None => {
                     task.abort();
                     return Err(stalled());
                 }

@@ -669,7 +669,7 @@ fn without_completion_a_touched_new_file_counts_as_changed() {
 }
 
 proptest! {
-    #![proptest_config(cases(1500))]
+    #![proptest_config(cases(250))]
 
     #[test]
     fn index_says_what_a_full_comparison_says(
