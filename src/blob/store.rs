@@ -15,6 +15,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -140,6 +141,33 @@ pub(super) fn touch(path: &Path) -> io::Result<()> {
     Ok(utimensat(CWD, path, &times, AtFlags::empty())?)
 }
 
+/// Removes a damaged blob, so that the next build fetches or makes it anew, unless somebody has done so already.
+fn drop_damaged(path: &Path, seen: &File) {
+    let same = |seen: fs::Metadata, now: fs::Metadata| (seen.dev(), seen.ino()) == (now.dev(), now.ino());
+    if seen.metadata().is_ok_and(|seen| fs::metadata(path).is_ok_and(|now| same(seen, now))) {
+        // The damage itself is being reported; a blob that cannot be removed will be again.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Reads a blob, and removes it if it turns out to be damaged.
+#[derive(Debug)]
+struct DroppingReader {
+    reader: VerifyReader<File>,
+    seen: File,
+    path: PathBuf,
+}
+
+impl Read for DroppingReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let result = self.reader.read(buf);
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+            drop_damaged(&self.path, &self.seen);
+        }
+        result
+    }
+}
+
 impl BlobSource for Store {
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, BlobError> {
         let digest = checked_digest(descriptor)?;
@@ -147,13 +175,16 @@ impl BlobSource for Store {
         let path = self.blob_path(&digest);
         let found = file.metadata().map_err(|error| BlobError::io("look at", &path, error))?.len();
         if found != descriptor.size() {
+            drop_damaged(&path, &file);
             return Err(BlobError::Damaged {
                 digest,
                 place: self.path.display().to_string(),
                 problem: format!("expected {} bytes, found {found}", descriptor.size()),
             });
         }
-        Ok(Box::new(VerifyReader::new(file, digest, descriptor.size())))
+        let seen = file.try_clone().map_err(|error| BlobError::io("open", &path, error))?;
+        let reader = VerifyReader::new(file, digest, descriptor.size());
+        Ok(Box::new(DroppingReader { reader, seen, path }))
     }
 
     fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {

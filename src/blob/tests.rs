@@ -94,8 +94,12 @@ fn damage_is_noticed() {
     };
     overwrite(b"CONTENT");
     assert!(matches!(store.read(&describe(b"content")), Err(BlobError::Damaged { .. })));
+    assert!(!path.exists(), "the next run must not find it again");
+    store.put(b"content").unwrap();
     overwrite(b"cont");
     assert!(matches!(store.open(&describe(b"content")), Err(BlobError::Damaged { .. })));
+    assert!(!path.exists());
+    store.put(b"content").unwrap();
     overwrite(b"");
     assert!(!store.has(&digest), "a name whose bytes a power failure took is no blob");
     store.put(b"content").unwrap();

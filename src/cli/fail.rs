@@ -70,6 +70,16 @@ pub enum Failure {
         /// What it could be.
         candidates: String,
     },
+    /// No image of that name in a layout.
+    #[error("no image `{name}` in `{path}`, found {listed}")]
+    NotInLayout {
+        /// The layout.
+        path: PathBuf,
+        /// What was looked for.
+        name: String,
+        /// What there is.
+        listed: String,
+    },
     /// An image that is pushed has no name to push it under.
     #[error("`{image}` has no name to push it under")]
     NoDestination {
@@ -174,7 +184,7 @@ pub fn causes(error: &dyn Error) -> Vec<String> {
 const MARGIN: usize = 2;
 
 /// Writes the lines of the Dockerfile that an error is about, in BuildKit's shape.
-fn excerpt(text: &mut String, place: &Place) {
+pub fn excerpt(text: &mut String, place: &Place) {
     let lines: Vec<&str> = place.source.lines().collect();
     let first = place.span.start_line.max(1);
     let last = place.span.end_line.max(first);

@@ -187,3 +187,6 @@ impl BuildResult {
         self.image.descriptor.size() + self.image.config_descriptor.size() + layers
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,11 +53,11 @@ pub enum RegistryError {
         found: String,
     },
     /// The registry wants to know who asks, or does not accept who does.
-    #[error("`{host}` refused {what}: {answer}")]
+    #[error("not authorized by `{host}` for {what}: {answer}")]
     Unauthorized {
         /// The registry.
         host: String,
-        /// What was asked for: `pull access to team/app`.
+        /// What was asked for, as a noun: a manifest, a blob, an upload.
         what: String,
         /// Where the credential that was used came from; none if there was none.
         credential: Option<String>,
@@ -65,7 +65,7 @@ pub enum RegistryError {
         answer: Answer,
     },
     /// The registry knows who asks, and says no.
-    #[error("`{host}` denied {what}: {answer}")]
+    #[error("access denied by `{host}` to {what}: {answer}")]
     Denied {
         /// The registry.
         host: String,
@@ -115,7 +115,7 @@ pub enum RegistryError {
         answer: Answer,
     },
     /// The registry is not well.
-    #[error("`{host}` failed at {what}: {answer}")]
+    #[error("`{host}` failed on {what}: {answer}")]
     Server {
         /// The registry.
         host: String,
@@ -289,8 +289,8 @@ impl RegistryError {
             Self::Unauthorized { host, credential, .. } => Some(match credential {
                 None => format!("no credential for `{host}` was found: log in with `kiln login {host}`"),
                 Some(origin) => format!(
-                    "the credential from {origin} was not accepted: check it, or log in again with \
-                     `kiln login {host}`"
+                    "the credential from {origin} was not accepted, or may not do this: check it, or log in \
+                     again with `kiln login {host}`"
                 ),
             }),
             Self::Denied { host, credential, .. } => Some(match credential {

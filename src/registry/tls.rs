@@ -135,7 +135,8 @@ pub(super) fn explain(host: &str, error: &rustls::Error) -> (String, Option<Stri
     use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
     let trust = || Some(format!("pass the authority's certificate with `--registry-ca {host}=FILE`"));
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A bad signature: an authority of the same name with another key.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             ("its certificate was signed by an unknown authority".to_owned(), trust())
         }
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => (
@@ -170,12 +171,27 @@ pub(super) fn explain(host: &str, error: &rustls::Error) -> (String, Option<Stri
             | AlertDescription::BadCertificate
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateUnknown,
-        ) => (
-            "it does not accept our client certificate, or wants one".to_owned(),
-            Some(format!("pass one with `--registry-client-cert {host}=CERT,KEY`")),
-        ),
+        ) => client_certificate(host),
         other => (other.to_string(), None),
     }
+}
+
+fn client_certificate(host: &str) -> (String, Option<String>) {
+    (
+        "it does not accept our client certificate, or wants one".to_owned(),
+        Some(format!("pass one with `--registry-client-cert {host}=CERT,KEY`")),
+    )
+}
+
+/// The same for an alert that came so late (TLS 1.3 tells the client last) that only its text is left.
+pub(super) fn explain_alert(host: &str, text: &str) -> Option<(String, Option<String>)> {
+    let alert = text.split("received fatal alert: ").nth(1)?;
+    let about_us = ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown"];
+    Some(if about_us.iter().any(|known| alert.starts_with(known)) {
+        client_certificate(host)
+    } else {
+        (format!("it ended the handshake: {alert}"), None)
+    })
 }
 
 #[cfg(test)]

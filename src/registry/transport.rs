@@ -44,14 +44,14 @@ impl Transport {
         }
     }
 
-    /// Returns the client for `url`'s host.
+    /// Returns the client for connections with the settings of `host`.
     pub(super) fn client(
         &self,
         config: &RegistryConfig,
-        url: &Url,
+        host: &str,
         settings: &HostConfig,
     ) -> Result<reqwest::Client, RegistryError> {
-        let host = host_of(url);
+        let host = host.to_owned();
         let skip_tls_verify = settings.skip_tls_verify;
         let key = if settings.authorities.is_empty() && settings.client_certificate.is_none() {
             Settings::Shared { skip_tls_verify }
@@ -166,6 +166,9 @@ pub(super) fn explain(url: &Url, error: reqwest::Error, connect_timeout: Duratio
             Some(inner) => Some(inner),
             None => current.source(),
         };
+    }
+    if let Some((reason, hint)) = tls::explain_alert(&host, &innermost) {
+        return RegistryError::Tls { host, reason, hint };
     }
     let chain = causes(&error).to_ascii_lowercase();
     let reason =

@@ -1,9 +1,10 @@
 //! What can go wrong with a stage's files.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::oci::Digest;
+use crate::layer::LayerError;
+use crate::oci::{DiffId, Digest};
 
 /// An error of storage.
 #[derive(Debug, thiserror::Error)]
@@ -18,13 +19,21 @@ pub enum RootfsError {
         /// What the system said.
         source: io::Error,
     },
+    /// A base layer cannot be read.
+    #[error("cannot read layer `{digest}`")]
+    Read {
+        /// The layer's blob.
+        digest: Digest,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A base layer cannot be unpacked.
     #[error("cannot unpack layer `{digest}`")]
     Unpack {
         /// The layer's blob.
         digest: Digest,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<LayerError>,
     },
     /// A base layer's content is not what the image's config says.
     #[error("layer `{digest}` has the wrong content: expected diff id `{expected}`, found `{found}`")]
@@ -32,8 +41,29 @@ pub enum RootfsError {
         /// The layer's blob.
         digest: Digest,
         /// What the config says.
-        expected: String,
+        expected: DiffId,
         /// What it is.
-        found: String,
+        found: Digest,
     },
+    /// A hard link of a base layer leads to a file that no layer below has.
+    #[error("layer `{digest}` is broken: `{}` is a hard link to `{}`, which does not exist", name.display(), target.display())]
+    DanglingLink {
+        /// The layer's blob.
+        digest: Digest,
+        /// The link.
+        name: PathBuf,
+        /// What it should lead to.
+        target: PathBuf,
+    },
+    /// A tree is to be forked in the middle of a step.
+    #[error("cannot fork a tree whose last step is not sealed")]
+    NotSealed,
+}
+
+impl RootfsError {
+    /// Says that `action` on `path` failed.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
 }

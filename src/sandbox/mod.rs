@@ -41,7 +41,7 @@ pub use child::child_main_if_requested;
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
-pub use probe::{Finding, Probes, doctor, probe};
+pub use probe::{Finding, Probes, doctor, probe, try_overlay};
 pub use task::{Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
 
 /// A way of running a process in a root.

@@ -195,8 +195,8 @@ fn answer(question: &Question) -> Context {
     context.network_namespace = attempt(network_namespace);
     context.chroot = attempt(|| rustix::process::chroot(c"/").map_err(|errno| ("chroot", errno.into())));
     if let Some(work_dir) = work_dir {
-        context.overlay = attempt(|| private_mounts().and_then(|()| try_overlay(&work_dir, false)));
-        context.overlay_userxattr = attempt(|| private_mounts().and_then(|()| try_overlay(&work_dir, true)));
+        context.overlay = attempt(|| private_mounts().and_then(|()| overlay_in(&work_dir, false)));
+        context.overlay_userxattr = attempt(|| private_mounts().and_then(|()| overlay_in(&work_dir, true)));
         context.device_nodes = attempt(|| make_device_node(&work_dir));
     }
     context
@@ -285,8 +285,14 @@ fn make_device_node(work_dir: &Path) -> Tried {
 
 /// Mounts an overlay with its upper directory below `work_dir` in the current mount namespace, and uses it.
 ///
-/// Mounting alone proves little: without `userxattr` in a user namespace only removing a directory fails.
-pub(super) fn try_overlay(work_dir: &Path, userxattr: bool) -> Tried {
+/// Mounting alone proves little: without `userxattr` in a user namespace only removing a directory fails. The error says
+/// what failed, and how.
+pub fn try_overlay(work_dir: &Path, userxattr: bool) -> Result<(), String> {
+    let outcome = Outcome::from_result(overlay_in(work_dir, userxattr));
+    outcome.problem().map_or(Ok(()), Err)
+}
+
+fn overlay_in(work_dir: &Path, userxattr: bool) -> Tried {
     let at = |error: io::Error| ("use the work directory", error);
     std::fs::create_dir_all(work_dir).map_err(at)?;
     let dir = tempfile::Builder::new().prefix("probe-").tempdir_in(work_dir).map_err(at)?;

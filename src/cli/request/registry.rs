@@ -127,7 +127,7 @@ pub fn mirror(option: &'static str, text: &str) -> Result<MirrorRule, ValueError
         Ok(MirrorLocation { location: location.to_owned(), pull_from: PullFrom::All })
     };
     let locations = locations.split(',').map(location).collect::<Result<_, _>>()?;
-    Ok(MirrorRule { prefix: prefix.to_owned(), locations })
+    Ok(MirrorRule { prefix: prefix.to_owned(), locations, no_fallback: false })
 }
 
 fn credential_sources(environment: &Environment) -> Result<CredentialSources, RequestError> {

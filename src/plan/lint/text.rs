@@ -33,10 +33,10 @@ pub(super) fn each_instruction(dockerfile: &Dockerfile, sink: &mut Sink) {
                         format!("'{word}' and '{keyword}' keywords' casing do not match"),
                     );
                 }
-                if let Some(name) = &from.name {
-                    if let Some(detail) = bad_description("FROM", &[name], comments) {
-                        warn(&rules::INVALID_DEFINITION_DESCRIPTION, detail);
-                    }
+                if let Some(name) = &from.name
+                    && let Some(detail) = bad_description("FROM", &[name], comments)
+                {
+                    warn(&rules::INVALID_DEFINITION_DESCRIPTION, detail);
                 }
             }
             InstructionKind::Arg(declarations) => {

@@ -1,0 +1,339 @@
+//! Unpacked base layers, each a lower directory of overlays, kept for the next build.
+//!
+//! A layer's tree depends on its own bytes alone and is keyed by diff id, unless the layer leaves something to those below
+//! it: a directory it has entries in but does not list, or a hard link to a file of theirs. Then it is keyed by chain
+//! id. A tree appears under its key by rename, complete; the lock is a file beside it, so builds share trees and wait
+//! for each other's unpacking. Owners on disk depend on the id maps, and marks on the kind of overlay: both are part
+//! of the directory's name.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::RootfsError;
+use super::unpack::unpack;
+use super::workdir::remove_tree;
+use crate::blob::BlobSource;
+use crate::event::Reporter;
+use crate::layer::{Applied, Whiteouts};
+use crate::oci::{ChainId, Digest, Layer, descriptor_digest};
+use crate::sandbox::Overlay;
+use crate::tree::{FileKind, RootDir, copy_tree};
+
+/// More threads than this only make the disk's head dance.
+const MAX_THREADS: usize = 4;
+
+/// The kept trees of one kind.
+#[derive(Debug)]
+pub(super) struct Trees {
+    dir: PathBuf,
+    userxattr: bool,
+    reporter: Reporter,
+}
+
+/// A kept tree, which no one removes while this lives.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+/// A layer on its way: found under its diff id, or unpacked and dependent on those below.
+enum Unpacked {
+    Ready(Tree),
+    /// Complete but for what is below; the chain's key is not known to exist.
+    Dependent {
+        temporary: tempfile::TempDir,
+        applied: Applied,
+    },
+}
+
+impl Trees {
+    /// Opens the trees of this kind below `trees_dir`.
+    pub(super) fn open(trees_dir: &Path, userxattr: bool, reporter: Reporter) -> Result<Self, RootfsError> {
+        let map = |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        let maps = Digest::of(format!("{}{}", map("uid_map"), map("gid_map")).as_bytes());
+        let kind = if userxattr { "user" } else { "trusted" };
+        let dir = trees_dir.join(format!("{kind}-{}", &maps.hex()[..12]));
+        std::fs::create_dir_all(&dir).map_err(RootfsError::io("create", &dir))?;
+        Ok(Self { dir, userxattr, reporter })
+    }
+
+    /// Returns the trees of `layers`, lowest first; those that are missing are unpacked side by side.
+    pub(super) fn get(&self, layers: &[Layer], blobs: &dyn BlobSource) -> Result<Vec<Tree>, RootfsError> {
+        let chains = chain_ids(layers);
+        let unpacked = self.unpack_all(layers, &chains, blobs)?;
+        let mut trees: Vec<Tree> = Vec::with_capacity(layers.len());
+        for ((unpacked, layer), chain) in unpacked.into_iter().zip(layers).zip(&chains) {
+            let tree = match unpacked {
+                Unpacked::Ready(tree) => tree,
+                Unpacked::Dependent { temporary, applied } => {
+                    self.complete(layer, chain, temporary, &applied, &trees)?
+                }
+            };
+            trees.push(tree);
+        }
+        Ok(trees)
+    }
+
+    fn unpack_all(
+        &self,
+        layers: &[Layer],
+        chains: &[ChainId],
+        blobs: &dyn BlobSource,
+    ) -> Result<Vec<Unpacked>, RootfsError> {
+        let todo = Mutex::new(layers.iter().zip(chains).enumerate());
+        let work = || -> Result<Vec<(usize, Unpacked)>, RootfsError> {
+            let mut done = Vec::new();
+            loop {
+                // Nothing that can panic runs under this lock.
+                let next = todo.lock().expect("not poisoned").next();
+                let Some((index, (layer, chain))) = next else { return Ok(done) };
+                match self.find_or_unpack(layer, chain, blobs) {
+                    Ok(unpacked) => done.push((index, unpacked)),
+                    Err(error) => {
+                        // The others need not begin anything new.
+                        todo.lock().expect("not poisoned").by_ref().for_each(drop);
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
+        let mut all = std::thread::scope(|scope| -> Result<Vec<_>, RootfsError> {
+            let running: Vec<_> = (0..threads.min(layers.len())).map(|_| scope.spawn(work)).collect();
+            let mut all = Vec::new();
+            for thread in running {
+                all.extend(thread.join().expect("unpacking does not panic")?);
+            }
+            Ok(all)
+        })?;
+        all.sort_by_key(|(index, _)| *index);
+        Ok(all.into_iter().map(|(_, unpacked)| unpacked).collect())
+    }
+
+    fn find_or_unpack(
+        &self,
+        layer: &Layer,
+        chain: &ChainId,
+        blobs: &dyn BlobSource,
+    ) -> Result<Unpacked, RootfsError> {
+        let own = format!("diff-{}", layer.diff_id.digest().hex());
+        for key in [&own, &chain_key(chain)] {
+            if self.dir.join(key).exists()
+                && let Some(tree) = self.find(key)?
+            {
+                return Ok(Unpacked::Ready(tree));
+            }
+        }
+        // The same layer may be unpacked by another build, or stand twice in this one.
+        let lock = self.lock(&own, FlockOperation::LockExclusive)?;
+        let path = self.dir.join(&own);
+        if !path.exists() {
+            let temporary = self.temporary()?;
+            let whiteouts = Whiteouts::Overlay { userxattr: self.userxattr };
+            let root = self.make_root(temporary.path())?;
+            let applied = unpack(layer, blobs, &root, whiteouts, &self.reporter)?;
+            if !applied.implied_dirs.is_empty() || !applied.dangling_links.is_empty() {
+                return Ok(Unpacked::Dependent { temporary, applied });
+            }
+            self.publish(temporary, &path)?;
+        }
+        Ok(Unpacked::Ready(self.share(lock, path)?))
+    }
+
+    /// Returns the tree under `key` if it is complete.
+    fn find(&self, key: &str) -> Result<Option<Tree>, RootfsError> {
+        let lock = self.lock(key, FlockOperation::LockShared)?;
+        let path = self.dir.join(key);
+        Ok(path.exists().then_some(Tree { path: path.join("tree"), _lock: lock }))
+    }
+
+    fn share(&self, lock: File, path: PathBuf) -> Result<Tree, RootfsError> {
+        flock(&lock, FlockOperation::LockShared)
+            .map_err(|errno| RootfsError::io("lock", &path)(errno.into()))?;
+        Ok(Tree { path: path.join("tree"), _lock: lock })
+    }
+
+    fn lock(&self, key: &str, operation: FlockOperation) -> Result<File, RootfsError> {
+        let path = self.dir.join(format!("{key}.lock"));
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(RootfsError::io("open", &path))?;
+        loop {
+            match flock(&file, operation) {
+                Ok(()) => return Ok(file),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(RootfsError::io("lock", &path)(errno.into())),
+            }
+        }
+    }
+
+    fn temporary(&self) -> Result<tempfile::TempDir, RootfsError> {
+        tempfile::Builder::new()
+            .prefix("new-")
+            .tempdir_in(&self.dir)
+            .map_err(RootfsError::io("create a directory in", &self.dir))
+    }
+
+    fn make_root(&self, parent: &Path) -> Result<RootDir, RootfsError> {
+        let path = parent.join("tree");
+        make_root_dir(&path)?;
+        RootDir::open(&path).map_err(RootfsError::io("open", &path))
+    }
+
+    fn publish(&self, temporary: tempfile::TempDir, path: &Path) -> Result<(), RootfsError> {
+        let from = temporary.keep();
+        std::fs::rename(&from, path).map_err(|error| {
+            remove_tree(&from);
+            RootfsError::io("rename to", path)(error)
+        })
+    }
+
+    /// Finishes a tree that depends on those below it, `below`, and keeps it by its chain.
+    fn complete(
+        &self,
+        layer: &Layer,
+        chain: &ChainId,
+        temporary: tempfile::TempDir,
+        applied: &Applied,
+        below: &[Tree],
+    ) -> Result<Tree, RootfsError> {
+        let key = chain_key(chain);
+        let lock = self.lock(&key, FlockOperation::LockExclusive)?;
+        let path = self.dir.join(&key);
+        if !path.exists() {
+            let tree = temporary.path().join("tree");
+            let tree = RootDir::open(&tree).map_err(RootfsError::io("open", &tree))?;
+            let view = self.view_of(below, temporary.path())?;
+            let result = view.as_ref().map_or(Ok(()), |view| adopt_directories(&view.root, &tree, applied));
+            let result = result.and_then(|()| copy_links(view.as_ref(), &tree, layer, applied));
+            drop(view);
+            result?;
+            self.publish(temporary, &path)?;
+        }
+        self.share(lock, path)
+    }
+
+    /// Shows what the trees amount to; `None` if there are none.
+    fn view_of(&self, below: &[Tree], holder: &Path) -> Result<Option<View>, RootfsError> {
+        let Some(lowest) = below.first() else { return Ok(None) };
+        if below.len() == 1 {
+            let root = RootDir::open(&lowest.path).map_err(RootfsError::io("open", &lowest.path))?;
+            return Ok(Some(View { root, mounted: None }));
+        }
+        let target = holder.join("below");
+        std::fs::create_dir(&target).map_err(RootfsError::io("create", &target))?;
+        let lowers: Vec<&Path> = below.iter().rev().map(|tree| tree.path.as_path()).collect();
+        Overlay { lowers: &lowers, upper: None, userxattr: self.userxattr }
+            .mount(&target)
+            .map_err(RootfsError::io("mount an overlay at", &target))?;
+        let root = RootDir::open(&target).map_err(RootfsError::io("open", &target))?;
+        Ok(Some(View { root, mounted: Some(target) }))
+    }
+}
+
+/// What a set of trees amounts to; unmounted when dropped.
+struct View {
+    root: RootDir,
+    mounted: Option<PathBuf>,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let Some(target) = &self.mounted {
+            let _ = crate::sandbox::unmount_at(target);
+            let _ = std::fs::remove_dir(target);
+        }
+    }
+}
+
+/// Makes a tree's own root, as every base image has it.
+pub(super) fn make_root_dir(path: &Path) -> Result<(), RootfsError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir(path)
+        .and_then(|()| std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)))
+        .map_err(RootfsError::io("create", path))
+}
+
+/// Gives directories that the layer does not list itself the metadata they have below.
+fn adopt_directories(below: &RootDir, tree: &RootDir, applied: &Applied) -> Result<(), RootfsError> {
+    // The innermost first: setting times of a directory comes after everything in it.
+    for path in applied.implied_dirs.iter().rev() {
+        let adopt = || -> io::Result<()> {
+            let metadata = match below.metadata(path) {
+                Ok(metadata) if metadata.kind == FileKind::Directory => metadata,
+                Ok(_) => return Ok(()),
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            tree.set_owner(path, metadata.uid, metadata.gid)?;
+            tree.set_mode(path, metadata.mode)?;
+            for (name, value) in below.xattrs(path)? {
+                tree.set_xattr(path, &name, &value)?;
+            }
+            tree.set_mtime(path, metadata.mtime)
+        };
+        adopt().map_err(RootfsError::io("set metadata of", &tree.path().join(path)))?;
+    }
+    Ok(())
+}
+
+/// Replaces hard links to files of lower layers by copies: an overlay cannot link across its directories.
+fn copy_links(
+    view: Option<&View>,
+    tree: &RootDir,
+    layer: &Layer,
+    applied: &Applied,
+) -> Result<(), RootfsError> {
+    let mut copied: Vec<(&Path, &Path)> = Vec::new();
+    for (name, target) in &applied.dangling_links {
+        let failed = RootfsError::io("copy", &tree.path().join(name));
+        let parent = name.parent().unwrap_or(Path::new(""));
+        let copy = || -> io::Result<bool> {
+            let mtime = tree.metadata(parent)?.mtime;
+            if let Some((_, first)) = copied.iter().find(|(known, _)| known == target) {
+                tree.hard_link(first, name)?;
+            } else {
+                let Some(view) = view else { return Ok(false) };
+                match view.root.metadata(target) {
+                    Ok(metadata) if metadata.kind == FileKind::Directory => return Ok(false),
+                    Ok(_) => copy_tree(&view.root, target, tree, name)?,
+                    Err(error) if is_missing(&error) => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+            tree.set_mtime(parent, mtime)?;
+            Ok(true)
+        };
+        if !copy().map_err(failed)? {
+            let digest = descriptor_digest(&layer.descriptor);
+            return Err(RootfsError::DanglingLink { digest, name: name.clone(), target: target.clone() });
+        }
+        copied.push((target, name));
+    }
+    Ok(())
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn chain_ids(layers: &[Layer]) -> Vec<ChainId> {
+    let mut chains: Vec<ChainId> = Vec::with_capacity(layers.len());
+    for layer in layers {
+        chains.push(ChainId::extend(chains.last(), &layer.diff_id));
+    }
+    chains
+}
+
+fn chain_key(chain: &ChainId) -> String {
+    format!("chain-{}", chain.digest().hex())
+}

@@ -1,0 +1,90 @@
+//! One layer blob into a directory, verified.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::RootfsError;
+use crate::blob::BlobSource;
+use crate::event::{Reporter, Transfer, TransferKind};
+use crate::layer::{Applied, ApplyOptions, Owners, Whiteouts, apply_tar};
+use crate::oci::{Layer, descriptor_digest};
+use crate::stream::{HashingReader, auto_decoder};
+use crate::tree::RootDir;
+
+/// How often progress is reported.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+/// Unpacks `layer` into `into` and checks its diff id.
+pub(super) fn unpack(
+    layer: &Layer,
+    blobs: &dyn BlobSource,
+    into: &RootDir,
+    whiteouts: Whiteouts,
+    reporter: &Reporter,
+) -> Result<Applied, RootfsError> {
+    let digest = descriptor_digest(&layer.descriptor);
+    let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| RootfsError::Read {
+        digest: descriptor_digest(&layer.descriptor),
+        source,
+    };
+    let blob = blobs.open(&layer.descriptor).map_err(|error| unreadable(error.into()))?;
+    let size = layer.descriptor.size();
+    let transfer = reporter.transfer(TransferKind::Extract, digest.short(), Some(size));
+    let progress = Progress { inner: blob, transfer: Some(transfer), pending: 0 };
+    let (_, tar) = auto_decoder(progress).map_err(|error| unreadable(error.into()))?;
+    let mut tar = HashingReader::new(tar);
+    let options = ApplyOptions { whiteouts, owners: owners() };
+    let applied = apply_tar(&mut tar, into, Path::new(""), &options)
+        .map_err(|source| RootfsError::Unpack { digest: digest.clone(), source: Box::new(source) })?;
+    // What follows the end of the archive belongs to the diff id, and the blob's own check sits at its end.
+    io::copy(&mut tar, &mut io::sink()).map_err(|error| unreadable(error.into()))?;
+    let (_, counted) = tar.finish();
+    if counted.digest != *layer.diff_id.digest() {
+        let expected = layer.diff_id.clone();
+        return Err(RootfsError::DiffIdMismatch { digest, expected, found: counted.digest });
+    }
+    for warning in &applied.warnings {
+        reporter.warning(format!(
+            "base layer {}: `{}`: left out {}: {}",
+            digest.short(),
+            warning.path.display(),
+            warning.what,
+            warning.error
+        ));
+    }
+    Ok(applied)
+}
+
+/// Owners are kept where there are more ids than one to choose from.
+fn owners() -> Owners {
+    let ids = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let count: u64 =
+        ids.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<u64>().ok()).sum();
+    if count > 1 && rustix::process::geteuid().is_root() { Owners::Keep } else { Owners::KeepIfPossible }
+}
+
+/// Reports how much was read, and that it was all.
+struct Progress<R> {
+    inner: R,
+    transfer: Option<Transfer>,
+    pending: u64,
+}
+
+impl<R: Read> Read for Progress<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.pending += length as u64;
+        if let Some(transfer) = &mut self.transfer
+            && (length == 0 || self.pending >= PROGRESS_BYTES)
+        {
+            transfer.advance(std::mem::take(&mut self.pending));
+        }
+        if length == 0
+            && !buffer.is_empty()
+            && let Some(transfer) = self.transfer.take()
+        {
+            transfer.finish("done");
+        }
+        Ok(length)
+    }
+}

@@ -1,0 +1,146 @@
+//! A build's directory: locked as long as the build lives, swept by a later one if it was killed.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::RootfsError;
+use crate::event::Reporter;
+use crate::tree::RootDir;
+
+/// Names of builds' directories begin with it; nothing else below the work directory is touched.
+const PREFIX: &str = "build-";
+
+/// In each of them; the kernel drops the lock with the process, however that ends.
+const LOCK: &str = "lock";
+
+/// One build's directory; removed when dropped.
+#[derive(Debug)]
+pub(super) struct BuildDir {
+    path: PathBuf,
+    next: AtomicU64,
+    _lock: File,
+}
+
+impl BuildDir {
+    /// Makes a directory for this build below `work_dir`, and begins to remove those of builds that were killed.
+    pub(super) fn create(work_dir: &Path, reporter: &Reporter) -> Result<Self, RootfsError> {
+        let create = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
+        create(work_dir).map_err(RootfsError::io("create", work_dir))?;
+        sweep(work_dir, reporter.clone());
+        loop {
+            let path = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempdir_in(work_dir)
+                .map_err(RootfsError::io("create a directory in", work_dir))?
+                .keep();
+            let lock = File::create(path.join(LOCK)).map_err(RootfsError::io("create", &path.join(LOCK)))?;
+            flock(&lock, FlockOperation::NonBlockingLockShared)
+                .map_err(|errno| RootfsError::io("lock", &path.join(LOCK))(errno.into()))?;
+            // A sweep that looked before it was locked may have taken it: then another one.
+            if path.join(LOCK).exists() {
+                return Ok(Self { path, next: AtomicU64::new(0), _lock: lock });
+            }
+        }
+    }
+
+    /// Makes a directory in it under a new name.
+    pub(super) fn subdir(&self) -> Result<PathBuf, RootfsError> {
+        let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        std::fs::create_dir(&path).map_err(RootfsError::io("create", &path))?;
+        Ok(path)
+    }
+}
+
+impl Drop for BuildDir {
+    fn drop(&mut self) {
+        remove_tree(&self.path);
+    }
+}
+
+/// Removes a directory with everything in it; what cannot be removed is left to the next sweep.
+pub(super) fn remove_tree(path: &Path) {
+    let _ = try_remove_tree(path);
+}
+
+fn try_remove_tree(path: &Path) -> io::Result<()> {
+    let root = match RootDir::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    root.remove_all("")?;
+    std::fs::remove_dir(path)
+}
+
+/// Removes in the background what killed builds left; a build that runs holds its lock.
+fn sweep(work_dir: &Path, reporter: Reporter) {
+    let Ok(entries) = std::fs::read_dir(work_dir) else { return };
+    let stale: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
+        })
+        .filter(|path| claim(path))
+        .collect();
+    if stale.is_empty() {
+        return;
+    }
+    let work = move || {
+        for path in stale {
+            match try_remove_tree(&path) {
+                Ok(()) => reporter.debug(format!("removed `{}`, which a killed build left", path.display())),
+                Err(error) => reporter.warning(format!(
+                    "cannot remove `{}`, which a killed build left: {error}",
+                    path.display()
+                )),
+            }
+        }
+    };
+    // Without a thread it waits for a later sweep.
+    let _ = std::thread::Builder::new().name("sweep".to_owned()).spawn(work);
+}
+
+/// Takes a directory that no build holds.
+fn claim(path: &Path) -> bool {
+    let lock = path.join(LOCK);
+    let Ok(file) = File::open(&lock) else {
+        // Made this instant, or half removed: only the latter is there for longer.
+        return std::fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age.as_secs() > 60));
+    };
+    flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && std::fs::remove_file(&lock).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn killed_builds_are_swept_and_running_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = BuildDir::create(dir.path(), &Reporter::silent()).unwrap();
+        let killed = dir.path().join("build-killed");
+        std::fs::create_dir_all(killed.join("a/b")).unwrap();
+        std::fs::write(killed.join("lock"), "").unwrap();
+        std::fs::set_permissions(killed.join("a"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
+            .unwrap();
+        std::fs::create_dir(dir.path().join("other")).unwrap();
+        let second = BuildDir::create(dir.path(), &Reporter::silent()).unwrap();
+        for _ in 0..200 {
+            if !killed.exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(!killed.exists() && dir.path().join("other").exists());
+        assert!(running.path.exists() && second.path.exists());
+        let path = second.path.clone();
+        drop(second);
+        assert!(!path.exists());
+    }
+}
