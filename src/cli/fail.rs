@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
+use super::executor::ExecutorError;
 use super::request::RequestError;
 use crate::blob::BlobError;
 use crate::build::{BuildError, Place, Problem};
@@ -29,6 +30,9 @@ pub enum Failure {
     /// The arguments mean nothing.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The executor's flags mean nothing.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
     /// The build failed.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -86,6 +90,12 @@ pub enum Failure {
         /// The image.
         image: String,
     },
+    /// A directory inside something that is no archive.
+    #[error("the build context is not an archive: there is no `--context-sub-path` in it")]
+    NoArchive,
+    /// A warmer without images.
+    #[error("you must select at least one image to cache or a Dockerfile to parse")]
+    NothingToWarm,
     /// A file of kiln's own cannot be handled.
     #[error("cannot {action} `{path}`")]
     File {
@@ -116,12 +126,17 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Tells whether the user stopped it.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Build(BuildError { problem: Problem::Cancelled, .. }))
+    }
+
     /// Returns the process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
             Self::Request(_) => USAGE,
-            Self::Build(BuildError { problem: Problem::Cancelled, .. }) => INTERRUPTED,
+            _ if self.is_interrupted() => INTERRUPTED,
             _ => FAILED,
         }
     }
@@ -130,6 +145,7 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Request(error) => error.hint().map(str::to_owned),
+            Self::Executor(error) => error.hint().map(str::to_owned),
             Self::Build(error) => error.problem.hint(),
             Self::Blob(error) => error.hint().map(str::to_owned),
             Self::Registry(error) => error.hint(),
@@ -267,7 +283,9 @@ mod tests {
         let text = failure.render(false);
         assert!(text.contains("    sh: x: not found\n"), "{text}");
         assert!(text.contains("   3 | >>> RUN x\n"), "{text}");
-        assert!(text.contains("error: process \"/bin/sh -c x\" did not complete successfully: exit code: 127\n"));
+        assert!(
+            text.contains("error: process \"/bin/sh -c x\" did not complete successfully: exit code: 127\n")
+        );
         assert!(text.contains("\nhint: "));
         assert_eq!(failure.exit_code(), FAILED);
     }

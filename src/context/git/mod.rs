@@ -1,6 +1,7 @@
 //! Git repositories as contexts and as sources of `ADD`.
 
 mod checkout;
+mod fetch;
 mod program;
 mod source;
 mod state;

@@ -117,8 +117,9 @@ impl HttpFetch {
     fn send(&self, url: &Url, headers: &HeaderMap) -> Result<Response, ContextError> {
         let shown = redact_url(url.as_str());
         for attempt in 0.. {
-            let request = self.client.get(url.clone()).headers(headers.clone()).send();
-            let (error, asked) = match self.runtime.block_on(request) {
+            let request = self.client.get(url.clone()).headers(headers.clone());
+            // Timers are armed when the request is made, which takes the runtime.
+            let (error, asked) = match self.runtime.block_on(async { request.send().await }) {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => {
                     let status = response.status();
@@ -197,7 +198,7 @@ struct Body {
 impl Read for Body {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() && !buffer.is_empty() {
-            match self.runtime.block_on(self.response.chunk()) {
+            match self.runtime.block_on(async { self.response.chunk().await }) {
                 Ok(Some(chunk)) => self.chunk = chunk,
                 Ok(None) => {
                     if let Some(transfer) = self.transfer.take() {
@@ -231,10 +232,14 @@ fn tls(extra_authorities: &[Vec<u8>]) -> Result<rustls::ClientConfig, ContextErr
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
     for bundle in extra_authorities {
+        let known = roots.len();
         for certificate in CertificateDer::pem_slice_iter(bundle) {
             let certificate =
                 certificate.map_err(|error| setup(format!("certificate authority: {error}")))?;
             roots.add(certificate).map_err(|error| setup(format!("certificate authority: {error}")))?;
+        }
+        if roots.len() == known {
+            return Err(setup("there is no certificate in a bundle of certificate authorities".to_owned()));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
