@@ -322,7 +322,12 @@ impl Inner {
                 found: answer.to_string(),
             };
         }
-        // The one who refused: a storage service behind the registry has its own reasons.
+        if !endpoint.is_home(&url) && (400..500).contains(&status) && status != 429 {
+            // A storage service that the registry sent us to. Its no is about an address that has expired
+            // or is wrong: the registry may give a better one.
+            let retry_after = retry_after(&headers);
+            return RegistryError::Server { host: host_of(&url), what: what.to_owned(), retry_after, answer };
+        }
         let host = if endpoint.is_home(&url) { endpoint.registry.clone() } else { host_of(&url) };
         refusal(&host, what, answer, &headers, authorization)
     }

@@ -56,6 +56,9 @@ pub(super) struct Upload<'a> {
     renewals: u32,
 }
 
+/// A cut after at least this much more is a new cut.
+const PROGRESS_BYTES: u64 = 64 << 10;
+
 /// What one request of an upload came to.
 enum Step {
     /// The blob is in place.
@@ -100,19 +103,21 @@ impl<'a> Upload<'a> {
     pub(super) fn run(mut self) -> Result<(), RegistryError> {
         let inner = self.inner;
         let mut backoff = Backoff::new(&inner.config.retries, &inner.reporter);
+        let mut farthest = 0;
         let result = loop {
-            let before = self.offset;
             match self.step() {
                 Ok(Step::Done) => break Ok(()),
                 Ok(Step::Further) => {}
                 Err(failure) => {
-                    if self.offset > before {
-                        backoff.progressed();
-                    }
                     if let Err(error) = self.recover(failure, &mut backoff) {
                         break Err(error);
                     }
                 }
+            }
+            // Only what the registry says it has counts: a new cut, not the same one again.
+            if self.offset >= farthest + PROGRESS_BYTES {
+                farthest = self.offset;
+                backoff.progressed();
             }
         };
         self.transfer.finish(match &result {
@@ -303,10 +308,13 @@ impl<'a> Upload<'a> {
     }
 
     fn smaller_chunks(&mut self, error: RegistryError) -> Result<(), RegistryError> {
-        let next = self.chunk.map_or(FIRST_CHUNK_BYTES.min(self.size_bytes / 2), |chunk| chunk / 2);
-        if next < SMALLEST_CHUNK_BYTES {
-            return Err(error);
-        }
+        let next = match self.chunk {
+            Some(chunk) if chunk <= SMALLEST_CHUNK_BYTES => return Err(error),
+            Some(chunk) => chunk / 2,
+            None if self.size_bytes <= SMALLEST_CHUNK_BYTES => return Err(error),
+            None => FIRST_CHUNK_BYTES.min(self.size_bytes / 2),
+        };
+        let next = next.max(SMALLEST_CHUNK_BYTES);
         self.chunk = Some(next);
         self.inner.reporter.debug(format!("{}: in chunks of {next} bytes: {error}", self.what()));
         self.realign()
