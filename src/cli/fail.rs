@@ -35,7 +35,7 @@ pub enum Failure {
     Executor(#[from] ExecutorError),
     /// The build failed.
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(Box<BuildError>),
     /// The store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -125,10 +125,16 @@ pub enum Failure {
     },
 }
 
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
+    }
+}
+
 impl Failure {
     /// Tells whether the user stopped it.
     pub fn is_interrupted(&self) -> bool {
-        matches!(self, Self::Build(BuildError { problem: Problem::Cancelled, .. }))
+        matches!(self, Self::Build(error) if matches!(error.problem, Problem::Cancelled))
     }
 
     /// Returns the process's exit code.
@@ -279,7 +285,7 @@ mod tests {
             code: 127,
             last_output: vec!["sh: x: not found".to_owned()],
         };
-        let failure = Failure::Build(BuildError { problem, place: Some(place(3, 3)) });
+        let failure = Failure::from(BuildError { problem, place: Some(place(3, 3)) });
         let text = failure.render(false);
         assert!(text.contains("    sh: x: not found\n"), "{text}");
         assert!(text.contains("   3 | >>> RUN x\n"), "{text}");
@@ -293,6 +299,6 @@ mod tests {
     #[test]
     fn usage_errors_and_interruptions_have_codes_of_their_own() {
         assert_eq!(Failure::Request(RequestError::StdinTwice).exit_code(), USAGE);
-        assert_eq!(Failure::Build(Problem::Cancelled.into()).exit_code(), INTERRUPTED);
+        assert_eq!(Failure::from(BuildError::from(Problem::Cancelled)).exit_code(), INTERRUPTED);
     }
 }

@@ -74,7 +74,8 @@ fn bases(
     let fetch = wire::open_fetch(config, reporter.clone())?;
     let work_dir = wire::open_work_dir(&environment.store_root(None))?;
     let text = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
-    let dockerfile = parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
+    let dockerfile =
+        parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
     let planned = PlanRequest {
         build_args: request.build_args.clone(),
         target: None,
