@@ -66,6 +66,14 @@ pub enum Failure {
         /// What was looked for.
         name: String,
     },
+    /// No image of that name anywhere.
+    #[error("no image `{name}` in the store, and none in its registry")]
+    Nowhere {
+        /// What was looked for.
+        name: String,
+        /// What the registry said.
+        source: RegistryError,
+    },
     /// Several images match.
     #[error("`{name}` is ambiguous in the store: it could be {candidates}")]
     Ambiguous {
@@ -156,6 +164,7 @@ impl Failure {
             Self::Blob(error) => error.hint().map(str::to_owned),
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Nowhere { source, .. } => source.hint(),
             Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
             Self::NoDestination { .. } => {
                 Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
