@@ -11,6 +11,7 @@ use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::request::{base_request, platform};
 use crate::cli::wire;
+use crate::dockerfile::parse;
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{BuildResult, OutputSpec};
@@ -72,7 +73,9 @@ fn bases(
     request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
     let fetch = wire::open_fetch(config, reporter.clone())?;
     let work_dir = wire::open_work_dir(&environment.store_root(None))?;
-    let (dockerfile, _) = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
+    let text = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
+    let dockerfile =
+        parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
     let planned = PlanRequest {
         build_args: request.build_args.clone(),
         target: None,
