@@ -1,3 +1,8 @@
 //! Picks the front door and exits with its code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kiln::sandbox::child_main_if_requested();
+    kiln::cli::main()
+}

@@ -1,29 +1,85 @@
 //! Writing one blob.
 
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::BlobError;
+use super::lock::{Guard, Session};
+use super::store::touch;
+use super::{BlobError, checked_digest};
 use crate::oci::Descriptor;
-use crate::stream::Counted;
+use crate::stream::{Counted, HashingWriter};
 
-/// A blob being written. Dropped without a commit, it leaves nothing.
+/// A blob being written, hashed on the way. Dropped without a commit, it leaves nothing.
+///
+/// Its [`Write`] has plain `io::Error`s; [`StoreWriter::path`] tells where, for the message.
 #[derive(Debug)]
-pub struct StoreWriter {}
+pub struct StoreWriter {
+    file: Option<HashingWriter<File>>,
+    path: PathBuf,
+    store: PathBuf,
+    _session: Arc<Session>,
+}
 
 impl StoreWriter {
+    pub(super) fn create(store: &Path, session: Arc<Session>) -> Result<Self, BlobError> {
+        let path = session.temporary();
+        let file = File::create_new(&path).map_err(|error| BlobError::io("create", &path, error))?;
+        Ok(Self { file: Some(HashingWriter::new(file)), path, store: store.to_owned(), _session: session })
+    }
+
+    /// Returns the path of the temporary file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Puts the blob in its place; with `expected`, only if digest and size are as it says.
-    pub fn commit(self, expected: Option<&Descriptor>) -> Result<Counted, BlobError> {
-        let _ = expected;
-        todo!()
+    pub fn commit(mut self, expected: Option<&Descriptor>) -> Result<Counted, BlobError> {
+        let writer = self.file.take().expect("taken here only");
+        let (file, counted) = writer.finish();
+        if let Some(expected) = expected {
+            let digest = checked_digest(expected)?;
+            if digest != counted.digest || expected.size() != counted.size_bytes {
+                let problem = format!(
+                    "expected {} bytes of `{digest}`, found {} bytes of `{}`",
+                    expected.size(),
+                    counted.size_bytes,
+                    counted.digest
+                );
+                return Err(BlobError::Damaged { digest, place: self.path.display().to_string(), problem });
+            }
+        }
+        // Content is never changed under its digest; others may read it whatever our umask.
+        file.set_permissions(Permissions::from_mode(0o444))
+            .map_err(|error| BlobError::io("seal", &self.path, error))?;
+        let place = self.store.join("blobs/sha256").join(counted.digest.hex());
+        let guard = Guard::shared(&self.store)?;
+        touch(&self.path).map_err(|error| BlobError::io("touch", &self.path, error))?;
+        fs::rename(&self.path, &place).map_err(|error| BlobError::io("create", &place, error))?;
+        drop(guard);
+        Ok(counted)
+    }
+
+    fn file(&mut self) -> &mut HashingWriter<File> {
+        self.file.as_mut().expect("there until the commit, which consumes the writer")
     }
 }
 
 impl Write for StoreWriter {
-    fn write(&mut self, _buf: &[u8]) -> io::Result<usize> {
-        todo!()
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.file().write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        todo!()
+        self.file().flush()
+    }
+}
+
+impl Drop for StoreWriter {
+    fn drop(&mut self) {
+        // After a commit the name is gone; otherwise the next session sweeps what cannot be removed now.
+        let _ = fs::remove_file(&self.path);
     }
 }

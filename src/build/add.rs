@@ -182,7 +182,8 @@ impl Build<'_> {
         let root = stage.tree.root()?;
         let read_error = |e: std::io::Error| Problem::from(from.read_error(path, &e));
         let file = from.root.open_file(path).map_err(read_error)?;
-        let (_, tar) = auto_decoder(std::io::BufReader::with_capacity(128 * 1024, file)).map_err(read_error)?;
+        let (_, tar) =
+            auto_decoder(std::io::BufReader::with_capacity(128 * 1024, file)).map_err(read_error)?;
         let owners = match owner {
             Some((uid, gid)) => Owners::Set { uid, gid },
             None => Owners::Keep,
@@ -221,7 +222,10 @@ fn has_archive(sources: &[CopySource], unpack: Option<bool>) -> Result<bool, Pro
 }
 
 /// Lists the files a source stands for, and which of them are archives to unpack; empty if none can be.
-fn archives(source: &CopySource, unpack: Option<bool>) -> Result<Vec<(CopyRoot, std::path::PathBuf, bool)>, Problem> {
+fn archives(
+    source: &CopySource,
+    unpack: Option<bool>,
+) -> Result<Vec<(CopyRoot, std::path::PathBuf, bool)>, Problem> {
     match source {
         CopySource::Pattern { from, pattern } if unpack != Some(false) => {
             let mut found = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
 
+use super::check::Wanted;
 use super::error::Problem;
 use super::{Build, NamedContext};
 use crate::blob::{BlobSource, Layout};
@@ -89,12 +90,22 @@ pub(super) struct BaseImages {
 impl Build<'_> {
     /// Finds an image by the text of a `FROM` or `--from`.
     pub(super) fn image(&self, text: &str, platform: &Platform) -> Result<Arc<BaseImage>, Problem> {
-        self.bases.images.get((text.to_owned(), platform.clone()), || self.resolve_image(text, platform).map(Arc::new))
+        self.bases
+            .images
+            .get((text.to_owned(), platform.clone()), || self.resolve_image(text, platform).map(Arc::new))
     }
 
     /// Returns the config of an image that the build has resolved.
-    pub(super) fn known_image(&self, text: &str, platform: &Platform) -> Option<ImageConfig> {
-        Some(self.bases.images.peek(&(text.to_owned(), platform.clone()))?.config.clone())
+    pub(super) fn known_image(&self, wanted: &Wanted<'_>, platform: &Platform) -> Option<ImageConfig> {
+        let text = match wanted {
+            Wanted::Reference(text) => (*text).to_owned(),
+            Wanted::Context(name) => match self.request.named_contexts.get(*name)? {
+                NamedContext::Image(text) => text.clone(),
+                NamedContext::Layout(spec) => format!("oci-layout://{spec}"),
+                NamedContext::Files(_) => return None,
+            },
+        };
+        Some(self.bases.images.peek(&(text, platform.clone()))?.config.clone())
     }
 
     /// Returns an image's files, for reading.
@@ -119,8 +130,14 @@ impl Build<'_> {
     }
 
     /// Finds the image that a named context stands for; `None` if it stands for files.
-    pub(super) fn context_image(&self, name: &str, platform: &Platform) -> Result<Option<Arc<BaseImage>>, Problem> {
+    pub(super) fn context_image(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<Arc<BaseImage>>, Problem> {
         match self.request.named_contexts.get(name) {
+            // `docker-image://scratch` is an empty tree.
+            Some(NamedContext::Image(text)) if text == "scratch" => Ok(None),
             Some(NamedContext::Image(text)) => self.image(text, platform).map(Some),
             Some(NamedContext::Layout(spec)) => {
                 let key = (format!("oci-layout://{spec}"), platform.clone());

@@ -8,7 +8,7 @@ use super::error::Problem;
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::tree::change_set;
-use super::user::{chown_owner, exec_user};
+use super::user::chown_owner;
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
 use crate::layer::Change;
@@ -130,7 +130,11 @@ impl Build<'_> {
     }
 
     /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
-    pub(super) fn owner(&self, stage: &mut Stage, chown: Option<&str>) -> Result<Option<(u32, u32)>, Problem> {
+    pub(super) fn owner(
+        &self,
+        stage: &mut Stage,
+        chown: Option<&str>,
+    ) -> Result<Option<(u32, u32)>, Problem> {
         let Some(spec) = chown.filter(|spec| !spec.is_empty()) else { return Ok(None) };
         let is_number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
         let root = if spec.split(':').all(is_number) { None } else { Some(stage.tree.root()?) };
@@ -153,7 +157,9 @@ impl Build<'_> {
                 let root = result.lock_tree().root()?;
                 Ok(CopyRoot { root, ignore: None, keep_owner: true })
             }
-            FromRef::Scratch => Ok(CopyRoot { root: self.inputs.empty_root(self)?, ignore: None, keep_owner: true }),
+            FromRef::Scratch => {
+                Ok(CopyRoot { root: self.inputs.empty_root(self)?, ignore: None, keep_owner: true })
+            }
             FromRef::Image(image) => {
                 let root = self.image_root(&image, &stage.platform)?;
                 Ok(CopyRoot { root, ignore: None, keep_owner: true })
@@ -193,17 +199,14 @@ impl Build<'_> {
         stage.config.config.working_dir = directory.clone();
         let makes_layer = directory != "/";
         if makes_layer {
+            // The owner is looked up as `--chown` is: a number is user and group alike.
             let user = stage.config.config.user.clone();
             let owner = match user.as_str() {
-                "" | "0" | "root" => (0, 0),
-                user => {
-                    let user = exec_user(user, &*stage.tree.root()?)?;
-                    (user.uid, user.gid)
-                }
+                "root" => (0, 0),
+                user => self.owner(stage, Some(user))?.unwrap_or((0, 0)),
             };
             let mtime = self.step_time();
-            let changes =
-                stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
+            let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
             self.add_layer(stage, changes);
         }
         stage.record(history::workdir(&directory), makes_layer);
@@ -255,7 +258,8 @@ pub(super) fn absolute_destination(working_dir: &str, dest: &str) -> String {
 }
 
 pub(super) fn parse_chmod(text: &str) -> Result<Chmod, Problem> {
-    text.parse().map_err(|e: crate::dockerfile::chmod::ChmodError| Problem::Instruction { message: e.to_string() })
+    text.parse()
+        .map_err(|e: crate::dockerfile::chmod::ChmodError| Problem::Instruction { message: e.to_string() })
 }
 
 fn refuse_remote(source: &str) -> Result<(), Problem> {

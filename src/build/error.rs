@@ -45,11 +45,11 @@ pub enum Problem {
     /// The Dockerfile cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// `# syntax=` names a language kiln does not have.
-    #[error("unsupported frontend `{image}` in `# syntax=`")]
-    Frontend {
-        /// The image named.
-        image: String,
+    /// There is no Dockerfile.
+    #[error("failed to read dockerfile: open {name}: no such file or directory")]
+    NoDockerfile {
+        /// Its name, or its path.
+        name: String,
     },
     /// A variable expansion failed.
     #[error(transparent)]
@@ -168,9 +168,6 @@ impl Problem {
         match self {
             Self::Parse(e) => e.hint.clone(),
             Self::Plan(e) => e.hint.clone(),
-            Self::Frontend { .. } => {
-                Some("kiln reads `docker/dockerfile` itself; remove the line, or build with that frontend's builder".to_owned())
-            }
             Self::Unsupported { hint, .. } => Some(hint.clone()),
             Self::Copy(CopyError::NotFound { ignored: true, .. }) => {
                 Some("an ignore file hides it: look into `.dockerignore`".to_owned())
@@ -186,7 +183,9 @@ impl Problem {
             Self::Context(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),
             Self::Layer(LayerError::Blob(e)) => e.hint().map(str::to_owned),
-            Self::Output(e) => e.hint(),
+            Self::NoDockerfile { .. } => {
+                Some("name it with `-f`, or run kiln in the directory that has it".to_owned())
+            }
             _ => None,
         }
     }

@@ -1,11 +1,12 @@
 //! The end of a build: times, labels, annotations; the image sealed and handed to the outputs.
 
+use super::Build;
 use super::base::check_cancelled;
 use super::error::{BuildError, Problem};
 use super::stage::StageResult;
-use super::Build;
 use crate::oci::{
-    Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, annotation, descriptor, media_type,
+    Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, annotation, descriptor,
+    media_type,
 };
 use crate::output::{BuildResult, Receipt};
 

@@ -78,7 +78,9 @@ impl Build<'_> {
                 let pairs = stage.expand_pairs(pairs)?;
                 for pair in &pairs {
                     if pair.key.is_empty() {
-                        return Err(Problem::Instruction { message: "ENV names can not be blank".to_owned() });
+                        return Err(Problem::Instruction {
+                            message: "ENV names can not be blank".to_owned(),
+                        });
                     }
                     stage.set_env(&pair.key, &pair.value);
                 }

@@ -1,7 +1,106 @@
 //! The engine: from a [`Request`] to an image.
+//!
+//! The Dockerfile is parsed and planned, then every stage the target needs runs on a thread of its own;
+//! a stage that needs another waits for it (and runs it itself if nobody has begun). Each stage is a fold
+//! over its instructions (`stage`): the config changes, layers pile up, and files are only made when a step
+//! needs them (`tree`). Layers are compressed beside all that (`layers`). At the end the image is sealed and
+//! handed to the outputs (`finish`).
+//!
+//! The engine asks no socket which mode it is in.
 
+mod add;
+mod agent;
+mod base;
+mod blobs;
+mod check;
+mod copy;
+mod copy_step;
+mod error;
+mod finish;
+mod inputs;
+mod layers;
+mod metadata;
+mod mounts;
 mod request;
+mod run;
+mod schedule;
+mod scope;
+mod services;
+mod stage;
+mod tree;
+mod user;
 
+use std::sync::{Arc, Mutex};
+
+pub use check::{ImageLookup, Wanted, check};
+pub use copy::CopyError;
+pub use error::{BuildError, Place, Problem};
+pub use finish::Outcome;
+pub use inputs::{DockerfileText, read_dockerfile};
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
 };
+pub use services::Services;
+pub use user::UserError;
+
+use crate::dockerfile::Dockerfile;
+use crate::layer::{LayerOptions, TarOptions};
+use crate::oci::Platform;
+use crate::plan::Plan;
+use crate::rootfs::Rootfs;
+
+/// Everything one build shares between its stages.
+struct Build<'a> {
+    request: &'a Request,
+    services: &'a Services,
+    dockerfile: Dockerfile,
+    plan: Plan,
+    inputs: inputs::Inputs,
+    platform: Platform,
+    /// The source epoch in seconds since 1970, if there is one.
+    epoch: Option<i64>,
+    blobs: Arc<blobs::Blobs>,
+    bases: base::BaseImages,
+    works: layers::LayerWorks,
+    schedule: schedule::Schedule,
+    /// Trees that are read from until the build ends.
+    kept: Mutex<Vec<Box<dyn Rootfs>>>,
+}
+
+/// Builds an image and hands it to the outputs.
+pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
+    let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
+    let (dockerfile, inputs) = inputs::open(request, services)?;
+    let plan = inputs::plan(&dockerfile, request, services, &platform)?;
+    let epoch = inputs::epoch(&plan, request, services, &inputs)
+        .map_err(|problem| BuildError { problem, place: None })?;
+    let options = LayerOptions {
+        compression: request.compression,
+        threads: request.compression_threads,
+        tar: TarOptions { epoch },
+        format: request.format.unwrap_or_default(),
+    };
+    let build = Build {
+        request,
+        services,
+        platform,
+        epoch,
+        blobs: Arc::new(blobs::Blobs::new(services.store.clone(), services.keep_base_blobs)),
+        bases: base::BaseImages::default(),
+        works: layers::LayerWorks::new(
+            services.store.clone(),
+            services.outputs.clone(),
+            services.reporter.clone(),
+            options,
+        ),
+        schedule: schedule::Schedule::new(plan.stages.len(), request.jobs),
+        kept: Mutex::default(),
+        dockerfile,
+        plan,
+        inputs,
+    };
+    build.enforce_checks()?;
+    let target = build.run_stages();
+    build.warn();
+    build.finish(&*target?)
+}

@@ -12,9 +12,9 @@ use super::error::Problem;
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::{Build, SecretSource};
+use crate::dockerfile::Run;
 use crate::dockerfile::expand::expand;
 use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, Sharing, parse_mount};
-use crate::dockerfile::Run;
 use crate::oci::Digest;
 use crate::sandbox::{Mount, MountKind};
 use crate::tree::{FileKind, RootDir, Walk, copy_tree};
@@ -265,12 +265,7 @@ impl Build<'_> {
         }
     }
 
-    fn secret_mount(
-        &self,
-        stage: &Stage,
-        mounts: &mut StepMounts,
-        spec: &MountSpec,
-    ) -> Result<(), Problem> {
+    fn secret_mount(&self, stage: &Stage, mounts: &mut StepMounts, spec: &MountSpec) -> Result<(), Problem> {
         let SpecKind::Secret { id, env, required, mode, uid, gid } = &spec.kind else {
             unreachable!("called for secret mounts");
         };

@@ -55,12 +55,12 @@ impl Scope {
         }
     }
 
-    /// Returns the declared arguments as `name=value` with the values in force, for a step's history.
-    pub(super) fn history_arguments(&self) -> Vec<String> {
+    /// Returns the declared arguments with the values in force, for a step's history.
+    pub(super) fn history_arguments(&self) -> Vec<(String, String)> {
         let value = |name: &str, own: &Option<String>| {
             self.values.get(name).cloned().or_else(|| own.clone()).unwrap_or_default()
         };
-        self.declared.iter().map(|(name, own)| format!("{name}={}", value(name, own))).collect()
+        self.declared.iter().map(|(name, own)| (name.clone(), value(name, own))).collect()
     }
 
     /// Returns the environment of a step: every variable in force, and the proxies among `build_args`
@@ -109,7 +109,8 @@ mod tests {
         assert_eq!(scope.get("A"), Some("arg"));
         assert_eq!(scope.get("B"), Some("env"));
         assert_eq!(scope.get("C"), None);
-        assert_eq!(scope.history_arguments(), ["A=arg", "B=env", "C="]);
+        let arguments = scope.history_arguments().into_iter().map(|(name, value)| format!("{name}={value}"));
+        assert_eq!(arguments.collect::<Vec<_>>(), ["A=arg", "B=env", "C="]);
         scope.set("A", "env again");
         assert_eq!(scope.get("A"), Some("env again"));
     }
@@ -118,6 +119,9 @@ mod tests {
     fn proxies_reach_a_step_in_both_cases() {
         let args = BTreeMap::from([("http_proxy".to_owned(), "p".to_owned())]);
         let env = Scope::default().environment(&args);
-        assert_eq!(env, [("HTTP_PROXY".to_owned(), "p".to_owned()), ("http_proxy".to_owned(), "p".to_owned())]);
+        assert_eq!(
+            env,
+            [("HTTP_PROXY".to_owned(), "p".to_owned()), ("http_proxy".to_owned(), "p".to_owned())]
+        );
     }
 }

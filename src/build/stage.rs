@@ -7,7 +7,7 @@ use super::error::{BuildError, Problem};
 use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
-use super::{Build, metadata};
+use super::{Build, NamedContext, metadata};
 use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::oci::{History, ImageConfig, Platform};
@@ -19,7 +19,6 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// A stage at one point of its instructions.
 pub(super) struct Stage {
     pub(super) id: StageId,
-    pub(super) display: String,
     pub(super) platform: Platform,
     pub(super) config: ImageConfig,
     /// How many entries of the history came with the base.
@@ -84,8 +83,8 @@ impl Build<'_> {
         triggers
             .iter()
             .map(|text| {
-                let mut instruction = parse_trigger(text)
-                    .map_err(|e| Problem::from(e).at(&self.dockerfile, span))?;
+                let mut instruction =
+                    parse_trigger(text).map_err(|e| Problem::from(e).at(&self.dockerfile, span))?;
                 instruction.span = span;
                 Ok(instruction)
             })
@@ -132,6 +131,7 @@ impl Build<'_> {
             }
             Base::Context { name, .. } => match self.context_image(name, &planned.platform)? {
                 Some(image) => Ok(self.from_image(id, image)),
+                None if self.is_scratch_context(name) => Ok(self.from_scratch(id)),
                 None => self.from_files(id, name),
             },
         }
@@ -141,7 +141,6 @@ impl Build<'_> {
         let planned = &self.plan.stages[id.0];
         Stage {
             id,
-            display: planned.display.clone(),
             platform: planned.platform.clone(),
             config: ImageConfig::default(),
             base_history: 0,
@@ -192,6 +191,10 @@ impl Build<'_> {
         }
         stage.base = Some(image);
         stage
+    }
+
+    fn is_scratch_context(&self, name: &str) -> bool {
+        matches!(self.request.named_contexts.get(name), Some(NamedContext::Image(text)) if text == "scratch")
     }
 
     /// Starts from the files of a named context: they become the stage's first layer.

@@ -69,8 +69,10 @@ struct Accounts {
 impl Accounts {
     fn read(root: &RootDir) -> Result<Self, UserError> {
         Ok(Self {
-            passwd: read_lines(root, "/etc/passwd")?.map(|text| text.lines().filter_map(parse_passwd).collect()),
-            groups: read_lines(root, "/etc/group")?.map(|text| text.lines().filter_map(parse_group).collect()),
+            passwd: read_lines(root, "/etc/passwd")?
+                .map(|text| text.lines().filter_map(parse_passwd).collect()),
+            groups: read_lines(root, "/etc/group")?
+                .map(|text| text.lines().filter_map(parse_group).collect()),
         })
     }
 

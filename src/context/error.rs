@@ -65,6 +65,12 @@ pub enum ContextError {
         /// As written.
         checksum: String,
     },
+    /// The hexadecimal part of a checksum is too short or too long.
+    #[error("invalid checksum digest length")]
+    ChecksumLength {
+        /// As written.
+        checksum: String,
+    },
     /// A download is not what its checksum says.
     #[error("digest mismatch {found}: {expected}")]
     ChecksumMismatch {
@@ -162,8 +168,51 @@ pub enum ContextError {
 }
 
 impl ContextError {
+    /// Says which `action` failed on `path`.
+    pub(super) fn file<'a>(
+        action: &'static str,
+        path: &'a std::path::Path,
+    ) -> impl FnOnce(io::Error) -> Self + use<'a> {
+        move |source| Self::File { action, path: path.to_path_buf(), source }
+    }
+
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<String> {
-        None
+        let hint = match self {
+            Self::LoneExclamation => "write the path to bring back behind the `!`, or remove the line",
+            Self::Pattern { .. } => "put a backslash before a `[` or `\\` that means itself",
+            Self::IgnoreNotText { .. } => "save the file as UTF-8; PowerShell's `>` writes UTF-16",
+            Self::NotAContext { .. } => {
+                "send a tar archive (plain, gzip, bzip2, xz or zstd), or only a Dockerfile"
+            }
+            Self::ChecksumAlgorithm { .. } | Self::ChecksumFormat { .. } | Self::ChecksumLength { .. } => {
+                "write `sha256:` and the 64 hexadecimal digits that `sha256sum` prints"
+            }
+            Self::ChecksumMismatch { .. } => {
+                "the file at the URL is not the one the checksum was taken of; if that is expected, update the checksum"
+            }
+            Self::Status { status: 401 | 403, .. } => {
+                "pass credentials as `--secret id=HTTP_AUTH_TOKEN_<host>` or `--secret id=HTTP_AUTH_HEADER_<host>`"
+            }
+            Self::GitMissing { .. } => "install git, or put the files into the build context",
+            Self::GitReference { .. } => {
+                "name an existing branch or tag, or the full hash of a commit that the server lets be fetched"
+            }
+            Self::GitChecksumFormat { .. } => {
+                "write the hash of the commit; seven or more of its first digits will do"
+            }
+            Self::File { .. }
+            | Self::Stream { .. }
+            | Self::Unpack { .. }
+            | Self::Client { .. }
+            | Self::Url { .. }
+            | Self::Status { .. }
+            | Self::Download { .. }
+            | Self::GitText { .. }
+            | Self::Git { .. }
+            | Self::GitChecksum { .. }
+            | Self::GitSubdir { .. } => return None,
+        };
+        Some(hint.to_owned())
     }
 }

@@ -1,5 +1,7 @@
 //! What a source of `ADD` or `COPY` is, told by its text.
 
+use super::git::parse_git_source;
+
 /// What a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
@@ -11,8 +13,11 @@ pub enum SourceKind {
     Git,
 }
 
-/// Tells what a source of `ADD` or `COPY` is.
+/// Tells what a source of `ADD` or `COPY` is. A git source with contradictory options is still a git source.
 pub fn classify_source(text: &str) -> SourceKind {
-    let _ = text;
-    todo!()
+    match parse_git_source(text) {
+        Ok(Some(_)) | Err(_) => SourceKind::Git,
+        Ok(None) if text.starts_with("http://") || text.starts_with("https://") => SourceKind::Http,
+        Ok(None) => SourceKind::Path,
+    }
 }

@@ -32,7 +32,8 @@ pub(super) struct Body {
 
 /// Reads a Dockerfile line by line.
 pub(super) struct Reader<'a> {
-    lines: std::iter::Peekable<std::slice::SplitInclusive<'a, u8, fn(&u8) -> bool>>,
+    /// What has not been read yet.
+    rest: &'a [u8],
     number: usize,
     escape: char,
     directives: DirectiveScanner,
@@ -42,13 +43,7 @@ impl<'a> Reader<'a> {
     /// Starts at the first line; a byte order mark is skipped.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        let is_newline: fn(&u8) -> bool = |byte| *byte == b'\n';
-        Self {
-            lines: bytes.split_inclusive(is_newline).peekable(),
-            number: 0,
-            escape: '\\',
-            directives: DirectiveScanner::new("#"),
-        }
+        Self { rest: bytes, number: 0, escape: '\\', directives: DirectiveScanner::new("#") }
     }
 
     /// Returns the escape character as far as it is known: for good once a logical line was read.
@@ -62,7 +57,8 @@ impl<'a> Reader<'a> {
     }
 
     fn physical(&mut self) -> Result<Option<&'a [u8]>, ParseError> {
-        let Some(line) = self.lines.next() else { return Ok(None) };
+        let Some(line) = self.rest.split_inclusive(|byte| *byte == b'\n').next() else { return Ok(None) };
+        self.rest = &self.rest[line.len()..];
         self.number += 1;
         if line.strip_suffix(b"\n").unwrap_or(line).len() > MAX_LINE_BYTES {
             return Err(

@@ -6,6 +6,8 @@
 //! what the lint rules say, is `plan/`'s business.
 
 pub mod chmod;
+mod csv;
+mod device;
 pub(crate) mod directives;
 mod duration;
 pub mod expand;
@@ -421,3 +423,6 @@ pub fn parse(name: &str, bytes: &[u8]) -> Result<Dockerfile, ParseError> {
 pub fn parse_trigger(text: &str) -> Result<Instruction, ParseError> {
     syntax::parse_trigger(text)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
-//! The values of `RUN --mount` and `RUN --device`: comma-separated options.
+//! The values of `RUN --mount`: comma-separated options.
 
 use super::suggest::did_you_mean;
-use super::{ExpandError, quote};
+use super::{ExpandError, csv, quote};
+
+pub use super::device::{DeviceSpec, parse_device};
 
 /// A parsed `--mount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +180,7 @@ struct Options {
 
 /// Checks what can be checked of a `--mount` value before its variables are known.
 pub(super) fn check_unexpanded(raw: &str) -> Result<(), MountError> {
-    for field in fields(raw, "mounts")? {
+    for field in csv::fields(raw).map_err(|error| format!("failed to parse csv mounts: {error}"))? {
         let Some((key, value)) = field.split_once('=') else { continue };
         let dollar = value.find('$').is_some_and(|index| index + 1 != value.len());
         if key.eq_ignore_ascii_case("from") && dollar {
@@ -192,9 +194,9 @@ pub(super) fn check_unexpanded(raw: &str) -> Result<(), MountError> {
 
 /// Returns the `from` of each `--mount` value: what a stage depends on before its variables are known.
 pub fn unexpanded_from(raw: &str) -> Option<String> {
-    let fields = fields(raw, "mounts").ok()?;
-    let froms = fields.iter().filter_map(|field| field.split_once('='));
-    let from = froms.filter(|(key, _)| key.eq_ignore_ascii_case("from")).next_back()?.1;
+    let fields = csv::fields(raw).ok()?;
+    let mut options = fields.iter().filter_map(|field| field.split_once('='));
+    let from = options.rfind(|(key, _)| key.eq_ignore_ascii_case("from"))?.1;
     (!from.is_empty()).then(|| from.to_owned())
 }
 
@@ -204,7 +206,7 @@ pub fn parse_mount(
     expand: &mut dyn FnMut(&str) -> Result<String, ExpandError>,
 ) -> Result<MountSpec, MountError> {
     let mut options = Options::default();
-    for field in fields(raw, "mounts")? {
+    for field in csv::fields(raw).map_err(|error| format!("failed to parse csv mounts: {error}"))? {
         match field.split_once('=') {
             None => options.bare(&field)?,
             Some((key, value)) => {
@@ -406,97 +408,6 @@ fn parse_size(text: &str) -> Option<u64> {
         reason = "checked just above and here"
     )]
     (bytes < 9.2e18).then_some(bytes as u64)
-}
-
-/// A parsed `--device`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceSpec {
-    /// The CDI device.
-    pub name: String,
-    /// Whether it must be there.
-    pub required: bool,
-}
-
-/// Parses one `--device` value.
-pub fn parse_device(raw: &str) -> Result<DeviceSpec, MountError> {
-    let mut device = DeviceSpec { name: String::new(), required: false };
-    for field in fields(raw, "devices")? {
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key.to_lowercase(), Some(value)),
-            None => (field.to_lowercase(), None),
-        };
-        match (key.as_str(), value) {
-            ("required", None) => device.required = true,
-            ("required", Some(value)) => {
-                device.required =
-                    parse_bool(value).ok_or_else(|| format!("invalid value for {key}: {value}"))?;
-            }
-            ("name", Some(_)) if !device.name.is_empty() => {
-                return Err(format!("device name already set to {}", device.name).into());
-            }
-            ("name", Some(value)) => value.clone_into(&mut device.name),
-            _ if device.name.is_empty() => device.name = field,
-            (_, None) => return Err(format!("invalid field '{field}' must be a key=value pair").into()),
-            (_, Some(_)) => {
-                let message = format!("unexpected key '{key}' in '{field}'");
-                return Err(did_you_mean(message, &key, ["name", "required"], true).into());
-            }
-        }
-    }
-    Ok(device)
-}
-
-/// Splits one line of CSV (RFC 4180).
-fn fields(text: &str, what: &str) -> Result<Vec<String>, MountError> {
-    let fail = |column: usize, reason: &str| {
-        Err(MountError::from(format!(
-            "failed to parse csv {what}: parse error on line 1, column {column}: {reason}"
-        )))
-    };
-    if text.is_empty() {
-        return Err(format!("failed to parse csv {what}: EOF").into());
-    }
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let column = |rest: &str| text.len() - rest.len() + 1;
-        let Some(mut quoted) = rest.strip_prefix('"') else {
-            let (field, after) =
-                rest.split_once(',').map_or((rest, None), |(field, after)| (field, Some(after)));
-            if let Some(index) = field.find('"') {
-                return fail(column(rest) + index, "bare \" in non-quoted-field");
-            }
-            fields.push(field.to_owned());
-            match after {
-                Some(after) => rest = after,
-                None => return Ok(fields),
-            }
-            continue;
-        };
-        let mut field = String::new();
-        loop {
-            let Some((part, after)) = quoted.split_once('"') else {
-                return fail(column(quoted), "extraneous or missing \" in quoted-field");
-            };
-            field.push_str(part);
-            quoted = after;
-            match quoted.strip_prefix('"') {
-                Some(after) => {
-                    field.push('"');
-                    quoted = after;
-                }
-                None => break,
-            }
-        }
-        fields.push(field);
-        if quoted.is_empty() {
-            return Ok(fields);
-        }
-        match quoted.strip_prefix(',') {
-            Some(after) => rest = after,
-            None => return fail(column(quoted) - 1, "extraneous or missing \" in quoted-field"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,15 +14,16 @@ pub fn nearest<'a>(
 ) -> Option<String> {
     let fold = |text: &str| if case_sensitive { text.to_owned() } else { text.to_lowercase() };
     let wanted = fold(word);
-    let mut best: Option<(usize, String)> = None;
+    let mut best: Option<((usize, usize), String)> = None;
     for candidate in candidates {
         let candidate = fold(candidate);
         if candidate == wanted {
             return None;
         }
-        let distance = distance(&wanted, &candidate);
-        if distance <= MAX_DISTANCE && best.as_ref().is_none_or(|(least, _)| distance < *least) {
-            best = Some((distance, candidate));
+        // Of two that are as near, the one with swapped letters is meant: `RNU` is `RUN`, not `ENV`.
+        let rank = (distance(&wanted, &candidate, false), distance(&wanted, &candidate, true));
+        if rank.0 <= MAX_DISTANCE && best.as_ref().is_none_or(|(least, _)| rank < *least) {
+            best = Some((rank, candidate));
         }
     }
     let (_, candidate) = best?;
@@ -47,19 +48,25 @@ pub fn did_you_mean<'a>(
     }
 }
 
-/// Counts the insertions, deletions and substitutions between two texts (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+/// Counts the insertions, deletions and substitutions between two texts (Levenshtein), and if asked to
+/// takes a swap of neighbours as one step too.
+fn distance(a: &str, b: &str, swaps: bool) -> usize {
+    let a: Vec<char> = a.chars().collect();
     let b: Vec<char> = b.chars().collect();
-    let mut previous: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut current = vec![i + 1];
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let substituted = previous[j] + usize::from(x != *y);
-            current.push(substituted.min(previous[j + 1] + 1).min(current[j] + 1));
+            let substituted = rows[i][j] + usize::from(x != y);
+            let mut least = substituted.min(rows[i][j + 1] + 1).min(row[j] + 1);
+            if swaps && i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
         }
-        previous = current;
+        rows.push(row);
     }
-    previous[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -69,15 +76,16 @@ mod tests {
     #[test]
     fn distances() {
         for (a, b, expected) in [("", "", 0), ("a", "", 1), ("bulid", "build", 2), ("kitten", "sitting", 3)] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-            assert_eq!(distance(b, a), expected, "{b} {a}");
+            assert_eq!(distance(a, b, false), expected, "{a} {b}");
+            assert_eq!(distance(b, a, false), expected, "{b} {a}");
         }
     }
 
     #[test]
     fn suggestions() {
         assert_eq!(nearest("bulid", ["test", "build"], true).as_deref(), Some("build"));
-        assert_eq!(nearest("RNU", ["RUN", "CMD"], false).as_deref(), Some("RUN"));
+        assert_eq!(distance("bulid", "build", true), 1);
+        assert_eq!(nearest("RNU", ["ENV", "RUN", "CMD"], false).as_deref(), Some("RUN"));
         assert_eq!(nearest("rnu", ["RUN", "CMD"], false).as_deref(), Some("run"));
         assert_eq!(nearest("mont", ["mount", "network"], true).as_deref(), Some("mount"));
         assert_eq!(nearest("build", ["build", "built"], true), None);

@@ -6,12 +6,20 @@
 mod apply;
 mod change;
 mod content;
+mod entry;
 mod error;
+mod fields;
 mod header;
 mod names;
+mod parents;
 mod pax;
+mod place;
 mod reader;
+mod sparse;
 mod tar;
+#[cfg(test)]
+mod tests;
+mod whiteouts;
 mod write;
 
 pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};
@@ -19,4 +27,4 @@ pub use change::{Change, ChangeSet, Content, Node, NodeKind};
 pub use error::LayerError;
 pub use reader::{TarEntry, TarEntryKind, TarReader};
 pub use tar::{TarOptions, write_tar};
-pub use write::{LayerOptions, write_layer};
+pub use write::{LayerOptions, layer_media_type, write_layer};

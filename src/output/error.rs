@@ -143,3 +143,35 @@ pub enum OutputError {
         found: String,
     },
 }
+
+impl OutputError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::NoDirectory { directory, .. } => {
+                return Some(format!("create it first: `mkdir -p {}`", directory.display()));
+            }
+            Self::IsDirectory { .. } => {
+                "name a file, or use `tar=false` to write an OCI layout into a directory"
+            }
+            Self::NotLayout { .. } => "choose an empty directory, a new one, or an OCI layout",
+            Self::NoNames => "name the image with `-t registry.example.com/app`",
+            Self::Write { source, .. } | Self::Stdout { source } | Self::Copy { source, .. } => {
+                match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        "free some space, or choose a destination on another volume"
+                    }
+                    io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                        "choose a place that this user can write to"
+                    }
+                    io::ErrorKind::BrokenPipe => "the reader of the pipe ended early",
+                    _ => return None,
+                }
+            }
+            Self::Blob { source, .. } | Self::Store(source) => return source.hint().map(str::to_owned),
+            Self::Push { source, .. } => return source.hint(),
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+}

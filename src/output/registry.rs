@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{BuildResult, Output, OutputError, OutputParts, Receipt};
+use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
@@ -24,25 +24,24 @@ const UPLOADS: usize = 4;
 pub(super) struct RegistryOutput {
     client: Client,
     names: Vec<Reference>,
-    by_digest: bool,
+    options: PushOptions,
     reporter: Reporter,
     early: Mutex<Option<EarlyUploads>>,
 }
 
 impl RegistryOutput {
-    /// Asks each registry whether it will take the image, unless `check` is off.
+    /// Asks each registry whether it will take the image, unless the options say not to.
     pub(super) fn open(
         parts: &OutputParts,
         names: &[Reference],
-        by_digest: bool,
-        check: bool,
+        options: PushOptions,
     ) -> Result<Self, OutputError> {
         let targets = if names.is_empty() { &parts.names } else { names };
         if targets.is_empty() {
             return Err(OutputError::NoNames);
         }
         let repositories = repositories(targets);
-        for repository in repositories.iter().filter(|_| check) {
+        for repository in repositories.iter().filter(|_| options.check) {
             parts.client.check_push(repository).map_err(|source| push_error(repository, source))?;
         }
         // Layers go to the first repository early; the others take them from there at the commit.
@@ -50,7 +49,7 @@ impl RegistryOutput {
         Ok(Self {
             client: parts.client.clone(),
             names: names.to_vec(),
-            by_digest,
+            options,
             reporter: parts.reporter.clone(),
             early: Mutex::new(Some(early)),
         })
@@ -141,14 +140,20 @@ impl Output for RegistryOutput {
         }
         let digest = result.image.digest();
         let mut tags = Vec::new();
-        if self.by_digest {
+        if self.options.by_digest {
             for repository in &repositories {
                 self.put_manifest(result, &at_digest(repository, &digest)?)?;
             }
         } else {
             for name in names {
                 let name = tagged(name)?;
-                self.put_manifest(result, &name)?;
+                match self.put_manifest(result, &name) {
+                    Err(error) if self.options.keep_immutable && is_immutable(&error) => {
+                        self.reporter
+                            .warning(format!("`{name}` exists and cannot be moved: {}", chain(&error)));
+                    }
+                    put => put?,
+                }
                 tags.push(name.to_string());
             }
         }
@@ -240,6 +245,12 @@ impl EarlyUploads {
         drop(self.queue);
         self.threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     }
+}
+
+/// Tells whether a registry refuses to move a tag. There is no code for it: ECR, Artifact Registry, Harbor
+/// and GitLab all say it in words.
+fn is_immutable(error: &OutputError) -> bool {
+    chain(error).to_ascii_lowercase().contains("immutable")
 }
 
 /// Writes an error and its causes on one line.

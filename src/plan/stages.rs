@@ -121,65 +121,68 @@ pub(super) fn build(
     globals: &Globals,
     escape: char,
 ) -> Result<Vec<Stage>, PlanError> {
-    let mut stages: Vec<Stage> = Vec::new();
-    let mut names: BTreeMap<String, StageId> = BTreeMap::new();
-    for (index, part) in parts.stages.iter().enumerate() {
+    let mut builder = Builder { request, stages: Vec::new(), names: BTreeMap::new() };
+    for part in &parts.stages {
         let Evaluated { base, platform } = evaluate(part, globals, escape)?;
         let explicit = match platform {
             Some((_, parsed)) => Some(parsed?),
             None => None,
         };
-        let stage = build_stage(StageId(index), part, &base.text, explicit, &stages, &names, request);
-        if let Some(name) = &stage.name {
-            names.insert(name.clone(), stage.id);
-        }
-        stages.push(stage);
+        builder.add(part, &base.text, explicit);
     }
-    for stage in &stages {
+    for stage in &builder.stages {
         if let Base::Image { text } = &stage.base {
             check_reference(text, stage.from_span)?;
         }
     }
-    Ok(stages)
+    Ok(builder.stages)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one stage, put together in one place")]
-fn build_stage(
-    id: StageId,
-    part: &Part<'_>,
-    base: &str,
-    explicit: Option<Platform>,
-    stages: &[Stage],
-    names: &BTreeMap<String, StageId>,
-    request: &PlanRequest,
-) -> Stage {
-    let name = part.from.name.clone();
-    let explicit_platform = explicit.is_some();
-    let own = explicit.unwrap_or_else(|| request.target_platform.clone());
-    let replaced = name.as_deref().and_then(|name| contexts::find(&request.contexts, name, &own));
-    let mut steps = part.steps.to_vec();
-    let (base, platform, explicit_platform) = if let Some(context) = replaced {
-        steps.clear();
-        (Base::Context { name: context, replaces_stage: true }, own, explicit_platform)
-    } else if let Some(parent) = names.get(base).and_then(|parent| stages.get(parent.0)) {
-        (Base::Stage(parent.id), parent.platform.clone(), parent.explicit_platform)
-    } else if base == "scratch" {
-        (Base::Scratch, request.target_platform.clone(), false)
-    } else if let Some(context) = contexts::find(&request.contexts, base, &own) {
-        (Base::Context { name: context, replaces_stage: false }, own, explicit_platform)
-    } else {
-        (Base::Image { text: base.to_owned() }, own, explicit_platform)
-    };
-    Stage {
-        id,
-        display: name.clone().unwrap_or_else(|| format!("stage-{}", id.0)),
-        name,
-        base,
-        platform,
-        explicit_platform,
-        from_span: part.span(),
-        steps,
-        depends_on: Vec::new(),
+/// The stages so far.
+struct Builder<'a> {
+    request: &'a PlanRequest,
+    stages: Vec<Stage>,
+    /// Of several stages of a name, the last one.
+    names: BTreeMap<String, StageId>,
+}
+
+impl Builder<'_> {
+    /// Adds the next stage, with its base's name and its own platform expanded.
+    fn add(&mut self, part: &Part<'_>, base: &str, explicit: Option<Platform>) {
+        let id = StageId(self.stages.len());
+        let name = part.from.name.clone();
+        let explicit_platform = explicit.is_some();
+        let own = explicit.unwrap_or_else(|| self.request.target_platform.clone());
+        let contexts = &self.request.contexts;
+        let replaced = name.as_deref().and_then(|name| contexts::find(contexts, name, &own));
+        let parent = self.names.get(base).and_then(|parent| self.stages.get(parent.0));
+        let mut steps = part.steps.to_vec();
+        let (base, platform, explicit_platform) = if let Some(context) = replaced {
+            steps.clear();
+            (Base::Context { name: context, replaces_stage: true }, own, explicit_platform)
+        } else if let Some(parent) = parent {
+            (Base::Stage(parent.id), parent.platform.clone(), parent.explicit_platform)
+        } else if base == "scratch" {
+            (Base::Scratch, self.request.target_platform.clone(), false)
+        } else if let Some(context) = contexts::find(contexts, base, &own) {
+            (Base::Context { name: context, replaces_stage: false }, own, explicit_platform)
+        } else {
+            (Base::Image { text: base.to_owned() }, own, explicit_platform)
+        };
+        if let Some(name) = &name {
+            self.names.insert(name.clone(), id);
+        }
+        self.stages.push(Stage {
+            id,
+            display: name.clone().unwrap_or_else(|| format!("stage-{}", id.0)),
+            name,
+            base,
+            platform,
+            explicit_platform,
+            from_span: part.span(),
+            steps,
+            depends_on: Vec::new(),
+        });
     }
 }
 

@@ -82,9 +82,10 @@ fn listed(body: &[u8]) -> Vec<AnswerError> {
             // Quay and Harbor put the reason into `detail`.
             let detail = match &error.detail {
                 Value::String(text) => text.clone(),
-                Value::Object(map) => {
-                    ["message", "reason", "error"].iter().find_map(|key| map.get(*key)).map_or(String::new(), words)
-                }
+                Value::Object(map) => ["message", "reason", "error"]
+                    .iter()
+                    .find_map(|key| map.get(*key))
+                    .map_or(String::new(), words),
                 _ => String::new(),
             };
             if !detail.is_empty() && !message.contains(&detail) {
@@ -179,7 +180,10 @@ mod tests {
     #[test]
     fn other_answers_give_what_words_they_have() {
         for (body, expected) in [
-            (&br#"{"details":"incorrect username or password"}"#[..], "401 Unauthorized: incorrect username or password"),
+            (
+                &br#"{"details":"incorrect username or password"}"#[..],
+                "401 Unauthorized: incorrect username or password",
+            ),
             (br#"{"error":"invalid_grant","error_description":"expired"}"#, "401 Unauthorized: expired"),
             (b"<html><head><title>Sign in</title></head>", "401 Unauthorized: Sign in"),
             (b"<html>", "401 Unauthorized"),
@@ -194,7 +198,11 @@ mod tests {
 
     #[test]
     fn an_echoed_credential_is_not_shown() {
-        let answer = Answer::parse(400, b"bad header: Basic dXNlcjpwYXNz (user:hunter22)", &["dXNlcjpwYXNz", "hunter22"]);
+        let answer = Answer::parse(
+            400,
+            b"bad header: Basic dXNlcjpwYXNz (user:hunter22)",
+            &["dXNlcjpwYXNz", "hunter22"],
+        );
         assert_eq!(answer.to_string(), "400 Bad Request: bad header: Basic [redacted] (user:[redacted])");
     }
 

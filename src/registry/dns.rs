@@ -56,11 +56,10 @@ impl Resolver {
             // IPv4 first: networks of containers often have IPv6 addresses and no IPv6 route.
             options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
             options.use_hosts_file = ResolveHosts::Never;
-            let mut resolver =
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-                    .with_options(options)
-                    .build()
-                    .map_err(|error| error.to_string())?;
+            let mut resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                .with_options(options)
+                .build()
+                .map_err(|error| error.to_string())?;
             resolver.set_hosts(self.hosts.clone());
             Ok(resolver)
         });

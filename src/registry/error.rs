@@ -53,11 +53,11 @@ pub enum RegistryError {
         found: String,
     },
     /// The registry wants to know who asks, or does not accept who does.
-    #[error("`{host}` refused {what}: {answer}")]
+    #[error("not authorized by `{host}` for {what}: {answer}")]
     Unauthorized {
         /// The registry.
         host: String,
-        /// What was asked for: `pull access to team/app`.
+        /// What was asked for, as a noun: a manifest, a blob, an upload.
         what: String,
         /// Where the credential that was used came from; none if there was none.
         credential: Option<String>,
@@ -65,7 +65,7 @@ pub enum RegistryError {
         answer: Answer,
     },
     /// The registry knows who asks, and says no.
-    #[error("`{host}` denied {what}: {answer}")]
+    #[error("access denied by `{host}` to {what}: {answer}")]
     Denied {
         /// The registry.
         host: String,
@@ -115,7 +115,7 @@ pub enum RegistryError {
         answer: Answer,
     },
     /// The registry is not well.
-    #[error("`{host}` failed at {what}: {answer}")]
+    #[error("`{host}` failed on {what}: {answer}")]
     Server {
         /// The registry.
         host: String,
@@ -181,7 +181,9 @@ pub enum RegistryError {
         available: Vec<Platform>,
     },
     /// A manifest from before 2016.
-    #[error("`{reference}` is in docker's schema 1, which can't be verified and which no current registry serves")]
+    #[error(
+        "`{reference}` is in docker's schema 1, which can't be verified and which no current registry serves"
+    )]
     LegacyManifest {
         /// The image.
         reference: String,
@@ -287,14 +289,16 @@ impl RegistryError {
             Self::Unauthorized { host, credential, .. } => Some(match credential {
                 None => format!("no credential for `{host}` was found: log in with `kiln login {host}`"),
                 Some(origin) => format!(
-                    "the credential from {origin} was not accepted: check it, or log in again with \
-                     `kiln login {host}`"
+                    "the credential from {origin} was not accepted, or may not do this: check it, or log in \
+                     again with `kiln login {host}`"
                 ),
             }),
             Self::Denied { host, credential, .. } => Some(match credential {
                 None => format!("no credential for `{host}` was found: log in with `kiln login {host}`"),
                 Some(origin) => {
-                    format!("the credential from {origin} is not allowed to do this; the repository may also not exist")
+                    format!(
+                        "the credential from {origin} is not allowed to do this; the repository may also not exist"
+                    )
                 }
             }),
             Self::NotFound { .. } => Some("check the spelling of the repository and of the tag".to_owned()),
@@ -303,7 +307,9 @@ impl RegistryError {
                  mirror with `--registry-mirror`"
                     .to_owned(),
             ),
-            Self::RateLimited { .. } => Some("wait, or log in: most registries allow accounts more".to_owned()),
+            Self::RateLimited { .. } => {
+                Some("wait, or log in: most registries allow accounts more".to_owned())
+            }
             Self::Immutable { .. } => {
                 Some("push under another tag, or pass `--push-ignore-immutable-tag-errors`".to_owned())
             }

@@ -5,27 +5,49 @@
 //! when everything below it is in place. Concurrency is the caller's: every method may be called from any
 //! number of threads.
 
+mod answer;
+mod call;
+mod challenge;
 pub mod config;
 pub mod credential;
-mod answer;
 mod dns;
+mod download;
+mod endpoint;
 mod error;
 pub mod mirror;
+mod pull;
+mod push;
+mod retry;
 mod runtime;
 mod secret;
+mod tags;
 mod tls;
+mod token;
 mod transport;
+mod upload;
 
+use std::collections::HashMap;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub use answer::{Answer, AnswerError};
 pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries};
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
-pub use error::RegistryError;
+pub use download::{BlobReader, RemoteBlobs};
+pub use error::{RegistryError, Unreachable};
+pub use mirror::{MirrorLocation, MirrorRule, MirrorRules, PullFrom};
+pub use push::PushedBlob;
 pub use secret::Secret;
+
+use call::Access;
+use credential::Credentials;
+use endpoint::Endpoint;
+use runtime::Runtime;
+use transport::Transport;
 
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Image, Platform, Reference};
+use crate::stream::Counted;
 
 /// A client for any number of registries; clones share connections and tokens.
 #[derive(Clone)]
@@ -33,7 +55,30 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
-struct Inner;
+/// What all clones of a client share.
+struct Inner {
+    config: RegistryConfig,
+    reporter: Reporter,
+    runtime: Runtime,
+    transport: Transport,
+    credentials: Credentials,
+    endpoints: Mutex<HashMap<(String, bool), Arc<Endpoint>>>,
+}
+
+impl Inner {
+    /// Returns the registry as it is reached for pulling or for pushing.
+    fn endpoint(&self, registry: &str, access: Access) -> Arc<Endpoint> {
+        let pushes = access != Access::Pull;
+        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        endpoints
+            .entry((registry.to_owned(), pushes))
+            .or_insert_with(|| {
+                let settings = self.config.registry(registry, pushes);
+                Arc::new(Endpoint::new(registry, settings.clone()))
+            })
+            .clone()
+    }
+}
 
 /// An image of one platform as a registry has it, verified; its layers are not yet downloaded.
 #[derive(Debug, Clone)]
@@ -60,48 +105,45 @@ pub enum Pushed {
     Uploaded,
 }
 
-/// The digest and size of what was streamed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Streamed {
-    /// Digest.
-    pub digest: Digest,
-    /// Size in bytes.
-    pub size_bytes: u64,
-}
-
 /// Opens a blob from its start; called again when an upload has to begin anew.
 pub type OpenBlob<'a> = &'a (dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync);
 
-#[expect(unused_variables, clippy::todo, reason = "skeleton: bodies follow")]
 impl Client {
     /// Makes a client. Nothing is contacted yet.
     pub fn new(config: RegistryConfig, reporter: Reporter) -> Result<Self, RegistryError> {
-        todo!()
+        let runtime = Runtime::new().map_err(RegistryError::Start)?;
+        let transport = Transport::new(&config);
+        let credentials = Credentials::new(&config.credentials, reporter.clone());
+        let endpoints = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { config, reporter, runtime, transport, credentials, endpoints }) })
     }
 
     /// Asks what `reference` is: media type, digest and size of its manifest or index.
     pub fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.resolve(reference))
     }
 
     /// Fetches a manifest or index, verified.
     pub fn manifest(&self, reference: &Reference) -> Result<(Descriptor, Vec<u8>), RegistryError> {
-        todo!()
+        let fetched = self.inner.runtime.wait(self.inner.manifest(reference))?;
+        Ok((fetched.descriptor, fetched.bytes))
     }
 
-    /// Fetches an image's manifest and config for `platform`; an index is followed.
+    /// Fetches an image's manifest and config for `platform`; an index is followed. The platform of an
+    /// image without index is what its config says: the caller decides whether that will do.
     pub fn image(&self, reference: &Reference, platform: &Platform) -> Result<RemoteImage, RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.image(reference, platform))
     }
 
     /// Returns the blobs of the repository (and of its mirrors) that `reference` is in.
     pub fn blobs(&self, reference: &Reference) -> Arc<RemoteBlobs> {
-        todo!()
+        Arc::new(RemoteBlobs::new(self.inner.clone(), reference.clone()))
     }
 
     /// Asks whether the repository has a blob.
     pub fn blob_exists(&self, repository: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
-        todo!()
+        let size = self.inner.runtime.wait(self.inner.blob_size(repository, digest, Access::Pull))?;
+        Ok(size.is_some())
     }
 
     /// Asks the registry to take a blob from another of its repositories; `false` if it does not.
@@ -111,7 +153,7 @@ impl Client {
         descriptor: &Descriptor,
         from: &Reference,
     ) -> Result<bool, RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.mount_only(repository, descriptor, from))
     }
 
     /// Puts a blob into the repository: nothing if it is there, a mount if one of `mount_from` (others
@@ -123,16 +165,17 @@ impl Client {
         open: OpenBlob<'_>,
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
-        todo!()
+        self.inner.push_blob(repository, descriptor, open, mount_from)
     }
 
-    /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way.
+    /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way. What was read
+    /// can't be read again, so a cut is the end of it.
     pub fn push_stream(
         &self,
         repository: &Reference,
         reader: &mut dyn Read,
-    ) -> Result<Streamed, RegistryError> {
-        todo!()
+    ) -> Result<Counted, RegistryError> {
+        self.inner.push_stream(repository, reader)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest where it has no tag.
@@ -142,26 +185,24 @@ impl Client {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.put_manifest(reference, media_type, bytes))
     }
 
     /// Checks, without leaving anything behind, that images can be pushed to the repository.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.check_push(repository))
     }
 
     /// Lists the tags of a repository, in byte order.
     pub fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.list_tags(repository))
     }
 
     /// Deletes a manifest by digest, or a tag where the registry can.
     pub fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
-        todo!()
+        self.inner.runtime.wait(self.inner.delete(reference))
     }
 }
 
-/// The blobs of a repository, verified while they are read and resumed when a connection is cut.
-pub struct RemoteBlobs {
-    _client: Client,
-}
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 /// A runtime that does not mind where it is used or dropped.
 pub(super) struct Runtime {
@@ -56,6 +57,11 @@ impl Runtime {
         }
     }
 
+    /// The same, but no longer than `limit`. (A timer can only be made inside the runtime.)
+    pub(super) fn wait_at_most<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
+        self.wait(async { tokio::time::timeout(limit, future).await.ok() })
+    }
+
     /// Starts `future` on the workers.
     pub(super) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
     where
@@ -77,8 +83,6 @@ impl Drop for Runtime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -89,6 +93,7 @@ mod tests {
             7
         };
         assert_eq!(runtime.wait(nap), 7);
+        assert_eq!(runtime.wait_at_most(Duration::from_millis(5), std::future::pending::<()>()), None);
         let task = runtime.spawn(async { 8 });
         thread::scope(|scope| {
             scope.spawn(|| assert_eq!(runtime.wait(task).unwrap(), 8));
@@ -100,7 +105,7 @@ mod tests {
         let outer = tokio::runtime::Runtime::new().unwrap();
         outer.block_on(async {
             let inner = Runtime::new().unwrap();
-            inner.wait(tokio::time::sleep(Duration::from_millis(1)));
+            inner.wait(async { tokio::time::sleep(Duration::from_millis(1)).await });
         });
     }
 }

@@ -39,7 +39,9 @@ pub(super) fn client_config(
         None => builder.with_no_client_auth(),
         Some(identity) => {
             let (chain, key) = read_identity(host, identity)?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| bad_identity(host, error.to_string()))?
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| bad_identity(host, error.to_string()))?
         }
     };
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
@@ -133,22 +135,33 @@ pub(super) fn explain(host: &str, error: &rustls::Error) -> (String, Option<Stri
     use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
     let trust = || Some(format!("pass the authority's certificate with `--registry-ca {host}=FILE`"));
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        // A bad signature: an authority of the same name with another key.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             ("its certificate was signed by an unknown authority".to_owned(), trust())
         }
-        Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        ) => ("its certificate has expired".to_owned(), Some("check the clock of this machine as well".to_owned())),
+        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => (
+            "its certificate has expired".to_owned(),
+            Some("check the clock of this machine as well".to_owned()),
+        ),
         Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
-        ) => ("its certificate is not valid yet".to_owned(), Some("check the clock of this machine".to_owned())),
+        ) => (
+            "its certificate is not valid yet".to_owned(),
+            Some("check the clock of this machine".to_owned()),
+        ),
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => ("its certificate is for another name".to_owned(), Some("check the registry's name".to_owned())),
-        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("CaUsedAsEndEntity") => (
-            "its certificate is a certificate authority's, not a server's".to_owned(),
-            Some(format!("give the server a certificate of its own, or pass `--skip-tls-verify-registry {host}`")),
-        ),
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            (
+                "its certificate is a certificate authority's, not a server's".to_owned(),
+                Some(format!(
+                    "give the server a certificate of its own, or pass `--skip-tls-verify-registry {host}`"
+                )),
+            )
+        }
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
             "it does not speak TLS".to_owned(),
             Some(format!("if it serves plain HTTP, pass `--insecure-registry {host}`")),
@@ -158,12 +171,27 @@ pub(super) fn explain(host: &str, error: &rustls::Error) -> (String, Option<Stri
             | AlertDescription::BadCertificate
             | AlertDescription::UnknownCA
             | AlertDescription::CertificateUnknown,
-        ) => (
-            "it does not accept our client certificate, or wants one".to_owned(),
-            Some(format!("pass one with `--registry-client-cert {host}=CERT,KEY`")),
-        ),
+        ) => client_certificate(host),
         other => (other.to_string(), None),
     }
+}
+
+fn client_certificate(host: &str) -> (String, Option<String>) {
+    (
+        "it does not accept our client certificate, or wants one".to_owned(),
+        Some(format!("pass one with `--registry-client-cert {host}=CERT,KEY`")),
+    )
+}
+
+/// The same for an alert that came so late (TLS 1.3 tells the client last) that only its text is left.
+pub(super) fn explain_alert(host: &str, text: &str) -> Option<(String, Option<String>)> {
+    let alert = text.split("received fatal alert: ").nth(1)?;
+    let about_us = ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown"];
+    Some(if about_us.iter().any(|known| alert.starts_with(known)) {
+        client_certificate(host)
+    } else {
+        (format!("it ended the handshake: {alert}"), None)
+    })
 }
 
 #[cfg(test)]

@@ -44,14 +44,14 @@ impl Transport {
         }
     }
 
-    /// Returns the client for `url`'s host.
+    /// Returns the client for connections with the settings of `host`.
     pub(super) fn client(
         &self,
         config: &RegistryConfig,
-        url: &Url,
+        host: &str,
         settings: &HostConfig,
     ) -> Result<reqwest::Client, RegistryError> {
-        let host = host_of(url);
+        let host = host.to_owned();
         let skip_tls_verify = settings.skip_tls_verify;
         let key = if settings.authorities.is_empty() && settings.client_certificate.is_none() {
             Settings::Shared { skip_tls_verify }
@@ -167,30 +167,34 @@ pub(super) fn explain(url: &Url, error: reqwest::Error, connect_timeout: Duratio
             None => current.source(),
         };
     }
+    if let Some((reason, hint)) = tls::explain_alert(&host, &innermost) {
+        return RegistryError::Tls { host, reason, hint };
+    }
     let chain = causes(&error).to_ascii_lowercase();
-    let reason = if error.is_timeout() || chain.contains("timed out") || chain.contains("deadline has elapsed") {
-        Unreachable::Timeout(connect_timeout)
-    } else if chain.contains("tunnel") || chain.contains("proxy") {
-        Unreachable::Proxy(innermost)
-    } else if chain.contains("connection closed")
-        || chain.contains("incomplete message")
-        || chain.contains("end of file before message length reached")
-        || chain.contains("unexpected eof")
-        || chain.contains("channel closed")
-        || chain.contains("connection was not ready")
-        || chain.contains("goaway")
-    {
-        Unreachable::Cut
-    } else {
-        Unreachable::Failed(innermost)
-    };
+    let reason =
+        if error.is_timeout() || chain.contains("timed out") || chain.contains("deadline has elapsed") {
+            Unreachable::Timeout(connect_timeout)
+        } else if chain.contains("tunnel") || chain.contains("proxy") {
+            Unreachable::Proxy(innermost)
+        } else if chain.contains("connection closed")
+            || chain.contains("incomplete message")
+            || chain.contains("end of file before message length reached")
+            || chain.contains("unexpected eof")
+            || chain.contains("channel closed")
+            || chain.contains("connection was not ready")
+            || chain.contains("goaway")
+        {
+            Unreachable::Cut
+        } else {
+            Unreachable::Failed(innermost)
+        };
     RegistryError::Unreachable { host, reason }
 }
 
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref::<rustls::Error>().or_else(|| {
-        error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-    })
+    error
+        .downcast_ref::<rustls::Error>()
+        .or_else(|| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>())
 }
 
 fn io_reason(error: &io::Error) -> Option<Unreachable> {

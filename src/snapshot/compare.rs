@@ -1,6 +1,7 @@
 //! Two trees, compared in full: the model for the quicker ways, and what they compare single entries with.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -58,11 +59,14 @@ fn same_bytes(a: &RootDir, b: &RootDir, path: &Path) -> io::Result<bool> {
 /// Returns an entry's extended attributes without those that overlay keeps for itself.
 pub(super) fn image_xattrs(root: &RootDir, path: &Path) -> io::Result<Xattrs> {
     let mut xattrs = root.xattrs(path)?;
-    xattrs.retain(|name, _| {
-        let name = name.as_bytes();
-        !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
-    });
+    xattrs.retain(|name, _| !belongs_to_overlay(name));
     Ok(xattrs)
+}
+
+/// Tells whether an attribute is one by which overlay keeps its own accounts.
+pub(super) fn belongs_to_overlay(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
 /// A walk that stands on an entry, sockets left out.

@@ -5,14 +5,14 @@
 //! a name may come before the one that shows the inode has changed, finders with hard links look twice: the first
 //! look only notes which inodes changed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compare::image_xattrs;
-use crate::layer::{Change, ChangeSet, Content, LayerError, Node, NodeKind};
-use crate::tree::{EntryError, FileKind, Metadata, RootDir};
+use super::compare::belongs_to_overlay;
+use crate::layer::{Change, ChangeSet, LayerError, Node, NodeKind};
+use crate::tree::{EntryError, Metadata, RootDir};
 
 /// Something that compares two states of a tree in component-wise byte order.
 pub(super) trait Finder: Send {
@@ -62,6 +62,11 @@ impl Emitter {
         }
     }
 
+    /// Tells whether the entry is of no interest at all: the first look is at inodes with several names.
+    pub(super) fn passes_over(&self, metadata: &Metadata) -> bool {
+        self.looking == Look::AtInodes && !metadata.kind.is_dir() && inode_of(metadata).is_none()
+    }
+
     /// Takes the entry at `path` of the new state, and whether it differs from the old state's.
     pub(super) fn entry(&mut self, path: PathBuf, metadata: &Metadata, changed: bool) {
         let inode = inode_of(metadata);
@@ -106,46 +111,25 @@ impl Emitter {
     }
 
     fn emit(&mut self, path: PathBuf, metadata: &Metadata) {
-        let change = match self.node(&path, metadata) {
-            Ok(node) => Ok(Change::Upsert { path, node }),
-            Err(source) => Err(LayerError::Read { path, source }),
-        };
-        self.ready.push_back(change);
+        let change =
+            self.node(&path, metadata).transpose().map(|node| node.map(|node| Change::Upsert { path, node }));
+        self.ready.extend(change);
     }
 
-    fn node(&mut self, path: &Path, metadata: &Metadata) -> io::Result<Node> {
-        let kind = match inode_of(metadata).and_then(|inode| self.first_names.get(&inode)) {
-            Some(first) => NodeKind::HardLink { target: first.clone() },
-            None => self.kind(path, metadata)?,
+    fn node(&mut self, path: &Path, metadata: &Metadata) -> Result<Option<Node>, LayerError> {
+        let Some(mut node) = Node::from_tree(&self.root, path.to_path_buf(), metadata)? else {
+            return Ok(None);
         };
-        if let Some(inode) = inode_of(metadata)
-            && !matches!(kind, NodeKind::HardLink { .. })
-        {
-            self.first_names.insert(inode, path.to_path_buf());
+        node.xattrs.retain(|name, _| !belongs_to_overlay(name));
+        if let Some(inode) = inode_of(metadata) {
+            match self.first_names.entry(inode) {
+                hash_map::Entry::Occupied(first) => {
+                    node.kind = NodeKind::HardLink { target: first.get().clone() }
+                }
+                hash_map::Entry::Vacant(vacant) => drop(vacant.insert(path.to_path_buf())),
+            }
         }
-        Ok(Node {
-            kind,
-            mode: metadata.mode,
-            uid: metadata.uid,
-            gid: metadata.gid,
-            mtime: metadata.mtime,
-            xattrs: image_xattrs(&self.root, path)?,
-        })
-    }
-
-    fn kind(&self, path: &Path, metadata: &Metadata) -> io::Result<NodeKind> {
-        Ok(match metadata.kind {
-            FileKind::File => NodeKind::File {
-                size_bytes: metadata.size_bytes,
-                content: Content::File { root: Arc::clone(&self.root), path: path.to_path_buf() },
-            },
-            FileKind::Directory => NodeKind::Directory,
-            FileKind::Symlink => NodeKind::Symlink { target: self.root.read_link(path)? },
-            FileKind::CharDevice(device) => NodeKind::CharDevice(device),
-            FileKind::BlockDevice(device) => NodeKind::BlockDevice(device),
-            FileKind::Fifo => NodeKind::Fifo,
-            FileKind::Socket => return Err(io::Error::other("a socket cannot be in a layer")),
-        })
+        Ok(Some(node))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -32,6 +32,14 @@ pub struct RootDir {
     path: PathBuf,
     fd: OwnedFd,
     use_openat2: bool,
+}
+
+impl AsFd for RootDir {
+    /// Returns the root's `O_PATH` descriptor, for callers that work on many entries of one directory. Who uses it must
+    /// see to it that nothing is followed out of the root.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl RootDir {

@@ -135,11 +135,13 @@ fn builds_share_a_store_at_the_same_time() {
 #[test]
 fn the_hosts_own_files_stay_as_they_are() {
     require!(Busybox, Root);
-    let before: Vec<_> = ["/etc/resolv.conf", "/etc/hosts", "/etc/passwd"].map(|path| fs::read(path).unwrap()).into();
+    let before: Vec<_> =
+        ["/etc/resolv.conf", "/etc/hosts", "/etc/passwd"].map(|path| fs::read(path).unwrap()).into();
     let lines = "RUN echo x > /etc/resolv.conf; echo y > /etc/hosts; rm -f /etc/passwd; rm -rf /sys/* /proc/* 2>/dev/null; true\n";
     let kiln = Kiln::new();
     let image = kiln.image(&Context::on_busybox(lines));
-    let after: Vec<_> = ["/etc/resolv.conf", "/etc/hosts", "/etc/passwd"].map(|path| fs::read(path).unwrap()).into();
+    let after: Vec<_> =
+        ["/etc/resolv.conf", "/etc/hosts", "/etc/passwd"].map(|path| fs::read(path).unwrap()).into();
     assert_eq!(before, after);
     assert!(!image.tree().contains_key("etc/resolv.conf"), "what a step writes there is not the image's");
 }

@@ -55,7 +55,9 @@ fn a_ci_job_and_a_plain_directory() {
     let context = Context::on_busybox("RUN true\n");
     let kiln = Kiln::new();
     let mut command = kiln.build_command(context.path(), &["--push", "--tag", &registry.image("ci")]);
-    command.env("CI_COMMIT_SHA", "0123456789abcdef0123456789abcdef01234567").env("CI_COMMIT_SHORT_SHA", "01234567");
+    command
+        .env("CI_COMMIT_SHA", "0123456789abcdef0123456789abcdef01234567")
+        .env("CI_COMMIT_SHORT_SHA", "01234567");
     run(&mut command).ok();
     assert_eq!(registry.tags("ci"), ["01234567"]);
     kiln.build(&context, &["--push", "--tag", &registry.image("plain")]).ok();

@@ -12,7 +12,8 @@ const EPOCH: &str = "--build-arg=SOURCE_DATE_EPOCH=1700000000";
 fn build_in(kind: &str, context: &Context) -> (Vec<String>, String) {
     let out = tempfile::tempdir().unwrap();
     let build = format!("kiln build --progress=plain --root=/var/kiln {EPOCH} /context");
-    let script = format!("set -e; {build} > /out/first; rm -rf /var/kiln; {build} > /out/second; test ! -e /made");
+    let script =
+        format!("set -e; {build} > /out/first; rm -rf /var/kiln; {build} > /out/second; test ! -e /made");
     let outcome = as_kind(kind, context.path(), out.path(), &script).ok();
     let read = |name: &str| fs::read_to_string(out.path().join(name)).unwrap().trim().to_owned();
     (vec![read("first"), read("second")], outcome.stderr)
@@ -88,4 +89,56 @@ fn the_layout_written_in_a_container_is_whole() {
     let tree = image.tree();
     assert_eq!((tree["made/a"].uid, tree["made/a"].mode), (33, 0o4711));
     assert_eq!(image.text("made/work/who"), "33\n");
+}
+
+/// Runs a build as a plain user of this machine; with `subordinate` ids, as a distribution sets them up.
+fn as_plain_user(context: &Context, subordinate: bool, arguments: &[&str]) -> crate::support::Outcome {
+    let home = tempfile::Builder::new().prefix("kiln-user-").tempdir_in("/tmp").unwrap();
+    let script = "set -e; cd $1; chmod 755 .; \
+        for f in passwd group subuid subgid; do cat /etc/$f > $f 2>/dev/null || : > $f; done; \
+        echo plain:x:4242:4242::$1/home:/bin/sh >> passwd; echo plain:x:4242: >> group; \
+        if [ $2 = true ]; then echo plain:300000:65536 >> subuid; echo plain:300000:65536 >> subgid; fi; \
+        for f in passwd group subuid subgid; do touch /etc/$f; mount --bind $f /etc/$f; done; \
+        install -d -o 4242 -g 4242 home; shift 2; \
+        exec setpriv --reuid=4242 --regid=4242 --init-groups --inh-caps=-all env -i PATH=/usr/bin:/bin HOME=$PWD/home \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation=private", "sh", "-c", script, "sh"]);
+    command.arg(home.path()).arg(subordinate.to_string());
+    // Where the program was built may be a place that is not everybody's.
+    fs::copy(Kiln::program(), home.path().join("kiln")).unwrap();
+    command
+        .arg(home.path().join("kiln"))
+        .args(["build", "--progress=plain", EPOCH])
+        .args(arguments)
+        .arg(context.path());
+    let outcome = crate::support::run(&mut command);
+    // Files of subordinate users are removed by root, who runs this test.
+    let _ = fs::remove_dir_all(home.path());
+    outcome
+}
+
+/// The tests' contexts are private to root.
+fn readable(context: Context) -> Context {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(context.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    context
+}
+
+#[test]
+fn a_plain_user_with_subordinate_ids_gets_the_same_image() {
+    require!(Busybox, Root, Program("newuidmap"), Program("setpriv"));
+    let context = readable(context());
+    let expected = Kiln::new().build(&context, &[EPOCH]).ok().stdout;
+    let built = as_plain_user(&context, true, &[]).ok();
+    assert_eq!(built.stdout, expected, "{built}");
+}
+
+#[test]
+fn a_plain_user_with_one_id_builds_what_needs_one_id() {
+    require!(Busybox, Root, Program("setpriv"));
+    let context =
+        readable(Context::on_busybox("RUN id -u > /who && mkdir /d && echo x > /d/f && chmod 600 /d/f\n"));
+    let expected = Kiln::new().build(&context, &[EPOCH]).ok().stdout;
+    let built = as_plain_user(&context, false, &[]).ok();
+    assert_eq!(built.stdout, expected, "{built}");
 }

@@ -1,35 +1,20 @@
 //! A Debian image with everything that makes builders stumble, beside what buildah makes of it.
 
-use std::fs;
 use std::process::Command;
 
 use crate::support::image::{Image, Tree, listing};
 use crate::support::need::{Debian, Program, Root};
-use crate::support::{Context, Kiln, base, run};
+use crate::support::{Kiln, base, run};
 
-fn context() -> Context {
-    let base = base::debian();
-    Context::new(&format!(
-        "FROM {base} AS build\nRUN apt-get update && apt-get install -y --no-install-recommends python3 gcc libc6-dev libcap2-bin\n\
-         WORKDIR /src\nCOPY hello.c .\nRUN gcc -O1 -Wl,--build-id=none -o /usr/local/bin/hello hello.c\n\
-         RUN useradd --system --uid 812 --create-home app && install -d -o app -g app -m 2750 /srv/app\n\
-         RUN setcap cap_net_bind_service=ep /usr/local/bin/hello && getcap /usr/local/bin/hello\n\
-         RUN python3 -c 'import os, pty, multiprocessing as m; print(m.Pool(2).map(abs, [-1, 2])); assert pty.openpty()' && \
-         bash -c 'cat <(echo substituted)' && hello\n\
-         RUN rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/* /usr/share/doc && apt-get clean\n\
-         USER app\nRUN test $(id -un) = app && echo mine > ~/file\n\
-         ENTRYPOINT [\"hello\"]\nEXPOSE 8080\nVOLUME /srv/app\nLABEL which=app\n"
-    ))
-    .file("hello.c", "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 0; }\n")
-}
+/// The context: readable where it lies.
+const CONTEXT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/debian");
 
 #[test]
 fn apt_gcc_python_users_and_capabilities_as_buildah_builds_them() {
     require!(Debian, Root, Program("buildah"));
-    let context = context();
     let kiln = Kiln::new();
-    let ours = kiln.image(&context);
-    let theirs = buildah(&kiln, &context);
+    let ours = build(&kiln, CONTEXT);
+    let theirs = buildah(&kiln);
     for key in ["User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels"] {
         let without_brand = |image: &Image| {
             let mut value = image.settings()[key].clone();
@@ -46,23 +31,34 @@ fn apt_gcc_python_users_and_capabilities_as_buildah_builds_them() {
     assert_eq!((tree["srv/app"].uid, tree["srv/app"].mode), (812, 0o2750));
 
     let (ours, theirs) = (comparable(ours.tree()), comparable(theirs.tree()));
-    let only = |a: &[String], b: &[String]| -> Vec<String> { a.iter().filter(|line| !b.contains(line)).cloned().collect() };
+    let only = |a: &[String], b: &[String]| -> Vec<String> {
+        a.iter().filter(|line| !b.contains(line)).cloned().collect()
+    };
     let (more, less) = (only(&ours, &theirs), only(&theirs, &ours));
     assert!(more.is_empty() && less.is_empty(), "kiln only: {more:#?}\nbuildah only: {less:#?}");
 }
 
 /// The same Dockerfile by Debian's buildah, read from the layout it writes.
-fn buildah(kiln: &Kiln, context: &Context) -> Image {
+fn buildah(kiln: &Kiln) -> Image {
     let storage = kiln.scratch("buildah");
     let layout = kiln.scratch("buildah-layout");
     let mut command = Command::new("buildah");
-    command.arg("--root").arg(storage.join("root")).arg("--runroot").arg(storage.join("run")).arg("--storage-driver=overlay");
+    command
+        .arg("--root")
+        .arg(storage.join("root"))
+        .arg("--runroot")
+        .arg(storage.join("run"))
+        .arg("--storage-driver=overlay");
     command.args(["build", "-q", "--isolation=chroot", "--tls-verify=false", "--network=host"]);
-    command.arg("--tag").arg(format!("oci:{}:latest", layout.display())).arg(context.path());
+    command.arg(format!("--build-arg=BASE={}", base::debian()));
+    command.arg("--tag").arg(format!("oci:{}:latest", layout.display())).arg(CONTEXT);
     run(&mut command).ok();
     let image = Image::read(&layout);
     // Its storage keeps a mount in this namespace.
-    run(Command::new("sh").args(["-c", "umount -R \"$0\"/root/overlay 2>/dev/null; rm -rf \"$0\""]).arg(&storage)).ok();
+    run(Command::new("sh")
+        .args(["-c", "umount -R \"$0\"/root/overlay 2>/dev/null; rm -rf \"$0\""])
+        .arg(&storage))
+    .ok();
     image
 }
 
@@ -71,9 +67,18 @@ fn comparable(mut tree: Tree) -> Vec<String> {
     let differs = |path: &str| {
         path.ends_with(".pyc")
             || path.ends_with("/__pycache__")
-            || ["etc/ld.so.cache", "etc/shadow", "etc/shadow-", "var/lib/dpkg/status-old", "etc/resolv.conf", "etc/hosts"]
-                .contains(&path)
-            || ["run/", "var/cache/ldconfig/", "dev/", "proc/", "sys/"].iter().any(|place| path.starts_with(place))
+            || [
+                "etc/ld.so.cache",
+                "etc/shadow",
+                "etc/shadow-",
+                "var/lib/dpkg/status-old",
+                "etc/resolv.conf",
+                "etc/hosts",
+            ]
+            .contains(&path)
+            || ["run/", "var/cache/ldconfig/", "dev/", "proc/", "sys/"]
+                .iter()
+                .any(|place| path.starts_with(place))
     };
     tree.retain(|path, _| !differs(path));
     listing(&tree)
@@ -82,13 +87,16 @@ fn comparable(mut tree: Tree) -> Vec<String> {
 #[test]
 fn the_apt_example_builds() {
     require!(Debian, Root);
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/debian-app");
-    let kiln = Kiln::new();
+    let image = build(&Kiln::new(), concat!(env!("CARGO_MANIFEST_DIR"), "/examples/debian-app"));
+    assert_eq!(image.settings()["User"], "notes");
+    assert!(image.tree().contains_key("app/notes.py"));
+}
+
+/// Builds a context that takes its base from the argument `BASE`.
+fn build(kiln: &Kiln, context: &str) -> Image {
     let layout = kiln.scratch("layout");
     let output = format!("--output=type=oci,tar=false,dest={}", layout.display());
     let base = format!("--build-arg=BASE={}", base::debian());
-    run(&mut kiln.build_command(example.as_ref(), &[&base, &output])).ok();
-    let image = Image::read(&layout);
-    assert_eq!(image.settings()["User"], "notes");
-    assert!(fs::metadata(layout).unwrap().is_dir());
+    run(&mut kiln.build_command(context.as_ref(), &[&base, &output])).ok();
+    Image::read(&layout)
 }

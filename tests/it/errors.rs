@@ -43,9 +43,21 @@ fn a_missing_context_is_named() {
 
 #[test]
 fn syntax_errors_show_the_lines() {
-    refuse(&Context::new("FROM scratch\n\nCOPI a b\n"), &[], &["unknown instruction: COPI", "did you mean COPY?", "Dockerfile:3"]);
-    refuse(&Context::new("FROM scratch\nCMD [\"a\", 1]\n"), &[], &["arrays must be comprised of strings only", "Dockerfile:2", "CMD [\"a\", 1]"]);
-    refuse(&Context::new("FROM scratch\nCOPY --nope=1 a b\n"), &[], &["unknown flag: --nope", "Dockerfile:2"]);
+    refuse(
+        &Context::new("FROM scratch\n\nCOPI a b\n"),
+        &[],
+        &["unknown instruction: COPI", "did you mean COPY?", "Dockerfile:3"],
+    );
+    refuse(
+        &Context::new("FROM scratch\nCMD [\"a\", 1]\n"),
+        &[],
+        &["arrays must be comprised of strings only", "Dockerfile:2", "CMD [\"a\", 1]"],
+    );
+    refuse(
+        &Context::new("FROM scratch\nCOPY --nope=1 a b\n"),
+        &[],
+        &["unknown flag: --nope", "Dockerfile:2"],
+    );
     refuse(&Context::new("FROM scratch\nCOPY a\n"), &[], &["COPY requires at least two arguments"]);
     refuse(&Context::new("RUN true\n"), &[], &["no build stage in current context"]);
     refuse(&Context::new(""), &[], &["the Dockerfile cannot be empty"]);
@@ -54,16 +66,33 @@ fn syntax_errors_show_the_lines() {
 
 #[test]
 fn stage_mistakes_are_explained() {
-    refuse(&Context::new("FROM scratch\n"), &["--target=nope"], &["target stage \"nope\" could not be found"]);
-    refuse(&Context::new("FROM scratch AS a\nCOPY --from=b /x /\nFROM a AS b\n"), &["--target=a"], &["Dockerfile:2", "\"b\""]);
-    refuse(&Context::new("FROM scratch AS a\nCOPY --from=a /x /\n"), &[], &["circular dependency detected on stage: a"]);
+    refuse(
+        &Context::new("FROM scratch\n"),
+        &["--target=nope"],
+        &["target stage \"nope\" could not be found"],
+    );
+    refuse(
+        &Context::new("FROM scratch AS a\nCOPY --from=b /x /\nFROM a AS b\n"),
+        &["--target=a"],
+        &["Dockerfile:2", "\"b\""],
+    );
+    refuse(
+        &Context::new("FROM scratch AS a\nCOPY --from=a /x /\n"),
+        &[],
+        &["circular dependency detected on stage: a"],
+    );
 }
 
 #[test]
 fn a_missing_source_is_named_with_its_line() {
     require!(Busybox);
-    refuse(&Context::on_busybox("COPY nope /\n"), &[], &["\"/nope\": not found", "Dockerfile:2", "COPY nope /"]);
-    let ignored = Context::on_busybox("COPY secret /\n").file("secret", "s").file(".dockerignore", "secret\n");
+    refuse(
+        &Context::on_busybox("COPY nope /\n"),
+        &[],
+        &["\"/nope\": not found", "Dockerfile:2", "COPY nope /"],
+    );
+    let ignored =
+        Context::on_busybox("COPY secret /\n").file("secret", "s").file(".dockerignore", "secret\n");
     refuse(&ignored, &[], &["\"/secret\": not found", ".dockerignore"]);
 }
 
@@ -85,7 +114,8 @@ fn a_failed_build_moves_no_tag() {
     let name = registry.image("app:stable");
     kiln.build(&Context::on_busybox("RUN echo 1 > /v\n"), &["--push", "--tag", &name]).ok();
     let before = registry.digest("app:stable");
-    kiln.build(&Context::on_busybox("RUN echo 2 > /v\nRUN exit 1\n"), &["--push", "--tag", &name]).fails(1, &["exit"]);
+    kiln.build(&Context::on_busybox("RUN echo 2 > /v\nRUN exit 1\n"), &["--push", "--tag", &name])
+        .fails(1, &["exit"]);
     assert_eq!(registry.digest("app:stable"), before);
 }
 
@@ -229,7 +259,14 @@ fn archives_cannot_climb_out_of_the_image() {
         ("dot-dot", archive(&[(&climbing, Regular, "", "evil")])),
         ("absolute", archive(&[(&victim, Regular, "", "evil")])),
         ("symlink", archive(&[("out", Symlink, &place, ""), ("out/victim", Regular, "", "evil")])),
-        ("relative-symlink", archive(&[("d", Directory, "", ""), ("d/out", Symlink, &format!("../../../../../../../..{place}"), ""), ("d/out/victim", Regular, "", "evil")])),
+        (
+            "relative-symlink",
+            archive(&[
+                ("d", Directory, "", ""),
+                ("d/out", Symlink, &format!("../../../../../../../..{place}"), ""),
+                ("d/out/victim", Regular, "", "evil"),
+            ]),
+        ),
         ("hard-link", archive(&[("steal", Link, &climbing, ""), ("steal", Regular, "", "evil")])),
     ];
     for (name, bytes) in cases {

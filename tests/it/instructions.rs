@@ -20,12 +20,16 @@ fn assert_node(image: &Image, path: &str, expected: &str) {
 
 #[test]
 fn from_scratch_with_one_file() {
-    let image = Kiln::new().image(&Context::new("FROM scratch\nCOPY hello /\nCMD [\"/hello\"]\n").file("hello", "hi\n"));
+    let image = Kiln::new()
+        .image(&Context::new("FROM scratch\nCOPY hello /\nCMD [\"/hello\"]\n").file("hello", "hi\n"));
     assert_eq!(image.layer_count(), 1);
     assert_eq!(image.text("hello"), "hi\n");
     assert_eq!(image.settings()["Cmd"], json!(["/hello"]));
     assert_eq!(image.settings()["WorkingDir"], "/");
-    assert_eq!(image.settings()["Env"], json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]));
+    assert_eq!(
+        image.settings()["Env"],
+        json!(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"])
+    );
     assert_eq!(image.config["os"], "linux");
 }
 
@@ -87,7 +91,8 @@ fn run_sees_docker_like_surroundings() {
     assert!(lines[3].starts_with("green /usr/local/sbin:"));
     assert!(lines[4].ends_with("00000000a80425fb"), "docker's default capabilities: {}", lines[4]);
     let names = image.text("names");
-    let names: Vec<&str> = names.lines().filter(|name| !["PWD", "SHLVL", "OLDPWD", "_"].contains(name)).collect();
+    let names: Vec<&str> =
+        names.lines().filter(|name| !["PWD", "SHLVL", "OLDPWD", "_"].contains(name)).collect();
     assert_eq!(names, ["COLOR", "HOME", "PATH"]);
     assert_eq!(image.text("input").trim(), "0");
 }
@@ -196,7 +201,8 @@ fn metadata_instructions_reach_the_configuration() {
          HEALTHCHECK --interval=1m30s --retries=2 CMD test -e /ok\nONBUILD RUN echo  two\nMAINTAINER me <me@example.org>\n",
     );
     let settings = image.settings();
-    let env: Vec<&str> = settings["Env"].as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect();
+    let env: Vec<&str> =
+        settings["Env"].as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect();
     assert_eq!(env[1..], ["A=3", "B=two words", "C=two words"]);
     assert_eq!(settings["Labels"], json!({"org.example.x": "y z", "plain": "1"}));
     assert_eq!(settings["ExposedPorts"], json!({"53/udp": {}, "80/tcp": {}, "8000/tcp": {}, "8001/tcp": {}}));
@@ -394,6 +400,8 @@ fn hosts_shm_and_ulimits_are_as_asked() {
 #[test]
 fn a_step_without_network_sees_loopback_only() {
     require!(Busybox);
-    let context = Context::on_busybox("RUN ls /sys/class/net > /interfaces; cat /proc/net/dev | tail -n +3 | wc -l > /count\n");
+    let context = Context::on_busybox(
+        "RUN ls /sys/class/net > /interfaces; cat /proc/net/dev | tail -n +3 | wc -l > /count\n",
+    );
     assert_eq!(Kiln::new().image_with(&context, &["--network=none"]).text("count").trim(), "1");
 }

@@ -65,7 +65,8 @@ fn every_output_of_one_build_is_the_same_image() {
 
     // The root file system, as tar sees it.
     let names = run(Command::new("tar").args(["-tf", &place("root.tar")])).ok().stdout;
-    let mut names: Vec<&str> = names.lines().map(|name| name.trim_start_matches("./").trim_end_matches('/')).collect();
+    let mut names: Vec<&str> =
+        names.lines().map(|name| name.trim_start_matches("./").trim_end_matches('/')).collect();
     names.retain(|name| !name.is_empty());
     names.sort_unstable();
     let tree = image.tree();
@@ -99,10 +100,14 @@ fn skopeo_umoci_and_buildah_read_the_layout() {
 
     // umoci wants a tag: the last part of the name.
     let tag = json(&fs::read_to_string(layout.join("index.json")).unwrap());
-    let tag = tag["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap().to_owned();
+    let tag =
+        tag["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap().to_owned();
     assert_eq!(tag, "v1");
     let bundle = kiln.scratch("bundle");
-    run(Command::new("umoci").args(["unpack", "--image", &format!("{}:{tag}", layout.display())]).arg(&bundle)).ok();
+    run(Command::new("umoci")
+        .args(["unpack", "--image", &format!("{}:{tag}", layout.display())])
+        .arg(&bundle))
+    .ok();
     assert_eq!(fs::read_to_string(bundle.join("rootfs/d/b")).unwrap(), "a\n");
     assert!(!bundle.join("rootfs/etc/group").exists());
 
@@ -158,10 +163,9 @@ fn compression_changes_the_blobs_and_nothing_else() {
     assert_eq!(last(&zstd), "application/vnd.oci.image.layer.v1.tar+zstd");
     assert_eq!(gzip.config["rootfs"], zstd.config["rootfs"]);
     assert_eq!(listing(&gzip.tree()), listing(&zstd.tree()));
-    run(Command::new("skopeo").args(["copy", "-q", &format!("oci:{}", kiln.scratch("zstd").display())]).arg(format!(
-        "docker-archive:{}",
-        kiln.scratch("from-zstd.tar").display()
-    )))
+    run(Command::new("skopeo")
+        .args(["copy", "-q", &format!("oci:{}", kiln.scratch("zstd").display())])
+        .arg(format!("docker-archive:{}", kiln.scratch("from-zstd.tar").display())))
     .ok();
 }
 
@@ -175,7 +179,9 @@ fn what_comes_from_the_base_is_not_uploaded_twice() {
     let context = Context::new(&dockerfile);
     kiln.build(&context, &["--push", "--tag", &registry.image("child:1")]).ok();
     let log = registry.log();
-    let uploads = |log: &str| log.lines().filter(|line| line.contains("\"PUT\"") && line.contains("/child/blobs/uploads/")).count();
+    let uploads = |log: &str| {
+        log.lines().filter(|line| line.contains("\"PUT\"") && line.contains("/child/blobs/uploads/")).count()
+    };
     assert!(log.contains("mount="), "the base's layer is mounted from its repository");
     assert_eq!(uploads(&log), 2, "one layer and one configuration\n{log}");
     kiln.build(&context, &["--push", "--tag", &registry.image("child:2"), EPOCH]).ok();
@@ -187,7 +193,10 @@ fn annotations_tell_where_the_image_is_from() {
     let image = Kiln::new().image_with(&context(), &[EPOCH]);
     let annotations = &image.manifest["annotations"];
     assert_eq!(annotations["org.opencontainers.image.base.name"], base::busybox());
-    assert_eq!(annotations["org.opencontainers.image.base.digest"], Registry::shared().digest("busybox:latest").as_str());
+    assert_eq!(
+        annotations["org.opencontainers.image.base.digest"],
+        Registry::shared().digest("busybox:latest").as_str()
+    );
     assert_eq!(annotations["org.opencontainers.image.created"], "2023-11-14T22:13:20Z");
     assert_eq!(image.config["created"], "2023-11-14T22:13:20Z");
 }

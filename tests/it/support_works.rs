@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use crate::support::container::{RUNTIME, as_kind};
+use crate::support::engine::Engine;
 use crate::support::image::listing;
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Image, Kiln, Registry, base, run};
@@ -65,4 +67,52 @@ fn a_registry_with_a_password_and_tls_refuses_strangers() {
     push(&[]).fails(1, &["x509"]);
     push(&[&certificates]).fails(1, &["authentication required"]);
     push(&[&certificates, "--dest-creds=builder:correct horse"]).ok();
+}
+
+/// What a builder would try, as a shell sees it; one line each.
+const PROBES: &str = r#"
+try() { if "$@" >/dev/null 2>&1; then echo "yes: $*"; else echo "no: $*"; fi; }
+id -u
+grep -E '^(CapEff|CapBnd|Seccomp):' /proc/self/status
+try unshare -U true
+try unshare -m true
+try unshare -p -f true
+try unshare -n true
+try mount -t tmpfs tmpfs /tmp
+try unshare -m mount -t tmpfs tmpfs /tmp
+try unshare -m mount -t proc proc /proc
+try unshare -U -r -m mount -t tmpfs tmpfs /tmp
+try unshare -U -r -m -p -f mount -t proc proc /proc
+try mknod /tmp/null c 1 3
+try chroot / true
+try chown 1234 /etc/passwd
+try mv /etc /moved
+try mv /bin/mv /bin/moved
+"#;
+
+#[test]
+fn the_kinds_are_what_a_docker_engine_makes() {
+    require!(Busybox, Root, Program(RUNTIME), Program("dockerd"), Program("capsh"), Program("python3"));
+    let engine = Engine::shared();
+    let kiln = Kiln::new();
+    let archive = kiln.scratch("busybox.tar");
+    let from = format!("oci:{}:latest", base::layout("busybox").display());
+    let to = format!("docker-archive:{}:kinds:latest", archive.display());
+    run(Command::new("skopeo").args(["copy", "-q", &from, &to])).ok();
+    engine.docker(&["load", "-i", archive.to_str().unwrap()]).ok();
+    // E is left out: an engine wants to grant it capabilities that a machine may have given up for good.
+    let kinds: [(&str, &[&str]); 4] = [
+        ("A", &[]),
+        ("D", &["--security-opt=seccomp=unconfined"]),
+        ("F", &["--cap-add=SYS_ADMIN"]),
+        ("N", &["--user=1000"]),
+    ];
+    let nothing = tempfile::tempdir().unwrap();
+    for (kind, options) in kinds {
+        let head = ["run", "--rm", "--network=host"];
+        let arguments = [&head, options, &["kinds:latest", "sh", "-c", PROBES]].concat();
+        let docker = engine.docker(&arguments).ok().stdout;
+        let ours = as_kind(kind, nothing.path(), nothing.path(), PROBES).ok().stdout;
+        assert_eq!(ours, docker, "kind {kind}");
+    }
 }

@@ -33,7 +33,14 @@ impl Engine {
         let socket = work.join("d.sock");
         let mut server = Command::new(find("dockerd").unwrap());
         server.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--storage-driver=overlay2"]);
-        server.args(["--data-root", &place("data"), "--exec-root", &place("exec"), "--pidfile", &place("pid")]);
+        server.args([
+            "--data-root",
+            &place("data"),
+            "--exec-root",
+            &place("exec"),
+            "--pidfile",
+            &place("pid"),
+        ]);
         server.args(["-H", &format!("unix://{}", socket.display())]);
         let log = work.join("log");
         let mut guard = Guarded::start(&server, &work, &log);

@@ -4,12 +4,18 @@
 //! implicit parents, `--parents`, `--exclude`); see each function. Nothing here writes a file: the result
 //! is a list of [`Change`]s that refer to their sources.
 
+mod apply;
 mod plan;
 mod source;
 mod view;
 
+pub(super) use apply::apply;
+pub(super) use view::{Below, Pending};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use view::{NewDirectory, View};
 
 use crate::context::Ignore;
 use crate::dockerfile::chmod::Chmod;
@@ -45,7 +51,7 @@ pub(super) enum CopySource {
 pub(super) struct CopyRequest<'a> {
     pub(super) sources: Vec<CopySource>,
     /// The destination: absolute, with its trailing slash if it had one.
-    pub(super) dest: &'a str,
+    pub(super) dest: String,
     pub(super) owner: Option<(u32, u32)>,
     pub(super) chmod: Option<Chmod>,
     pub(super) parents: bool,
@@ -105,9 +111,25 @@ pub enum CopyError {
     },
 }
 
-/// Plans a copy onto the tree at `below` (`None` is an empty tree, as `--link` wants it).
-pub(super) fn plan(request: &CopyRequest<'_>, below: Option<Arc<RootDir>>) -> Result<Vec<Change>, CopyError> {
+/// Plans a copy onto a tree. Returns the changes as a layer has them, and all that was planned, for the
+/// next plan to stand on.
+pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<Change>, Pending), CopyError> {
     plan::plan(request, below)
+}
+
+/// Plans the directory of a `WORKDIR`: the parents too belong to `owner`; what exists is left alone.
+pub(super) fn plan_directory(
+    path: &str,
+    owner: (u32, u32),
+    mtime: Timestamp,
+    below: Below<'_>,
+) -> Result<(Vec<Change>, Pending), CopyError> {
+    let mut view = View::new(below);
+    let new = NewDirectory { mode: 0o755, uid: owner.0, gid: owner.1, mtime };
+    let result = view.resolve(relative(path)).and_then(|path| view.make_directories(&path, &new));
+    let write_error = |e: std::io::Error| CopyError::Write { path: path.into(), reason: e.to_string() };
+    result.map_err(write_error)?;
+    view.finish().map_err(write_error)
 }
 
 /// Cleans a path of a Dockerfile: absolute, without `.`, `..` and doubled slashes; a trailing slash stays
@@ -126,6 +148,18 @@ pub(super) fn clean(path: &str, keep_slash: bool) -> String {
     let directory = keep_slash && (path.ends_with('/') || path.ends_with("/."));
     let slash = if directory && !parts.is_empty() { "/" } else { "" };
     format!("/{}{slash}", parts.join("/"))
+}
+
+/// Writes a path so that it matches only itself.
+pub(super) fn escape_pattern(path: &Path) -> String {
+    let mut pattern = String::from("/");
+    for character in path.to_string_lossy().chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
 }
 
 fn relative(path: &str) -> &Path {

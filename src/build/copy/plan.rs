@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::{Item, Selection};
-use super::view::{NewDirectory, Seen, View};
+use super::view::{Below, NewDirectory, Pending, Seen, View};
 use super::{CopyError, CopyRequest, CopyRoot, CopySource, clean, relative};
 use crate::context::{Ignore, glob};
 use crate::dockerfile::chmod::Chmod;
 use crate::layer::{Change, Content, Node, NodeKind};
-use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
+use crate::tree::{FileKind, Metadata, Timestamp};
 
-pub(super) fn plan(request: &CopyRequest<'_>, below: Option<Arc<RootDir>>) -> Result<Vec<Change>, CopyError> {
+pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<Change>, Pending), CopyError> {
     let exclude = match request.exclude {
         [] => None,
         patterns => Some(compile(patterns)?),
@@ -47,7 +47,7 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Option<Arc<RootDir>>) -> Re
             }
         }
     }
-    copier.view.into_changes().map_err(|e| write_error(Path::new(request.dest), &e))
+    copier.view.finish().map_err(|e| write_error(relative(&request.dest), &e))
 }
 
 fn compile(patterns: &[String]) -> Result<Ignore, CopyError> {
@@ -61,7 +61,7 @@ fn write_error(path: &Path, error: &io::Error) -> CopyError {
 
 struct Copier<'a> {
     request: &'a CopyRequest<'a>,
-    view: View,
+    view: View<'a>,
     selection: Selection,
     /// First destination of each file of the current source that has several names.
     names: HashMap<(u64, u64), PathBuf>,
@@ -113,7 +113,7 @@ impl Copier<'_> {
 
     /// Finds where the source called `name` goes, and makes the directories on the way.
     fn prepare(&mut self, is_directory: bool, name: &OsStr) -> Result<PathBuf, CopyError> {
-        let dest = self.request.dest;
+        let dest = self.request.dest.as_str();
         let above = if dest.ends_with('/') { dest } else { &dest[..dest.rfind('/').unwrap_or(0)] };
         self.make_directories(relative(above))?;
         let mut path = self.view.resolve(relative(dest)).map_err(|e| write_error(relative(dest), &e))?;
@@ -156,7 +156,13 @@ impl Copier<'_> {
     }
 
     /// Puts a file, link, device or pipe at `target`, over anything but a directory.
-    fn put(&mut self, from: &CopyRoot, source: &Path, metadata: &Metadata, target: PathBuf) -> Result<(), CopyError> {
+    fn put(
+        &mut self,
+        from: &CopyRoot,
+        source: &Path,
+        metadata: &Metadata,
+        target: PathBuf,
+    ) -> Result<(), CopyError> {
         if self.view.look(&target).map_err(|e| write_error(&target, &e))? == Some(Seen::Directory) {
             return Err(CopyError::OverDirectory { path: Path::new("/").join(target) });
         }

@@ -26,7 +26,7 @@ pub(super) struct Selection {
 }
 
 impl CopyRoot {
-    pub(super) fn read_error(&self, path: &Path, error: &io::Error) -> CopyError {
+    pub(in crate::build) fn read_error(&self, path: &Path, error: &io::Error) -> CopyError {
         CopyError::Read { path: path.to_path_buf(), reason: error.to_string() }
     }
 
@@ -44,9 +44,16 @@ impl CopyRoot {
             && !(is_directory && ignore.may_include_below(path))
     }
 
+    /// Tells whether a directory is ignored and nothing below it is brought back after all.
+    fn is_emptied(&self, path: &Path) -> Result<bool, CopyError> {
+        let ignored = self.ignore.as_ref().is_some_and(|ignore| ignore.is_ignored(path));
+        let is_root = path.as_os_str().is_empty();
+        Ok(ignored && !is_root && self.walk(path, &Selection::default())?.is_empty())
+    }
+
     /// Resolves a pattern to paths below the root, in byte order. A path without wildcards must exist; a
     /// pattern may match nothing. What matches is not searched further down.
-    pub(super) fn resolve(&self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
+    pub(in crate::build) fn resolve(&self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
         let cleaned = clean(pattern, false);
         let parts: Vec<&str> = cleaned.split('/').filter(|part| !part.is_empty()).collect();
         let Some(first) = parts.iter().position(|part| glob::has_wildcard(part)) else {
@@ -55,10 +62,8 @@ impl CopyRoot {
             return Ok(vec![path]);
         };
         for part in &parts[first..] {
-            glob::check(part).map_err(|e| CopyError::Pattern {
-                pattern: pattern.to_owned(),
-                reason: e.to_string(),
-            })?;
+            glob::check(part)
+                .map_err(|e| CopyError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })?;
         }
         let literal = parts[..first].join("/");
         let base = self.root.resolve(&literal).map_err(|e| self.read_error(Path::new(&literal), &e))?;
@@ -95,8 +100,13 @@ impl CopyRoot {
     }
 
     /// Follows the links of a source path to the entry that is copied.
-    pub(super) fn follow(&self, path: &Path, pattern: &str) -> Result<(PathBuf, Metadata), CopyError> {
-        let missing = |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    pub(in crate::build) fn follow(
+        &self,
+        path: &Path,
+        pattern: &str,
+    ) -> Result<(PathBuf, Metadata), CopyError> {
+        let missing =
+            |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
         let resolved = self.root.resolve(path).map_err(|e| match missing(&e) {
             true => self.not_found(pattern, false),
             false => self.read_error(path, &e),
@@ -105,7 +115,8 @@ impl CopyRoot {
             true => self.not_found(pattern, false),
             false => self.read_error(path, &e),
         })?;
-        if self.is_hidden(&resolved, metadata.kind == FileKind::Directory) {
+        let is_directory = metadata.kind == FileKind::Directory;
+        if self.is_hidden(&resolved, is_directory) || is_directory && self.is_emptied(&resolved)? {
             return Err(self.not_found(pattern, true));
         }
         Ok((resolved, metadata))
@@ -114,8 +125,7 @@ impl CopyRoot {
     /// Lists what of `directory` is to be copied, parents first. A directory that is itself left out comes
     /// along when something below it is taken.
     pub(super) fn walk(&self, directory: &Path, selection: &Selection) -> Result<Vec<Item>, CopyError> {
-        let mut walk =
-            Walk::new(&self.root, directory).map_err(|e| self.read_error(directory, &e))?;
+        let mut walk = Walk::new(&self.root, directory).map_err(|e| self.read_error(directory, &e))?;
         let mut items = Vec::new();
         // Directories on the way down that are not taken yet.
         let mut waiting: Vec<Item> = Vec::new();
@@ -128,7 +138,10 @@ impl CopyRoot {
             let excluded = selection.exclude.as_ref().is_some_and(|e| e.is_ignored(&entry.path));
             let included = selection.include.as_ref().is_none_or(|i| i.is_ignored(&entry.path));
             let taken = !ignored && !excluded && included;
-            if is_directory && !taken && !self.may_take_below(&in_root, &entry.path, selection, ignored, excluded) {
+            if is_directory
+                && !taken
+                && !self.may_take_below(&in_root, &entry.path, selection, ignored, excluded)
+            {
                 walk.skip_subtree();
                 continue;
             }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,19 +32,41 @@ pub(super) struct NewDirectory {
     pub(super) mtime: Timestamp,
 }
 
-/// An image's tree with a plan of changes on top. Paths are relative and canonical unless said otherwise.
-#[derive(Debug)]
-pub(super) struct View {
-    root: Option<Arc<RootDir>>,
-    planned: BTreeMap<PathBuf, Node>,
-    /// Planned directories that the tree below does not have: nothing to look up inside them.
+/// Changes that wait to be put into a tree, by path.
+#[derive(Debug, Clone, Default)]
+pub(in crate::build) struct Pending {
+    nodes: BTreeMap<PathBuf, Node>,
+    /// Directories among them that the tree below does not have: nothing to look up inside them.
     new_directories: HashSet<PathBuf>,
 }
 
-impl View {
-    /// Looks onto `root`; `None` is an empty tree.
-    pub(super) fn new(root: Option<Arc<RootDir>>) -> Self {
-        Self { root, planned: BTreeMap::new(), new_directories: HashSet::new() }
+impl Pending {
+    /// Puts a finished plan on top.
+    pub(in crate::build) fn merge(&mut self, planned: Self) {
+        self.nodes.extend(planned.nodes);
+        self.new_directories.extend(planned.new_directories);
+    }
+}
+
+/// A tree as a copy finds it: files on disk, and changes that are not on disk yet.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::build) struct Below<'a> {
+    /// The files; `None` is an empty tree.
+    pub(in crate::build) root: Option<&'a Arc<RootDir>>,
+    /// What is to be put on top of them.
+    pub(in crate::build) pending: &'a Pending,
+}
+
+/// An image's tree with a plan of changes on top. Paths are relative and canonical unless said otherwise.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    below: Below<'a>,
+    planned: Pending,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(below: Below<'a>) -> Self {
+        Self { below, planned: Pending::default() }
     }
 
     /// Returns what is at a canonical path.
@@ -52,36 +74,48 @@ impl View {
         if path.as_os_str().is_empty() {
             return Ok(Some(Seen::Directory));
         }
-        if let Some(node) = self.planned.get(path) {
+        if let Some(node) = self.planned.nodes.get(path).or_else(|| self.below.pending.nodes.get(path)) {
             return Ok(Some(match &node.kind {
                 NodeKind::Directory => Seen::Directory,
                 NodeKind::Symlink { target } => Seen::Symlink(target.clone()),
                 _ => Seen::Other,
             }));
         }
-        match self.metadata_below(path)? {
+        match self.on_disk(path)? {
             None => Ok(None),
-            Some(metadata) => Ok(Some(match metadata.kind {
+            Some((root, metadata)) => Ok(Some(match metadata.kind {
                 FileKind::Directory => Seen::Directory,
-                FileKind::Symlink => {
-                    let root = self.root.as_ref().expect("metadata came from a root");
-                    Seen::Symlink(root.read_link(path)?)
-                }
+                FileKind::Symlink => Seen::Symlink(root.read_link(path)?),
                 _ => Seen::Other,
             })),
         }
     }
 
-    /// Returns the metadata of a path in the tree below the plan.
-    fn metadata_below(&self, path: &Path) -> io::Result<Option<Metadata>> {
-        let (Some(root), Some(parent)) = (&self.root, path.parent()) else { return Ok(None) };
-        if self.new_directories.contains(parent) {
+    /// Returns the metadata of a path that is on disk below every plan.
+    fn on_disk(&self, path: &Path) -> io::Result<Option<(&'a Arc<RootDir>, Metadata)>> {
+        let (Some(root), Some(parent)) = (self.below.root, path.parent()) else { return Ok(None) };
+        if self.planned.new_directories.contains(parent)
+            || self.below.pending.new_directories.contains(parent)
+        {
             return Ok(None);
         }
         match root.metadata(path) {
-            Ok(metadata) => Ok(Some(metadata)),
+            Ok(metadata) => Ok(Some((root, metadata))),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Returns the entry below this plan, as a node.
+    fn node_below(&self, path: &Path) -> io::Result<Option<Node>> {
+        if let Some(node) = self.below.pending.nodes.get(path) {
+            return Ok(Some(node.clone()));
+        }
+        match self.on_disk(path)? {
+            None => Ok(None),
+            Some((root, metadata)) => {
+                Node::from_tree(root, path.to_path_buf(), &metadata).map_err(io::Error::other)
+            }
         }
     }
 
@@ -101,7 +135,7 @@ impl View {
                 Some(Seen::Symlink(target)) => {
                     links += 1;
                     if links > LINK_LIMIT {
-                        return Err(io::Error::from_raw_os_error(rustix::io::Errno::LOOP.raw_os_error()));
+                        return Err(rustix::io::Errno::LOOP.into());
                     }
                     if target.is_absolute() {
                         at.clear();
@@ -140,113 +174,94 @@ impl View {
                 mtime: new.mtime,
                 xattrs: BTreeMap::new(),
             };
-            self.new_directories.insert(path.clone());
-            self.planned.insert(path, node);
+            self.planned.new_directories.insert(path.clone());
+            self.planned.nodes.insert(path, node);
         }
         Ok(())
     }
 
     /// Plans `node` at a canonical path whose parent exists.
     pub(super) fn put(&mut self, path: PathBuf, node: Node) -> io::Result<()> {
-        if matches!(node.kind, NodeKind::Directory)
-            && !self.new_directories.contains(&path)
-            && self.metadata_below(&path)?.is_none_or(|m| m.kind != FileKind::Directory)
-        {
-            self.new_directories.insert(path.clone());
+        if matches!(node.kind, NodeKind::Directory) && self.look(&path)? != Some(Seen::Directory) {
+            self.planned.new_directories.insert(path.clone());
         }
-        self.planned.insert(path, node);
+        self.planned.nodes.insert(path, node);
         Ok(())
     }
 
     /// Sets the modification time of a directory that this plan created.
     pub(super) fn touch_new_directory(&mut self, path: &Path, mtime: Timestamp) {
-        if self.new_directories.contains(path)
-            && let Some(node) = self.planned.get_mut(path)
+        if self.planned.new_directories.contains(path)
+            && let Some(node) = self.planned.nodes.get_mut(path)
         {
             node.mtime = mtime;
         }
     }
 
     /// Ends the plan: the changes in order, with the directories above them, without what would change nothing.
-    pub(super) fn into_changes(self) -> io::Result<Vec<Change>> {
-        let linked: HashSet<PathBuf> = self
+    pub(super) fn finish(self) -> io::Result<(Vec<Change>, Pending)> {
+        let linked: HashSet<&PathBuf> = self
             .planned
+            .nodes
             .values()
             .filter_map(|node| match &node.kind {
-                NodeKind::HardLink { target } => Some(target.clone()),
+                NodeKind::HardLink { target } => Some(target),
                 _ => None,
             })
             .collect();
         let mut changes: BTreeMap<PathBuf, Node> = BTreeMap::new();
-        for (path, node) in &self.planned {
-            let kept = linked.contains(path) || !self.is_unchanged(path, node)?;
-            if !kept {
+        for (path, node) in &self.planned.nodes {
+            if !linked.contains(path) && self.is_unchanged(path, node)? {
                 continue;
             }
             for above in path.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()) {
                 if changes.contains_key(above) {
                     break;
                 }
-                let directory = match self.planned.get(above) {
+                let directory = match self.planned.nodes.get(above) {
                     Some(node) => node.clone(),
-                    None => self.existing_directory(above)?,
+                    None => self.node_below(above)?.expect("a directory that is not planned is there below"),
                 };
                 changes.insert(above.to_path_buf(), directory);
             }
             changes.insert(path.clone(), node.clone());
         }
-        Ok(changes.into_iter().map(|(path, node)| Change::Upsert { path, node }).collect())
-    }
-
-    fn existing_directory(&self, path: &Path) -> io::Result<Node> {
-        let root = self.root.as_ref().expect("a directory that is not planned is in the tree below");
-        let metadata = root.metadata(path)?;
-        Ok(Node {
-            kind: NodeKind::Directory,
-            mode: metadata.mode,
-            uid: metadata.uid,
-            gid: metadata.gid,
-            mtime: metadata.mtime,
-            xattrs: root.xattrs(path)?,
-        })
+        let changes = changes.into_iter().map(|(path, node)| Change::Upsert { path, node }).collect();
+        Ok((changes, self.planned))
     }
 
     /// Tells whether the tree below has exactly this node already.
     fn is_unchanged(&self, path: &Path, node: &Node) -> io::Result<bool> {
-        let Some(old) = self.metadata_below(path)? else { return Ok(false) };
-        let same_kind = match (&node.kind, old.kind) {
-            (NodeKind::Directory, FileKind::Directory) => true,
-            (NodeKind::File { size_bytes, .. }, FileKind::File) => *size_bytes == old.size_bytes,
-            (NodeKind::Symlink { .. }, FileKind::Symlink) => true,
-            _ => false,
-        };
-        let same_mode = node.mode == old.mode || matches!(node.kind, NodeKind::Symlink { .. });
-        if !same_kind
-            || !same_mode
+        let Some(old) = self.node_below(path)? else { return Ok(false) };
+        let is_link = matches!(node.kind, NodeKind::Symlink { .. });
+        if !(is_link || node.mode == old.mode)
             || (node.uid, node.gid) != (old.uid, old.gid)
             || node.mtime.seconds != old.mtime.seconds
+            || node.xattrs != old.xattrs
         {
             return Ok(false);
         }
-        let root = self.root.as_ref().expect("metadata came from a root");
-        if root.xattrs(path)? != node.xattrs {
-            return Ok(false);
-        }
-        match &node.kind {
-            NodeKind::Symlink { target } => Ok(root.read_link(path)? == *target),
-            NodeKind::File { content, .. } => same_content(root, path, content),
-            _ => Ok(true),
+        match (&node.kind, &old.kind) {
+            (NodeKind::Directory, NodeKind::Directory) => Ok(true),
+            (NodeKind::Symlink { target: new }, NodeKind::Symlink { target: old }) => Ok(new == old),
+            (
+                NodeKind::File { size_bytes: new_size, content: new },
+                NodeKind::File { size_bytes: old_size, content: old },
+            ) => Ok(new_size == old_size && same_content(old, new)?),
+            _ => Ok(false),
         }
     }
 }
 
-fn same_content(root: &RootDir, path: &Path, content: &Content) -> io::Result<bool> {
-    use io::Read;
-    let mut old = root.open_nofollow(path)?;
-    let mut new: Box<dyn Read> = match content {
+fn open(content: &Content) -> io::Result<Box<dyn Read + '_>> {
+    Ok(match content {
         Content::Bytes(bytes) => Box::new(&bytes[..]),
         Content::File { root, path } => Box::new(root.open_nofollow(path)?),
-    };
+    })
+}
+
+fn same_content(old: &Content, new: &Content) -> io::Result<bool> {
+    let (mut old, mut new) = (open(old)?, open(new)?);
     let (mut a, mut b) = (vec![0; 128 * 1024], vec![0; 128 * 1024]);
     loop {
         let read = old.read(&mut a)?;

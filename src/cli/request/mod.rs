@@ -190,7 +190,7 @@ pub fn check_request(
 }
 
 /// Reads what builds and checks share.
-fn base_request(
+pub(crate) fn base_request(
     source: &SourceArgs,
     steps: &StepArgs,
     environment: &Environment,
@@ -343,9 +343,7 @@ struct Epoch {
 fn epoch(args: &BuildArgs, environment: &Environment, output: Option<i64>) -> Result<Epoch, RequestError> {
     let variable = match environment.set_var("SOURCE_DATE_EPOCH") {
         None => None,
-        Some(value) => {
-            Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?)
-        }
+        Some(value) => Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?),
     };
     let given = args.output.timestamp.or(output).or(variable);
     let clamp = args.output.timestamp.is_some() || variable.is_some() || args.output.reproducible;

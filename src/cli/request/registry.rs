@@ -15,7 +15,17 @@ use crate::registry::{
 
 /// Variables that sources of credentials look at, by the beginning of their names.
 const CREDENTIAL_VARIABLES: &[&str] = &[
-    "KILN_", "KANIKO_", "CI_", "AWS_", "AZURE_", "IDENTITY_", "MSI_", "GOOGLE_", "GCE_", "CLOUDSDK_", "HOME",
+    "KILN_",
+    "KANIKO_",
+    "CI_",
+    "AWS_",
+    "AZURE_",
+    "IDENTITY_",
+    "MSI_",
+    "GOOGLE_",
+    "GCE_",
+    "CLOUDSDK_",
+    "HOME",
 ];
 
 /// Where distributions keep the authorities that the administrator trusts.
@@ -27,7 +37,10 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
 ];
 
 /// Puts together what the client needs to know.
-pub fn registry_config(args: &RegistryArgs, environment: &Environment) -> Result<RegistryConfig, RequestError> {
+pub fn registry_config(
+    args: &RegistryArgs,
+    environment: &Environment,
+) -> Result<RegistryConfig, RequestError> {
     let mut config = ambient_config(environment)?;
     let mut files = Vec::new();
     for path in &args.registry_auth {
@@ -83,9 +96,8 @@ pub fn client_certificate(
     files: &str,
     environment: &Environment,
 ) -> Result<(), RequestError> {
-    let (certificate, key) = files
-        .split_once(',')
-        .ok_or_else(|| ValueError::new(option, files, "expected `HOST=CERT,KEY`"))?;
+    let (certificate, key) =
+        files.split_once(',').ok_or_else(|| ValueError::new(option, files, "expected `HOST=CERT,KEY`"))?;
     let certificate = pem(option, &environment.directory.join(certificate))?;
     let key = pem(option, &environment.directory.join(key))?;
     let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
@@ -115,7 +127,7 @@ pub fn mirror(option: &'static str, text: &str) -> Result<MirrorRule, ValueError
         Ok(MirrorLocation { location: location.to_owned(), pull_from: PullFrom::All })
     };
     let locations = locations.split(',').map(location).collect::<Result<_, _>>()?;
-    Ok(MirrorRule { prefix: prefix.to_owned(), locations })
+    Ok(MirrorRule { prefix: prefix.to_owned(), locations, no_fallback: false })
 }
 
 fn credential_sources(environment: &Environment) -> Result<CredentialSources, RequestError> {
@@ -128,7 +140,10 @@ fn credential_sources(environment: &Environment) -> Result<CredentialSources, Re
         explicit: Vec::new(),
         files: auth_files(environment)?,
         environment: variables.collect(),
-        helper_path: environment.os("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default(),
+        helper_path: environment
+            .os("PATH")
+            .map(|path| std::env::split_paths(path).collect())
+            .unwrap_or_default(),
         cloud: vec![CloudProvider::Azure, CloudProvider::Amazon, CloudProvider::Google],
     })
 }
@@ -155,7 +170,8 @@ fn auth_files(environment: &Environment) -> Result<Vec<AuthFile>, RequestError> 
     if let Some(runtime) = environment.set_var("XDG_RUNTIME_DIR") {
         candidates.push(Path::new(runtime).join("containers/auth.json"));
     }
-    let config = environment.os("XDG_CONFIG_HOME").map_or_else(|| environment.home().join(".config"), PathBuf::from);
+    let config =
+        environment.os("XDG_CONFIG_HOME").map_or_else(|| environment.home().join(".config"), PathBuf::from);
     candidates.push(config.join("containers/auth.json"));
     for path in candidates {
         match auth_file("DOCKER_CONFIG", &path) {
@@ -169,8 +185,11 @@ fn auth_files(environment: &Environment) -> Result<Vec<AuthFile>, RequestError> 
 }
 
 fn auth_file(option: &'static str, path: &Path) -> Result<AuthFile, RequestError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| RequestError::File { option, path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| RequestError::File {
+        option,
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(AuthFile { origin: path.display().to_string(), text: Secret::new(text) })
 }
 

@@ -9,7 +9,7 @@ use crate::build::{ContextSource, DockerfileSource, NamedContext, SecretSource, 
 use crate::cli::args::{Cli, Command};
 use crate::cli::environment::tests::environment;
 use crate::oci::ManifestFormat;
-use crate::output::Destination;
+use crate::output::{Destination, PushOptions};
 
 fn args(words: &[&str]) -> BuildArgs {
     let words = ["kiln", "build"].iter().chain(words);
@@ -44,11 +44,41 @@ fn a_bare_build_keeps_the_image_in_the_store() {
 #[test]
 fn dockers_command_line_is_understood() {
     let request = request(&[
-        "-t", "r.io/a:1", "--tag=r.io/b:2", "-f", "sub/Dockerfile", "--build-arg", "A=1=2", "--build-arg", "SET",
-        "--build-arg", "UNSET", "--build-arg", "EMPTY=", "--target", "final", "--label", "x=y", "--label", "bare",
-        "--platform", "linux/arm64", "--pull", "--no-cache", "--network=none", "--add-host", "db:10.0.0.1",
-        "--shm-size", "64m", "--ulimit", "nofile=1024:2048", "--allow", "network.host,security.insecure",
-        "--jobs", "3", "ctx",
+        "-t",
+        "r.io/a:1",
+        "--tag=r.io/b:2",
+        "-f",
+        "sub/Dockerfile",
+        "--build-arg",
+        "A=1=2",
+        "--build-arg",
+        "SET",
+        "--build-arg",
+        "UNSET",
+        "--build-arg",
+        "EMPTY=",
+        "--target",
+        "final",
+        "--label",
+        "x=y",
+        "--label",
+        "bare",
+        "--platform",
+        "linux/arm64",
+        "--pull",
+        "--no-cache",
+        "--network=none",
+        "--add-host",
+        "db:10.0.0.1",
+        "--shm-size",
+        "64m",
+        "--ulimit",
+        "nofile=1024:2048",
+        "--allow",
+        "network.host,security.insecure",
+        "--jobs",
+        "3",
+        "ctx",
     ]);
     let names: Vec<String> = request.names.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["r.io/a:1", "r.io/b:2"]);
@@ -99,14 +129,23 @@ fn dockerfiles_come_from_stdin_urls_and_remote_contexts() {
     assert_eq!(request(&["-f", "-"]).dockerfile, DockerfileSource::Bytes(b"FROM scratch".to_vec()));
     assert_eq!(request(&["-f", "http://h/D"]).dockerfile, DockerfileSource::Url("http://h/D".into()));
     assert_eq!(request(&["-f", "d/D", "https://h/x.git"]).dockerfile, DockerfileSource::Path("d/D".into()));
-    assert_eq!(failure(&["-f", "-", "-"]), "standard input cannot be both the build context and the Dockerfile");
+    assert_eq!(
+        failure(&["-f", "-", "-"]),
+        "standard input cannot be both the build context and the Dockerfile"
+    );
 }
 
 #[test]
 fn named_contexts_have_schemes() {
     let contexts = request(&[
-        "--build-context", "a=docker-image://alpine:3", "--build-context", "b=oci-layout://l@sha256:0",
-        "--build-context", "c=/dir", "--build-context", "d=https://h/x.git#main",
+        "--build-context",
+        "a=docker-image://alpine:3",
+        "--build-context",
+        "b=oci-layout://l@sha256:0",
+        "--build-context",
+        "c=/dir",
+        "--build-context",
+        "d=https://h/x.git#main",
     ])
     .named_contexts;
     assert_eq!(contexts["a"], NamedContext::Image("alpine:3".into()));
@@ -122,8 +161,16 @@ fn secrets_come_from_files_and_variables() {
     fs::write(directory.path().join("token"), "t").unwrap();
     let mut environment = environment(&[("TOKEN", "v"), ("named", "n")]);
     environment.directory = directory.path().to_owned();
-    let words =
-        ["--secret", "id=a,src=token", "--secret", "id=b,env=TOKEN", "--secret", "id=named", "--secret", "id=u,env=NO"];
+    let words = [
+        "--secret",
+        "id=a,src=token",
+        "--secret",
+        "id=b,env=TOKEN",
+        "--secret",
+        "id=named",
+        "--secret",
+        "id=u,env=NO",
+    ];
     let invocation = invoke(&words, &environment).unwrap();
     let secrets = &invocation.request.secrets;
     assert_eq!(secrets["a"], SecretSource::File(directory.path().join("token")));
@@ -146,7 +193,7 @@ fn ssh_takes_the_agent_of_the_environment() {
 #[test]
 fn push_needs_a_name_and_goes_with_other_outputs() {
     assert_eq!(failure(&["--push"]), "nothing to push to: the image has no name");
-    let registry = || OutputSpec::Registry { names: vec![], by_digest: false, check: true };
+    let registry = || OutputSpec::Registry { names: vec![], options: PushOptions::default() };
     let outputs = |words: &[&str]| invoke(words, &environment(&[])).unwrap().outputs;
     assert_eq!(outputs(&["--push", "-t", "r.io/a"]), [registry()]);
     assert_eq!(outputs(&["--push", "-t", "r.io/a", "-o", "type=image"]), [registry()]);
@@ -167,8 +214,7 @@ fn names_without_a_tag_get_the_commit_and_annotations() {
         ..Commit::default()
     };
     let words = ["-t", "r.io/a", "-t", "r.io/a:1", "-o", "type=registry,name=r.io/b", "--annotation", "k=v"];
-    let result =
-        invocation(&args(&words), &environment(&[]), Some(&commit), &mut std::io::empty()).unwrap();
+    let result = invocation(&args(&words), &environment(&[]), Some(&commit), &mut std::io::empty()).unwrap();
     let names: Vec<String> = result.request.names.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["r.io/a:01234567", "r.io/a:1"]);
     let OutputSpec::Registry { names, .. } = &result.outputs[0] else { panic!("expected a registry") };
@@ -183,8 +229,7 @@ fn names_without_a_tag_get_the_commit_and_annotations() {
 fn the_users_annotations_win() {
     let commit = Commit { id: "abc".into(), ..Commit::default() };
     let words = ["--annotation", "manifest:org.opencontainers.image.revision=mine"];
-    let result =
-        invocation(&args(&words), &environment(&[]), Some(&commit), &mut std::io::empty()).unwrap();
+    let result = invocation(&args(&words), &environment(&[]), Some(&commit), &mut std::io::empty()).unwrap();
     assert_eq!(result.request.annotations[annotation::REVISION], "mine");
     assert!(failure(&["--annotation", "index:a=b"]).contains("on the manifest only"));
 }
@@ -208,7 +253,8 @@ fn epochs_come_from_options_outputs_and_the_environment() {
 
 #[test]
 fn image_options_of_outputs_reach_the_request() {
-    let request = request(&["-o", "type=oci,dest=x,compression=zstd,compression-level=9,oci-mediatypes=false"]);
+    let request =
+        request(&["-o", "type=oci,dest=x,compression=zstd,compression-level=9,oci-mediatypes=false"]);
     assert_eq!(request.compression, Compression::Zstd { level: 9 });
     assert_eq!(request.format, Some(ManifestFormat::Docker));
     assert!(failure(&["-o", "type=oci,dest=x,force-compression=true"]).contains("force-compression"));
@@ -219,10 +265,7 @@ fn image_options_of_outputs_reach_the_request() {
 #[test]
 fn standard_output_takes_one_archive_and_no_terminal() {
     let mut environment = environment(&[]);
-    assert!(matches!(
-        invoke(&["-o", "-", "-o", "type=oci"], &environment),
-        Err(RequestError::StdoutTwice)
-    ));
+    assert!(matches!(invoke(&["-o", "-", "-o", "type=oci"], &environment), Err(RequestError::StdoutTwice)));
     assert!(invoke(&["-o", "-"], &environment).is_ok());
     environment.stdout_is_terminal = true;
     assert!(matches!(invoke(&["-o", "-"], &environment), Err(RequestError::StdoutTerminal)));
@@ -237,7 +280,7 @@ fn wrong_values_are_named() {
         (&["--allow", "device"], "kiln knows no other entitlement"),
         (&["--jobs", "0"], "expected a number from 1"),
         (&["--isolation", "vm"], "vm"),
-        (&["-t", "UPPER/x"], "must be lowercase"),
+        (&["-t", "r.io/UPPER"], "must be lowercase"),
         (&["--shm-size", "0"], "expected more than 0"),
         (&["--registry-ca", "/missing"], "cannot read `/missing` for `--registry-ca`"),
     ] {
@@ -266,9 +309,18 @@ fn registries_have_hosts_mirrors_and_authorities() {
     ]);
     environment.directory = directory.path().to_owned();
     let words = [
-        "--insecure-registry", "plain:5000", "--registry-ca", "harbor.corp=ca.pem", "--registry-ca", "ca.pem",
-        "--registry-cert", "harbor.corp=ca.pem,ca.pem", "--registry-mirror", "mirror.corp,second.corp/hub/",
-        "--registry-mirror", "quay.io=q.corp",
+        "--insecure-registry",
+        "plain:5000",
+        "--registry-ca",
+        "harbor.corp=ca.pem",
+        "--registry-ca",
+        "ca.pem",
+        "--registry-cert",
+        "harbor.corp=ca.pem,ca.pem",
+        "--registry-mirror",
+        "mirror.corp,second.corp/hub/",
+        "--registry-mirror",
+        "quay.io=q.corp",
     ];
     let config = invoke(&words, &environment).unwrap().registry;
     assert!(config.host("plain:5000").insecure && !config.host("other").insecure);

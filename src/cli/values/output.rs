@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::{ValueError, fields, parse_bool};
 use crate::oci::{ManifestFormat, Reference};
-use crate::output::{Destination, OutputSpec};
+use crate::output::{Destination, OutputSpec, PushOptions};
 use crate::stream::Compression;
 
 /// One `--output`.
@@ -88,7 +88,8 @@ pub fn parse_output(text: &str) -> Result<OutputOption, ValueError> {
 
 impl Fields {
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let boolean = || parse_bool(value).ok_or_else(|| format!("`{key}` is `true` or `false`, not `{value}`"));
+        let boolean =
+            || parse_bool(value).ok_or_else(|| format!("`{key}` is `true` or `false`, not `{value}`"));
         let key_lower = key.to_ascii_lowercase();
         match key_lower.as_str() {
             "dest" | "destination" => self.destination = Some(value.to_owned()),
@@ -102,7 +103,8 @@ impl Fields {
             "push-by-digest" => self.by_digest = boolean()?,
             "compression" => self.compression = Some(value.to_owned()),
             "compression-level" => {
-                let level = value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?;
+                let level =
+                    value.parse().map_err(|_| format!("`compression-level` is a number, not `{value}`"))?;
                 self.level = Some(level);
             }
             "force-compression" => self.image.force_compression = boolean()?,
@@ -172,7 +174,10 @@ fn spec(kind: &str, found: &mut Fields) -> Result<Option<OutputSpec>, String> {
             let push = found.push.unwrap_or(kind == "registry" || found.by_digest);
             found.refuse(kind, "push=false", kind == "registry" && !push)?;
             Ok(Some(if push {
-                OutputSpec::Registry { names, by_digest: found.by_digest, check: true }
+                OutputSpec::Registry {
+                    names,
+                    options: PushOptions { by_digest: found.by_digest, ..PushOptions::default() },
+                }
             } else {
                 OutputSpec::Store { names }
             }))
@@ -216,7 +221,11 @@ fn spec(kind: &str, found: &mut Fields) -> Result<Option<OutputSpec>, String> {
 pub fn compression(name: Option<&str>, level: Option<i64>) -> Result<Option<Compression>, String> {
     let within = |level: i64, most: i64, name: &str| {
         let out_of_range = format!("compression-level of {name} is 1 to {most}, not {level}");
-        if (1..=most).contains(&level) { i32::try_from(level).map_err(|_| out_of_range) } else { Err(out_of_range) }
+        if (1..=most).contains(&level) {
+            i32::try_from(level).map_err(|_| out_of_range)
+        } else {
+            Err(out_of_range)
+        }
     };
     Ok(Some(match (name, level) {
         (None, None) => return Ok(None),
@@ -242,7 +251,9 @@ impl ImageOptions {
         let disagree = |name, same| if same { Ok(()) } else { Err(name) };
         disagree(
             "compression",
-            self.compression.is_none() || other.compression.is_none() || self.compression == other.compression,
+            self.compression.is_none()
+                || other.compression.is_none()
+                || self.compression == other.compression,
         )?;
         disagree(
             "oci-mediatypes",
@@ -291,16 +302,25 @@ mod tests {
         let file = || Destination::File("x".into());
         let none = Vec::new;
         for (text, spec) in [
-            ("type=registry", OutputSpec::Registry { names: none(), by_digest: false, check: true }),
-            ("type=image,push=true", OutputSpec::Registry { names: none(), by_digest: false, check: true }),
-            ("type=image,push-by-digest=true", OutputSpec::Registry { names: none(), by_digest: true, check: true }),
+            ("type=registry", OutputSpec::Registry { names: none(), options: PushOptions::default() }),
+            ("type=image,push=true", OutputSpec::Registry { names: none(), options: PushOptions::default() }),
+            (
+                "type=image,push-by-digest=true",
+                OutputSpec::Registry {
+                    names: none(),
+                    options: PushOptions { by_digest: true, ..PushOptions::default() },
+                },
+            ),
             ("type=image", OutputSpec::Store { names: none() }),
             ("type=store", OutputSpec::Store { names: none() }),
             ("type=oci,dest=x", OutputSpec::OciArchive { destination: file(), names: none() }),
             ("type=oci", OutputSpec::OciArchive { destination: Destination::Stdout, names: none() }),
             ("type=oci,dest=x,tar=false", OutputSpec::OciDirectory { path: "x".into(), names: none() }),
             ("type=docker,dest=x", OutputSpec::DockerArchive { destination: file(), names: none() }),
-            ("type=docker,dest=-", OutputSpec::DockerArchive { destination: Destination::Stdout, names: none() }),
+            (
+                "type=docker,dest=-",
+                OutputSpec::DockerArchive { destination: Destination::Stdout, names: none() },
+            ),
             ("dest=x,type=tar", OutputSpec::RootfsArchive { destination: file() }),
             ("type=local,dest=x", OutputSpec::RootfsDirectory { path: "x".into() }),
         ] {
@@ -311,7 +331,8 @@ mod tests {
 
     #[test]
     fn names_may_be_several_in_quotes() {
-        let Some(OutputSpec::OciArchive { names, .. }) = parsed(r#"type=oci,dest=x,"name=r.io/a:1,b:2""#).spec
+        let Some(OutputSpec::OciArchive { names, .. }) =
+            parsed(r#"type=oci,dest=x,"name=r.io/a:1,b:2""#).spec
         else {
             panic!("expected an archive")
         };
@@ -358,7 +379,7 @@ mod tests {
             ("type=oci,compression=zstd,compression-level=0", "1 to 22"),
             ("type=oci,compression=uncompressed,compression-level=1", "no compression-level"),
             ("type=oci,compression-level=x", "is a number"),
-            ("type=oci,name=UPPER/x", "invalid reference format"),
+            ("type=oci,name=r.io/UPPER", "invalid reference format"),
             ("type=oci,annotation.=x", "unknown option `annotation.`"),
             ("type=oci,annotation-index.a=x", "unknown option `annotation-index.a`"),
             ("type=oci,x", "expected `key=value`"),

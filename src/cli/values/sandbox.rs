@@ -26,8 +26,21 @@ pub fn parse_add_host(text: &str) -> Result<(String, IpAddr), ValueError> {
 
 /// Names of limits docker knows.
 const ULIMITS: &[&str] = &[
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-    "rtprio", "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Reads `name=soft[:hard]`; without a hard limit it is the soft one.
@@ -83,7 +96,16 @@ mod tests {
         assert_eq!(parse_ulimit("nofile=1062").unwrap(), limit("nofile", Some(1062), Some(1062)));
         assert_eq!(parse_ulimit("core=-1").unwrap(), limit("core", None, None));
         assert_eq!(parse_ulimit("core=0:unlimited").unwrap(), limit("core", Some(0), None));
-        for text in ["nofile", "nofile=", "nofile=a", "nofile=2:1", "nofile=-1:5", "files=1", "nofile=1:2:3", "core=-2"] {
+        for text in [
+            "nofile",
+            "nofile=",
+            "nofile=a",
+            "nofile=2:1",
+            "nofile=-1:5",
+            "files=1",
+            "nofile=1:2:3",
+            "core=-2",
+        ] {
             assert!(parse_ulimit(text).is_err(), "{text}");
         }
     }

@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_sizes() {
-        for text in ["", "m", "-1", "1x", "1.2.3", "64 m b", "99999999999999999999", "9999999p", "5ib", "0x10"] {
+        for text in
+            ["", "m", "-1", "1x", "1.2.3", "64 m b", "99999999999999999999", "9999999p", "5ib", "0x10"]
+        {
             assert!(parse_size_bytes("--shm-size", text).is_err(), "{text}");
         }
     }

@@ -188,9 +188,9 @@ fn check(
         None => check_parsed(dockerfile, request, scope, inputs, &mut sink),
     };
     let violation = sink.options.violation(&sink.warnings);
-    let error = outcome.err().or_else(|| {
-        violation.as_ref().map(|message| LintError { message: message.clone(), span: None })
-    });
+    let error = outcome
+        .err()
+        .or_else(|| violation.as_ref().map(|message| LintError { message: message.clone(), span: None }));
     LintReport { warnings: sink.warnings, error, violation }
 }
 

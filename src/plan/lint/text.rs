@@ -33,10 +33,10 @@ pub(super) fn each_instruction(dockerfile: &Dockerfile, sink: &mut Sink) {
                         format!("'{word}' and '{keyword}' keywords' casing do not match"),
                     );
                 }
-                if let Some(name) = &from.name {
-                    if let Some(detail) = bad_description("FROM", &[name], comments) {
-                        warn(&rules::INVALID_DEFINITION_DESCRIPTION, detail);
-                    }
+                if let Some(name) = &from.name
+                    && let Some(detail) = bad_description("FROM", &[name], comments)
+                {
+                    warn(&rules::INVALID_DEFINITION_DESCRIPTION, detail);
                 }
             }
             InstructionKind::Arg(declarations) => {
@@ -86,10 +86,8 @@ pub(super) fn stage_names(parts: &Parts<'_>, sink: &mut Sink) {
     for part in &parts.stages {
         let Some(name) = &part.from.name else { continue };
         if matches!(name.as_str(), "context" | "scratch") {
-            let detail = format!(
-                "Stage name should not use the same name as reserved stage {}",
-                quote::go(name)
-            );
+            let detail =
+                format!("Stage name should not use the same name as reserved stage {}", quote::go(name));
             sink.warn(&rules::RESERVED_STAGE_NAME, part.span(), detail);
         }
         if !seen.insert(name) {
@@ -101,9 +99,8 @@ pub(super) fn stage_names(parts: &Parts<'_>, sink: &mut Sink) {
 
 /// `ConsistentInstructionCasing`: the majority decides; global `ARG`s have no vote.
 pub(super) fn keyword_casing(parts: &Parts<'_>, sink: &mut Sink) {
-    let instructions = || {
-        parts.stages.iter().flat_map(|part| std::iter::once(part.from_instruction).chain(part.steps))
-    };
+    let instructions =
+        || parts.stages.iter().flat_map(|part| std::iter::once(part.from_instruction).chain(part.steps));
     let lower = instructions().filter(|instruction| is_lower(&instruction.keyword)).count();
     let upper = instructions().filter(|instruction| is_upper(&instruction.keyword)).count();
     let (fits, casing): (fn(&str) -> bool, _) =

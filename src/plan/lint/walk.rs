@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{BaseImage, LintError, LintInputs, Rule, Sink, rules};
+use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::mount::parse_mount;
 use crate::dockerfile::ports::parse_port;
 use crate::dockerfile::signal::validate_signal;
@@ -121,9 +122,10 @@ impl<'a> Walk<'a> {
             }
         }
         if stage.platform.os != "windows" {
-            state.variables.entry("PATH".to_owned()).or_insert_with(|| {
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
-            });
+            state
+                .variables
+                .entry("PATH".to_owned())
+                .or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         }
         state
     }
@@ -156,24 +158,17 @@ impl<'a> Walk<'a> {
                 }
             }
             InstructionKind::Arg(declarations) => self.arg(state, step, declarations)?,
-            InstructionKind::Run(run) => {
-                for raw in &run.mounts {
-                    parse_mount(raw, &mut |value| {
-                        let expanded = expand(value, &state.variables, self.plan.escape)?;
-                        self.undefined(state, step, &expanded);
-                        Ok(expanded.text)
-                    })
-                    .map_err(|error| fail(step, error))?;
-                }
-            }
+            InstructionKind::Run(run) => self.mounts(state, step, &run.mounts)?,
             InstructionKind::Copy(copy) => {
-                self.words(state, step, copy.chown.iter().chain(&copy.chmod))?;
-                let from_context = copy.from.is_none();
-                self.sources(state, step, "Copy", &copy.sources, &copy.dest, from_context)?;
+                self.words(state, step, &copy.chown)?;
+                self.chmod(state, step, copy.chmod.as_deref())?;
+                self.sources(state, step, &copy.sources, &copy.dest)?;
             }
             InstructionKind::Add(add) => {
-                self.words(state, step, add.chown.iter().chain(&add.chmod).chain(&add.checksum))?;
-                self.sources(state, step, "Add", &add.sources, &add.dest, true)?;
+                self.words(state, step, &add.chown)?;
+                self.chmod(state, step, add.chmod.as_deref())?;
+                self.words(state, step, &add.checksum)?;
+                self.sources(state, step, &add.sources, &add.dest)?;
             }
             InstructionKind::Cmd(command) => {
                 self.once(step, &mut state.last_cmd);
@@ -204,8 +199,7 @@ impl<'a> Walk<'a> {
 
     /// Expands one text and reports what is not set.
     fn word(&mut self, state: &State, step: &Step<'_>, word: &str) -> Result<String, LintError> {
-        let expanded =
-            expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
+        let expanded = expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
         self.undefined(state, step, &expanded);
         Ok(expanded.text)
     }
@@ -234,6 +228,27 @@ impl<'a> Walk<'a> {
                 detail.push_str(&format!(" (did you mean ${known}?)"));
             }
             self.warn(step, &rules::UNDEFINED_VAR, step.span, detail);
+        }
+    }
+
+    fn mounts(&mut self, state: &State, step: &Step<'_>, mounts: &[String]) -> Result<(), LintError> {
+        for raw in mounts {
+            parse_mount(raw, &mut |value| {
+                let expanded = expand(value, &state.variables, self.plan.escape)?;
+                self.undefined(state, step, &expanded);
+                Ok(expanded.text)
+            })
+            .map_err(|error| fail(step, error))?;
+        }
+        Ok(())
+    }
+
+    fn chmod(&mut self, state: &State, step: &Step<'_>, mode: Option<&str>) -> Result<(), LintError> {
+        let Some(mode) = mode else { return Ok(()) };
+        let mode = self.word(state, step, mode)?;
+        match mode.parse::<Chmod>() {
+            Err(error) if !mode.is_empty() => Err(fail(step, error)),
+            _ => Ok(()),
         }
     }
 
@@ -273,12 +288,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn arg(
-        &mut self,
-        state: &mut State,
-        step: &Step<'_>,
-        declarations: &[ArgDecl],
-    ) -> Result<(), LintError> {
+    fn arg(&mut self, state: &mut State, step: &Step<'_>, declarations: &[ArgDecl]) -> Result<(), LintError> {
         for ArgDecl { name, default } in declarations {
             self.secret(step, "ARG", name);
             let value = match (self.plan.build_args.get(name), default) {
@@ -298,10 +308,8 @@ impl<'a> Walk<'a> {
         &mut self,
         state: &State,
         step: &Step<'_>,
-        verb: &str,
         sources: &[Source],
         dest: &str,
-        from_context: bool,
     ) -> Result<(), LintError> {
         let mut paths = Vec::new();
         for source in sources {
@@ -319,9 +327,12 @@ impl<'a> Walk<'a> {
                 self.undefined(state, step, &expanded);
             }
         }
-        if from_context {
-            paths.iter().for_each(|path| self.ignored(step, verb, path));
-        }
+        let verb = match &step.instruction.kind {
+            InstructionKind::Copy(copy) if copy.from.is_some() => return Ok(()),
+            InstructionKind::Copy(_) => "Copy",
+            _ => "Add",
+        };
+        paths.iter().for_each(|path| self.ignored(step, verb, path));
         Ok(())
     }
 
@@ -412,7 +423,16 @@ fn fail(step: &Step<'_>, error: impl std::fmt::Display) -> LintError {
 /// Names whose first, last or middle word is about secrets.
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     words(&[
-        "apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token",
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
     ])
 });
 

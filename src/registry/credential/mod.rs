@@ -1,12 +1,22 @@
 //! Credentials: who we are to a registry, and where we know it from.
 //!
 //! A credential goes only to the host it is for. Nothing here reads the environment or a file: the command
-//! line passes contents in a [`CredentialSources`].
+//! line passes contents in a [`CredentialSources`]. Sources are merged, none shadows another: what was given
+//! on the command line wins; else the entry with the longest matching path; else the earlier source.
+
+pub mod docker_config;
+mod environment;
+mod helper;
+mod key;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::secret::Secret;
+use crate::event::Reporter;
+
+use docker_config::DockerConfig;
+pub use key::Scope;
 
 /// What proves who we are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +32,14 @@ pub enum Credential {
     Identity(Secret),
     /// A token that is sent as it is (docker's `registrytoken`).
     Bearer(Secret),
+}
+
+impl Credential {
+    /// Makes a credential of a user name and a password; docker's `<token>` user makes it a refresh token.
+    pub fn basic(username: impl Into<String>, password: impl Into<Secret>) -> Self {
+        let (username, password) = (username.into(), password.into());
+        if username == "<token>" { Self::Identity(password) } else { Self::Basic { username, password } }
+    }
 }
 
 /// Where credentials come from, the earlier in this list the stronger when two are equally specific.
@@ -65,3 +83,106 @@ pub enum CloudProvider {
     /// Google Container Registry and Artifact Registry.
     Google,
 }
+
+/// A credential and where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The credential.
+    pub credential: Credential,
+    /// Where it was found, for messages.
+    pub origin: String,
+}
+
+/// The sources, read.
+pub(super) struct Credentials {
+    explicit: Vec<(Scope, Credential)>,
+    files: Vec<DockerConfig>,
+    environment: BTreeMap<String, String>,
+    helper_path: Vec<PathBuf>,
+    reporter: Reporter,
+}
+
+impl Credentials {
+    /// Reads the sources. A file that can't be read is a warning: the others still count.
+    pub(super) fn new(sources: &CredentialSources, reporter: Reporter) -> Self {
+        let mut files = Vec::new();
+        for file in &sources.files {
+            match DockerConfig::parse(file) {
+                Ok((config, problems)) => {
+                    files.push(config);
+                    for problem in problems {
+                        reporter.warning(format!("{}: {problem}", file.origin));
+                    }
+                }
+                Err(reason) => {
+                    reporter.warning(format!("no credentials are read from {}: {reason}", file.origin))
+                }
+            }
+        }
+        Self {
+            explicit: sources.explicit.iter().map(|(key, c)| (Scope::parse(key), c.clone())).collect(),
+            files,
+            environment: sources.environment.clone(),
+            helper_path: sources.helper_path.clone(),
+            reporter,
+        }
+    }
+
+    /// Finds the credential for a repository of a registry (`docker.io`, `library/debian`). May run a
+    /// credential helper.
+    pub(super) fn find(&self, registry: &str, repository: &str) -> Option<Found> {
+        let explicit = self
+            .explicit
+            .iter()
+            .filter_map(|(scope, credential)| Some((scope.matches(registry, repository)?, credential)))
+            // The last of equals: the flag given last.
+            .max_by_key(|(length, _)| *length);
+        if let Some((_, credential)) = explicit {
+            return Some(Found { credential: credential.clone(), origin: "the command line".to_owned() });
+        }
+        let mut candidates = Vec::new();
+        for (rank, file) in self.files.iter().enumerate() {
+            for (specific, entry) in file.candidates(registry, repository) {
+                candidates.push((specific, rank, Candidate::File { file, entry }));
+            }
+        }
+        for (specific, credential, origin) in environment::candidates(&self.environment, registry, repository)
+        {
+            candidates.push((specific, self.files.len(), Candidate::Known(Found { credential, origin })));
+        }
+        candidates.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        candidates.into_iter().find_map(|(_, _, candidate)| self.try_candidate(registry, candidate))
+    }
+
+    fn try_candidate(&self, registry: &str, candidate: Candidate<'_>) -> Option<Found> {
+        match candidate {
+            Candidate::Known(found) => Some(found),
+            Candidate::File { file, entry: docker_config::Entry::Stored(credential) } => {
+                Some(Found { credential: credential.clone(), origin: file.origin.clone() })
+            }
+            Candidate::File { file, entry: docker_config::Entry::Helper(name) } => {
+                match helper::get(name, registry, &self.helper_path) {
+                    Ok(credential) => Some(Found {
+                        credential: credential?,
+                        origin: format!("the credential helper `{name}` ({})", file.origin),
+                    }),
+                    Err(reason) => {
+                        self.reporter.warning(format!(
+                            "the credential helper `{name}` that {} names for `{registry}` is of no use: {reason}",
+                            file.origin
+                        ));
+                        None
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Candidate<'a> {
+    Known(Found),
+    File { file: &'a DockerConfig, entry: docker_config::Entry<'a> },
+}
+
+#[cfg(test)]
+mod tests;

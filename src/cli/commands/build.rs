@@ -1,0 +1,126 @@
+//! `kiln build`.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::print;
+use crate::build::{Outcome, build};
+use crate::cli::args::{BuildArgs, ProgressArg};
+use crate::cli::environment::Environment;
+use crate::cli::fail::Failure;
+use crate::cli::progress::{Progress, bytes};
+use crate::cli::request::{Invocation, Reports, RequestError, invocation};
+use crate::cli::{commit, signals, wire};
+use crate::event::Reporter;
+use crate::oci::Reference;
+use crate::output::Receipt;
+use crate::sandbox::{self, Cancel, Entered, Isolation};
+
+/// Builds an image; its digest goes to `out` unless an archive does.
+pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
+    let isolation: Isolation = args.isolation.parse().map_err(RequestError::Isolation)?;
+    let root = environment.store_root(args.store.root.as_ref());
+    // Before anything else: this may start the process over, and needs it to have one thread.
+    let (entered, repaired) = enter(isolation, &root)?;
+    let commit = commit::find(&args.source.context, environment);
+    let mut invocation = invocation(args, environment, commit.as_ref(), &mut std::io::stdin())?;
+    invocation.warnings.extend(repaired);
+    let progress = Progress::open(invocation.progress, invocation.debug, environment);
+    let finished = perform(&invocation, &entered, &progress.reporter());
+    drop(progress);
+    let (outcome, stdout_is_taken) = finished?;
+    write_reports(&invocation.reports, &outcome)?;
+    if stdout_is_taken { Ok(()) } else { print(out, outcome.image.digest().as_str()) }
+}
+
+/// Puts right what a killed kiln left behind (what that was, for a warning), and enters the sandbox.
+pub(crate) fn enter(isolation: Isolation, root: &Path) -> Result<(Entered, Option<String>), Failure> {
+    let repaired = sandbox::recover(&wire::sandbox_state(root))?;
+    let probes = sandbox::probe(Some(root));
+    Ok((sandbox::enter(isolation, &probes)?, repaired))
+}
+
+/// Runs a build to its end; tells whether an output wrote to standard output.
+pub(crate) fn perform(
+    invocation: &Invocation,
+    entered: &Entered,
+    reporter: &Reporter,
+) -> Result<(Outcome, bool), Failure> {
+    for warning in &invocation.warnings {
+        reporter.warning(warning.clone());
+    }
+    let cancel = Arc::new(Cancel::new().map_err(|source| Failure::File {
+        action: "create",
+        path: "eventfd".into(),
+        source,
+    })?);
+    signals::watch(Arc::clone(&cancel));
+    let workshop = wire::open_workshop(invocation, entered, cancel, reporter)?;
+    let outcome = build(&invocation.request, &workshop.services);
+    let stdout_is_taken = workshop.stdout_is_taken;
+    let closed = workshop.close();
+    let outcome = outcome?;
+    if let Err(error) = closed {
+        // The image is finished and delivered: leftovers are no reason to fail.
+        reporter.warning(error.to_string());
+    }
+    if invocation.progress != ProgressArg::Quiet {
+        outcome.receipts.iter().for_each(|receipt| reporter.info(describe(receipt)));
+    }
+    Ok((outcome, stdout_is_taken))
+}
+
+/// Writes what an output did on one line.
+fn describe(receipt: &Receipt) -> String {
+    let tags = receipt.tags.join(", ");
+    let digest = receipt.digest.as_ref().map(|digest| format!(" {digest}")).unwrap_or_default();
+    let size = if receipt.size_bytes > 0 { format!(" {}", bytes(receipt.size_bytes)) } else { String::new() };
+    let what = if tags.is_empty() { String::new() } else { format!(" {tags}") };
+    format!("{} {}:{what}{digest}{size}", receipt.name, receipt.location)
+}
+
+/// Writes `--iidfile` and `--metadata-file`.
+fn write_reports(reports: &Reports, outcome: &Outcome) -> Result<(), Failure> {
+    if let Some(path) = &reports.image_id {
+        write_file(path, outcome.image.digest().as_str())?;
+    }
+    if let Some(path) = &reports.metadata {
+        write_file(path, &format!("{:#}\n", metadata(outcome)))?;
+    }
+    Ok(())
+}
+
+/// Writes a small file of results.
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).map_err(|source| Failure::File { action: "write", path: path.to_owned(), source })
+}
+
+/// Describes the result under buildx's keys.
+fn metadata(outcome: &Outcome) -> Value {
+    let image = &outcome.image;
+    let tags: Vec<&str> = outcome.receipts.iter().flat_map(|r| r.tags.iter().map(String::as_str)).collect();
+    let mut names: Vec<String> = Vec::new();
+    for tag in tags {
+        let familiar = tag.parse::<Reference>().map_or_else(|_| tag.to_owned(), |r| r.to_string());
+        if !names.contains(&familiar) {
+            names.push(familiar);
+        }
+    }
+    json!({
+        "containerimage.config.digest": image.config_descriptor.digest().to_string(),
+        "containerimage.descriptor": image.descriptor,
+        "containerimage.digest": image.digest(),
+        "image.name": names.join(","),
+        "kiln.outputs": outcome.receipts.iter().map(|receipt| json!({
+            "output": receipt.name,
+            "location": receipt.location,
+            "tags": receipt.tags,
+            "digest": receipt.digest,
+            "sizeBytes": receipt.size_bytes,
+        })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,102 @@
+//! `kiln check`: BuildKit's build checks without a build.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use super::{print, print_json};
+use crate::build::{BuildError, NamedContext, Place, Problem, Wanted, check, read_dockerfile};
+use crate::cli::args::{CheckArgs, Format};
+use crate::cli::environment::Environment;
+use crate::cli::fail::{Failure, excerpt};
+use crate::cli::request::{ambient_config, check_request};
+use crate::cli::wire;
+use crate::dockerfile::Dockerfile;
+use crate::event::Reporter;
+use crate::oci::{ImageConfig, Platform, Reference};
+use crate::plan::lint::{LintReport, to_json};
+
+/// Checks a Dockerfile; findings go to `out`. Fails where a build would, and on `# check=error=true`.
+pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
+    let request = check_request(args, environment, &mut std::io::stdin())?;
+    let mut registry = ambient_config(environment)?;
+    // Base images make findings better, but nobody waits for a registry that is away.
+    registry.retries.count = 0;
+    let reporter = Reporter::silent();
+    let fetch = wire::open_fetch(&registry, reporter.clone())?;
+    let work_dir = tempfile::tempdir().map_err(|source| Failure::File {
+        action: "create",
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let source = match read_dockerfile(&request, &reporter, fetch.as_ref(), work_dir.path()) {
+        Ok(read) => read,
+        Err(error) => {
+            if args.format == Format::Json {
+                print_json(out, &unread(&error))?;
+            }
+            return Err(error.into());
+        }
+    };
+    let client = wire::open_client(registry, reporter)?;
+    let lookup = |wanted: &Wanted<'_>, platform: &Platform| -> Option<ImageConfig> {
+        let text = match wanted {
+            Wanted::Reference(text) => text,
+            Wanted::Context(name) => match request.named_contexts.get(*name)? {
+                NamedContext::Image(text) => text.as_str(),
+                NamedContext::Layout(_) | NamedContext::Files(_) => return None,
+            },
+        };
+        let reference: Reference = text.parse().ok()?;
+        client.image(&reference, platform).ok().map(|remote| remote.image.config)
+    };
+    let (dockerfile, report) = check(&request, &Platform::host(), &source, &lookup);
+    match args.format {
+        Format::Json => print_json(out, &to_json(&dockerfile, &report))?,
+        Format::Text => text(&dockerfile, &report, out)?,
+    }
+    verdict(&dockerfile, report)
+}
+
+/// Says in JSON that a Dockerfile could not be read at all.
+fn unread(error: &BuildError) -> serde_json::Value {
+    let location = error.place.as_ref().map(|place| {
+        json!({"sourceIndex": 0, "ranges": [{
+            "start": {"line": place.span.start_line, "character": 0},
+            "end": {"line": place.span.end_line, "character": 0},
+        }]})
+    });
+    json!({"warnings": [], "buildError": {"message": error.to_string(), "location": location}})
+}
+
+fn text(dockerfile: &Dockerfile, report: &LintReport, out: &mut dyn Write) -> Result<(), Failure> {
+    for warning in &report.warnings {
+        let url = warning.rule.url;
+        let more = if url.is_empty() { String::new() } else { format!(" - {url}") };
+        let mut lines = format!("WARNING: {}{more}\n{}\n", warning.rule.name, warning.detail);
+        let place =
+            Place { name: dockerfile.name.clone(), source: dockerfile.source.clone(), span: warning.span };
+        excerpt(&mut lines, &place);
+        print(out, &lines)?;
+    }
+    match (report.warnings.len(), &report.error) {
+        (0, Some(_)) => Ok(()),
+        (0, None) => print(out, "Check complete, no warnings found."),
+        (1, _) => print(out, "Check complete, 1 warning has been found!"),
+        (count, _) => print(out, &format!("Check complete, {count} warnings have been found!")),
+    }
+}
+
+/// Fails if the Dockerfile cannot be built, or says itself that its warnings are errors.
+fn verdict(dockerfile: &Dockerfile, report: LintReport) -> Result<(), Failure> {
+    if let Some(message) = report.violation {
+        return Err(Failure::Check { message });
+    }
+    let Some(error) = report.error else { return Ok(()) };
+    let place = error.span.map(|span| Place {
+        name: dockerfile.name.clone(),
+        source: dockerfile.source.clone(),
+        span,
+    });
+    Err(BuildError { problem: Problem::Lint { message: error.message }, place }.into())
+}

@@ -1,0 +1,116 @@
+//! `kiln inspect`: an image's manifest and config, wherever it is.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::images::size_bytes;
+use super::{locate, print, print_json};
+use crate::cli::args::{Format, InspectArgs};
+use crate::cli::environment::Environment;
+use crate::cli::fail::Failure;
+use crate::cli::progress::bytes;
+use crate::cli::request::{platform, registry_config};
+use crate::cli::wire;
+use crate::event::Reporter;
+use crate::oci::{Digest, Image, Platform, Reference};
+use crate::output::{read_image, select_manifest};
+
+/// Shows an image.
+pub(super) fn run(args: &InspectArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
+    let platform = args.platform.as_deref().map(platform).transpose()?.unwrap_or_else(Platform::host);
+    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let found = match locate::in_layout(environment, &args.image)? {
+        Some(found) => Some(found),
+        None => locate::in_store(&store, &args.image)?,
+    };
+    let (image, names) = match found {
+        Some(found) => {
+            let descriptor = select_manifest(found.blobs.as_ref(), &found.descriptor, &platform)?;
+            (read_image(found.blobs.as_ref(), &descriptor)?, found.names)
+        }
+        None => in_registry(args, environment, &platform)?,
+    };
+    match args.format {
+        Format::Json => print_json(out, &as_json(&image, &names)),
+        Format::Text => as_text(&image, &names, out),
+    }
+}
+
+/// Asks the registry that the name says.
+fn in_registry(
+    args: &InspectArgs,
+    environment: &Environment,
+    platform: &Platform,
+) -> Result<(Image, Vec<Reference>), Failure> {
+    let no_image = || Failure::NoImage { name: args.image.clone() };
+    if args.image.parse::<Digest>().is_ok() {
+        return Err(no_image());
+    }
+    // A word that is no reference can only have been meant for the store.
+    let reference: Reference = args.image.parse().map_err(|_| no_image())?;
+    let client = wire::open_client(registry_config(&args.registry, environment)?, Reporter::silent())?;
+    let remote = client.image(&reference, platform)?;
+    Ok((remote.image, vec![reference]))
+}
+
+fn manifest(image: &Image) -> Value {
+    serde_json::from_slice(&image.manifest).unwrap_or(Value::Null)
+}
+
+fn as_json(image: &Image, names: &[Reference]) -> Value {
+    json!({
+        "digest": image.digest(),
+        "names": names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "platform": image.config.platform().to_string(),
+        "sizeBytes": size_bytes(image),
+        "descriptor": image.descriptor,
+        "manifest": manifest(image),
+        "config": serde_json::from_slice::<Value>(&image.config_bytes).unwrap_or(Value::Null),
+    })
+}
+
+fn as_text(image: &Image, names: &[Reference], out: &mut dyn Write) -> Result<(), Failure> {
+    let mut field = |name: &str, value: &str| {
+        if value.is_empty() { Ok(()) } else { print(out, &format!("{name:12} {value}")) }
+    };
+    for name in names {
+        field("name", &name.to_string())?;
+    }
+    field("digest", image.digest().as_str())?;
+    field("media type", &image.descriptor.media_type().to_string())?;
+    field("config", image.config_descriptor.digest().as_ref())?;
+    field("platform", &image.config.platform().to_string())?;
+    field("created", image.config.created.as_deref().unwrap_or_default())?;
+    field("size", &bytes(size_bytes(image)))?;
+    let config = &image.config.config;
+    let list = |list: &Option<Vec<String>>| list.as_ref().map(|l| json!(l).to_string()).unwrap_or_default();
+    field("user", &config.user)?;
+    field("workdir", &config.working_dir)?;
+    field("entrypoint", &list(&config.entrypoint))?;
+    field("cmd", &list(&config.cmd))?;
+    for variable in &config.env {
+        field("env", variable)?;
+    }
+    for port in config.exposed_ports.keys() {
+        field("port", port)?;
+    }
+    for volume in config.volumes.keys() {
+        field("volume", volume)?;
+    }
+    for (key, value) in &config.labels {
+        field("label", &format!("{key}={value}"))?;
+    }
+    if let Some(annotations) = manifest(image)["annotations"].as_object() {
+        for (key, value) in annotations {
+            field("annotation", &format!("{key}={}", value.as_str().unwrap_or_default()))?;
+        }
+    }
+    for layer in &image.layers {
+        let descriptor = &layer.descriptor;
+        let kind = descriptor.media_type().to_string();
+        let kind = kind.rsplit('.').next().unwrap_or_default().to_owned();
+        field("layer", &format!("{} {} {kind}", descriptor.digest(), bytes(descriptor.size())))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The commands, each a thin function over the library.
+
+pub(crate) mod build;
+mod check;
+mod doctor;
+mod images;
+mod inspect;
+mod locate;
+mod login;
+mod prune;
+mod push;
+mod remove;
+
+use std::io::{self, Write};
+
+pub(crate) use login::login as credentials;
+pub(crate) use push::push_image;
+
+use super::args::{Cli, Command};
+use super::environment::Environment;
+use super::fail::Failure;
+
+/// Runs a command; its result goes to `out`.
+pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
+    match cli.command {
+        Command::Build(args) => build::run(&args, environment, out),
+        Command::Check(args) => check::run(&args, environment, out),
+        Command::Images(args) => images::run(&args, environment, out),
+        Command::Inspect(args) => inspect::run(&args, environment, out),
+        Command::Push(args) => push::run(&args, environment, out),
+        Command::Rm(args) => remove::run(&args, environment, out),
+        Command::Prune(args) => prune::run(&args, environment, out),
+        Command::Doctor(args) => doctor::run(&args, environment, out),
+        Command::Login(args) => login::login(&args, environment, &mut io::stdin(), out),
+        Command::Logout(args) => login::logout(&args, environment, out),
+        Command::Version => print(out, &format!("kiln {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// Writes a line of a command's result.
+fn print(out: &mut dyn Write, line: &str) -> Result<(), Failure> {
+    match writeln!(out, "{line}") {
+        // `kiln images | head` has seen enough; that is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Failure::Stdout),
+    }
+}
+
+/// Writes a value as JSON for people and programs.
+fn print_json(out: &mut dyn Write, value: &serde_json::Value) -> Result<(), Failure> {
+    print(out, &format!("{value:#}"))
+}
+
+/// Writes rows under their headings, each column as wide as its widest cell.
+fn print_table(out: &mut dyn Write, headings: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    print(out, &line(&mut headings.iter().copied()))?;
+    for row in rows {
+        print(out, &line(&mut row.iter().map(String::as_str)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_cells() {
+        let mut out = Vec::new();
+        let rows =
+            [vec!["r.io/application".to_owned(), "1".to_owned()], vec!["x".to_owned(), "22".to_owned()]];
+        print_table(&mut out, &["NAME", "TAG"], &rows).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "NAME              TAG\nr.io/application  1\nx                 22\n"
+        );
+    }
+}

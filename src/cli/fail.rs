@@ -1,0 +1,298 @@
+//! Failures, and how they are shown: what, why, where in the Dockerfile, what to do.
+//!
+//! Everything below returns typed errors; they are rendered here, once.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+use super::executor::ExecutorError;
+use super::request::RequestError;
+use crate::blob::BlobError;
+use crate::build::{BuildError, Place, Problem};
+use crate::oci::{DigestError, PlatformError, ReferenceError};
+use crate::output::OutputError;
+use crate::registry::RegistryError;
+use crate::rootfs::RootfsError;
+use crate::sandbox::SandboxError;
+
+/// Exit code of wrong usage.
+pub const USAGE: u8 = 2;
+/// Exit code of anything that failed.
+pub const FAILED: u8 = 1;
+/// Exit code of a build that was interrupted, as shells count SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The arguments mean nothing.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The executor's flags mean nothing.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// The build failed.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The store failed.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A registry failed.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// An output failed.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A stage's files cannot be kept here.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// A name is no image reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// A digest is none.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    /// A platform is none.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// No image of that name.
+    #[error("no image `{name}` in the store")]
+    NoImage {
+        /// What was looked for.
+        name: String,
+    },
+    /// Several images match.
+    #[error("`{name}` is ambiguous in the store: it could be {candidates}")]
+    Ambiguous {
+        /// What was looked for.
+        name: String,
+        /// What it could be.
+        candidates: String,
+    },
+    /// No image of that name in a layout.
+    #[error("no image `{name}` in `{path}`, found {listed}")]
+    NotInLayout {
+        /// The layout.
+        path: PathBuf,
+        /// What was looked for.
+        name: String,
+        /// What there is.
+        listed: String,
+    },
+    /// An image that is pushed has no name to push it under.
+    #[error("`{image}` has no name to push it under")]
+    NoDestination {
+        /// The image.
+        image: String,
+    },
+    /// A directory inside something that is no archive.
+    #[error("the build context is not an archive: there is no `--context-sub-path` in it")]
+    NoArchive,
+    /// A warmer without images.
+    #[error("you must select at least one image to cache or a Dockerfile to parse")]
+    NothingToWarm,
+    /// A file of kiln's own cannot be handled.
+    #[error("cannot {action} `{path}`")]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Standard output was closed.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// A file of credentials is not JSON.
+    #[error("`{path}` is not a valid credentials file: {reason}")]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A check found what `# check=error=true` makes an error; it has been shown already.
+    #[error("{message}")]
+    Check {
+        /// Which rules.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// Tells whether the user stopped it.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Build(BuildError { problem: Problem::Cancelled, .. }))
+    }
+
+    /// Returns the process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
+            Self::Request(_) => USAGE,
+            _ if self.is_interrupted() => INTERRUPTED,
+            _ => FAILED,
+        }
+    }
+
+    /// Returns what the user can do about it.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Request(error) => error.hint().map(str::to_owned),
+            Self::Executor(error) => error.hint().map(str::to_owned),
+            Self::Build(error) => error.problem.hint(),
+            Self::Blob(error) => error.hint().map(str::to_owned),
+            Self::Registry(error) => error.hint(),
+            Self::Output(error) => error.hint(),
+            Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
+            Self::NoDestination { .. } => {
+                Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Writes everything there is to say, with a newline at the end.
+    pub fn render(&self, colour: bool) -> String {
+        let mut text = String::new();
+        if let Self::Build(error) = self {
+            if let Problem::Process { last_output, .. } = &error.problem {
+                last_lines(&mut text, last_output);
+            }
+            if let Some(place) = &error.place {
+                excerpt(&mut text, place);
+            }
+        }
+        let (begin, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        let lines = causes(self);
+        let _ = writeln!(text, "{begin}error:{end} {}", lines[0]);
+        for cause in &lines[1..] {
+            let _ = writeln!(text, "  cause: {cause}");
+        }
+        if let Some(hint) = self.hint() {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        text
+    }
+}
+
+/// Returns an error's text and its causes', leaving out what a text above says already.
+pub fn causes(error: &dyn Error) -> Vec<String> {
+    let mut lines = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !text.is_empty() && !lines.iter().any(|line| line.contains(&text)) {
+            lines.push(text);
+        }
+        next = cause.source();
+    }
+    lines
+}
+
+/// How many lines of the Dockerfile are shown before and after those meant.
+const MARGIN: usize = 2;
+
+/// Writes the lines of the Dockerfile that an error is about, in BuildKit's shape.
+pub fn excerpt(text: &mut String, place: &Place) {
+    let lines: Vec<&str> = place.source.lines().collect();
+    let first = place.span.start_line.max(1);
+    let last = place.span.end_line.max(first);
+    let _ = writeln!(text, "{}:{first}", place.name);
+    let rule = "-".repeat(20);
+    let _ = writeln!(text, "{rule}");
+    let shown = first.saturating_sub(MARGIN).max(1)..=(last + MARGIN).min(lines.len());
+    for number in shown {
+        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let line = format!("{number:4} | {mark} {}", lines[number - 1]);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let _ = writeln!(text, "{rule}");
+}
+
+/// Writes the last lines that a step printed.
+fn last_lines(text: &mut String, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "the last lines of its output:");
+    for line in lines {
+        let _ = writeln!(text, "    {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dockerfile::Span;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Layered(&'static str, #[source] Option<Box<Layered>>);
+
+    fn place(first: usize, last: usize) -> Place {
+        Place {
+            name: "Dockerfile".to_owned(),
+            source: "FROM a\n\nRUN x\nRUN y \\\n  z\nCMD q\n".into(),
+            span: Span { start_line: first, end_line: last },
+        }
+    }
+
+    #[test]
+    fn causes_do_not_repeat_each_other() {
+        let bottom = Layered("no space left", None);
+        let middle = Layered("cannot write `x`: no space left", Some(Box::new(bottom)));
+        let top = Layered("cannot push", Some(Box::new(middle)));
+        assert_eq!(causes(&top), ["cannot push", "cannot write `x`: no space left"]);
+    }
+
+    #[test]
+    fn the_excerpt_marks_the_lines_meant() {
+        let mut text = String::new();
+        excerpt(&mut text, &place(4, 5));
+        assert_eq!(
+            text,
+            "Dockerfile:4\n--------------------\n   2 |\n   3 |     RUN x\n   4 | >>> RUN y \\\n   5 | >>>   z\n   6 |     CMD q\n--------------------\n"
+        );
+    }
+
+    #[test]
+    fn the_excerpt_stays_inside_the_file() {
+        for (first, last) in [(0, 0), (1, 1), (6, 6), (6, 99), (50, 51)] {
+            let mut text = String::new();
+            excerpt(&mut text, &place(first, last));
+            assert!(text.starts_with("Dockerfile:"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failed_step_shows_output_place_and_hint() {
+        let problem = Problem::Process {
+            command: "/bin/sh -c x".to_owned(),
+            ending: "exit code: 127".to_owned(),
+            code: 127,
+            last_output: vec!["sh: x: not found".to_owned()],
+        };
+        let failure = Failure::Build(BuildError { problem, place: Some(place(3, 3)) });
+        let text = failure.render(false);
+        assert!(text.contains("    sh: x: not found\n"), "{text}");
+        assert!(text.contains("   3 | >>> RUN x\n"), "{text}");
+        assert!(
+            text.contains("error: process \"/bin/sh -c x\" did not complete successfully: exit code: 127\n")
+        );
+        assert!(text.contains("\nhint: "));
+        assert_eq!(failure.exit_code(), FAILED);
+    }
+
+    #[test]
+    fn usage_errors_and_interruptions_have_codes_of_their_own() {
+        assert_eq!(Failure::Request(RequestError::StdinTwice).exit_code(), USAGE);
+        assert_eq!(Failure::Build(Problem::Cancelled.into()).exit_code(), INTERRUPTED);
+    }
+}

@@ -1,0 +1,456 @@
+//! Images to a registry: blobs first, the manifest last.
+//!
+//! A blob that is there is not sent; one that another repository of the same registry has is mounted; else
+//! it is uploaded. No manifest is put before every blob it names is in place, no tag before its manifest.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{Method, Response};
+use url::Url;
+
+use super::call::{Access, Call, location};
+use super::endpoint::Endpoint;
+use super::error::RegistryError;
+use super::pull::DIGEST_HEADER;
+use super::retry::Backoff;
+use super::upload::{Pumped, Upload};
+use super::{Client, Inner, OpenBlob, Pushed};
+use crate::blob::BlobSource;
+use crate::event::TransferKind;
+use crate::oci::{Descriptor, Digest, Image, Reference, descriptor_digest};
+use crate::stream::Counted;
+
+/// How many other repositories are tried as the source of a mount.
+const MOST_MOUNTS: usize = 4;
+/// Blobs of one image under way at once.
+const PARALLEL_BLOBS: usize = 4;
+
+/// A session to upload into, or no need for one.
+enum Begun {
+    Session(Url),
+    Mounted { from: String },
+}
+
+/// What became of a blob, for reports: `(digest, how)`.
+pub type PushedBlob = (Digest, Pushed);
+
+impl Client {
+    /// Pushes an image to each of `references`: its blobs, in parallel, then the manifest under each tag.
+    ///
+    /// Blobs come from `blobs`, or by mounting them from `mount_from` or from another of the destinations
+    /// where these are in the same registry. Layers that must not be distributed are left where they are.
+    /// No tag of any destination moves before all destinations have all blobs.
+    pub fn push_image(
+        &self,
+        image: &Image,
+        blobs: &dyn BlobSource,
+        references: &[Reference],
+        mount_from: &[Reference],
+    ) -> Result<Vec<PushedBlob>, RegistryError> {
+        let mut repositories: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
+        for reference in references {
+            let of_registry = repositories.entry(reference.registry()).or_default();
+            if !of_registry.iter().any(|other| other.repository() == reference.repository()) {
+                of_registry.push(reference);
+            }
+        }
+        let pushed = Mutex::new(Vec::new());
+        let results: Vec<Result<(), RegistryError>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = repositories
+                .values()
+                .map(|of_registry| {
+                    let pushed = &pushed;
+                    scope.spawn(move || {
+                        let mut sources = mount_from.to_vec();
+                        for repository in of_registry {
+                            let done = self.push_blobs(image, blobs, repository, &sources)?;
+                            pushed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(done);
+                            // The next repository of this registry has only to mount.
+                            sources.insert(0, (*repository).clone());
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("pushing does not panic")).collect()
+        });
+        results.into_iter().collect::<Result<Vec<()>, _>>()?;
+        for reference in references {
+            self.put_manifest(reference, image.descriptor.media_type().as_ref(), &image.manifest)?;
+        }
+        Ok(pushed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Puts the blobs of an image into one repository.
+    pub fn push_blobs(
+        &self,
+        image: &Image,
+        blobs: &dyn BlobSource,
+        repository: &Reference,
+        mount_from: &[Reference],
+    ) -> Result<Vec<PushedBlob>, RegistryError> {
+        let mut wanted: Vec<&Descriptor> = Vec::new();
+        let layers = image.layers.iter().map(|layer| &layer.descriptor).filter(|d| !stays_away(d));
+        for descriptor in layers.chain([&image.config_descriptor]) {
+            if !wanted.iter().any(|other| other.digest() == descriptor.digest()) {
+                wanted.push(descriptor);
+            }
+        }
+        // The largest first: it decides how long all take.
+        wanted.sort_by_key(|descriptor| std::cmp::Reverse(descriptor.size()));
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let config_digest = image.config_descriptor.digest();
+        let push = |descriptor: &Descriptor| {
+            if descriptor.digest() == config_digest {
+                let bytes = &image.config_bytes;
+                return self.push_blob(
+                    repository,
+                    descriptor,
+                    &|| Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
+                    &[],
+                );
+            }
+            let open = || blobs.open(descriptor).map_err(std::io::Error::other);
+            self.push_blob(repository, descriptor, &open, mount_from)
+        };
+        let work = || {
+            let mut done = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let Some(descriptor) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                match push(descriptor) {
+                    Ok(pushed) => done.push((descriptor_digest(descriptor), pushed)),
+                    Err(error) => {
+                        failed.store(true, Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(done)
+        };
+        let results: Vec<Result<Vec<PushedBlob>, RegistryError>> = std::thread::scope(|scope| {
+            let count = wanted.len().min(PARALLEL_BLOBS);
+            let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("pushing does not panic")).collect()
+        });
+        Ok(results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+}
+
+/// Layers that must not be distributed (OCI image-spec, `layer.md#non-distributable-layers`) and say where
+/// else they are.
+fn stays_away(descriptor: &Descriptor) -> bool {
+    let kind = descriptor.media_type().to_string();
+    (kind.contains("nondistributable") || kind.contains(".foreign."))
+        && descriptor.urls().as_ref().is_some_and(|urls| !urls.is_empty())
+}
+
+impl Inner {
+    pub(super) fn push_blob(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+        mount_from: &[Reference],
+    ) -> Result<Pushed, RegistryError> {
+        let digest = descriptor_digest(descriptor);
+        let endpoint = self.endpoint(to.registry(), Access::Push);
+        if self.runtime.wait(self.has(to, &digest))? {
+            let transfer =
+                self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
+            transfer.finish("exists");
+            return Ok(Pushed::Exists);
+        }
+        match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, mount_from))? {
+            Begun::Mounted { from } => {
+                let transfer =
+                    self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
+                transfer.finish(format!("mounted from {from}"));
+                Ok(Pushed::Mounted { from })
+            }
+            Begun::Session(session) => {
+                let transfer =
+                    self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
+                let blob = (&digest, descriptor.size());
+                Upload::new(self, &endpoint, to.repository(), blob, open, session, transfer).run()?;
+                Ok(Pushed::Uploaded)
+            }
+        }
+    }
+
+    /// Asks whether the blob is there. A robot that may only push can't see: then it is sent.
+    async fn has(&self, to: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
+        match self.blob_size(to, digest, Access::Push).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(
+                error @ (RegistryError::Unauthorized { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Refused { .. }),
+            ) => {
+                self.reporter.debug(format!("`{}`: {error}", to.name()));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn begin_or_mount(
+        &self,
+        endpoint: &Endpoint,
+        to: &Reference,
+        digest: &Digest,
+        mount_from: &[Reference],
+    ) -> Result<Begun, RegistryError> {
+        let mut session: Option<Url> = None;
+        let mut tried: Vec<&str> = Vec::new();
+        for from in mount_from {
+            let source = from.repository();
+            if from.registry() != to.registry() || source == to.repository() || tried.contains(&source) {
+                continue;
+            }
+            if tried.len() == MOST_MOUNTS {
+                break;
+            }
+            tried.push(source);
+            match self.mount(endpoint, to, digest, source).await {
+                Ok(Begun::Mounted { from }) => {
+                    if let Some(left) = session {
+                        self.cancel(endpoint, to.repository(), left).await;
+                    }
+                    return Ok(Begun::Mounted { from });
+                }
+                // A miss opens a session; one is enough.
+                Ok(Begun::Session(url)) => {
+                    if let Some(left) = session.replace(url) {
+                        self.cancel(endpoint, to.repository(), left).await;
+                    }
+                }
+                // May be no right to read the source, or no mounts at all: uploading remains.
+                Err(error) => self.reporter.debug(format!("no mount from `{source}`: {}", error.full())),
+            }
+        }
+        match session {
+            Some(session) => Ok(Begun::Session(session)),
+            None => Ok(Begun::Session(self.begin(endpoint, to.repository()).await?)),
+        }
+    }
+
+    async fn mount(
+        &self,
+        endpoint: &Endpoint,
+        to: &Reference,
+        digest: &Digest,
+        source: &str,
+    ) -> Result<Begun, RegistryError> {
+        let mut url = endpoint.url(self, &format!("{}/blobs/uploads/", to.repository())).await?;
+        url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", source);
+        let what = format!("the mount of blob {} from `{source}` in `{}`", digest.short(), to.repository());
+        let mut call = Call::new(Method::POST, url, to.repository(), Access::Push, what);
+        call.also_pull = Some(source);
+        let response = self.call(endpoint, &call, &[201, 202]).await?;
+        if response.status() == 201 {
+            return Ok(Begun::Mounted { from: source.to_owned() });
+        }
+        self.session(endpoint, &call, &response).map(Begun::Session)
+    }
+
+    /// Mounts a blob or leaves everything as it was.
+    pub(super) async fn mount_only(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        from: &Reference,
+    ) -> Result<bool, RegistryError> {
+        if from.registry() != to.registry() {
+            return Ok(false);
+        }
+        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let digest = descriptor_digest(descriptor);
+        match self.mount(&endpoint, to, &digest, from.repository()).await? {
+            Begun::Mounted { .. } => Ok(true),
+            Begun::Session(session) => {
+                self.cancel(&endpoint, to.repository(), session).await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Opens an upload session.
+    pub(super) async fn begin(&self, endpoint: &Endpoint, repository: &str) -> Result<Url, RegistryError> {
+        let url = endpoint.url(self, &format!("{repository}/blobs/uploads/")).await?;
+        let what = format!("an upload to `{repository}`");
+        let call = Call::new(Method::POST, url, repository, Access::Push, what);
+        let response = self.call(endpoint, &call, &[202, 201, 200]).await?;
+        self.session(endpoint, &call, &response)
+    }
+
+    fn session(
+        &self,
+        endpoint: &Endpoint,
+        call: &Call<'_>,
+        response: &Response,
+    ) -> Result<Url, RegistryError> {
+        let url = location(&endpoint.registry, &call.what, response.url(), response.headers())?;
+        Ok(endpoint.repair(url))
+    }
+
+    /// Gives an upload session back. Registries forget them after a while anyway.
+    async fn cancel(&self, endpoint: &Endpoint, repository: &str, session: Url) {
+        let what = format!("an upload to `{repository}` that is not needed");
+        let call = Call::new(Method::DELETE, session, repository, Access::Push, what);
+        if let Err(error) = self.call_once(endpoint, &call, &[204, 202, 200]).await {
+            self.reporter.debug(error.full());
+        }
+    }
+
+    pub(super) async fn check_push(&self, to: &Reference) -> Result<(), RegistryError> {
+        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let session = self.begin(&endpoint, to.repository()).await?;
+        self.cancel(&endpoint, to.repository(), session).await;
+        Ok(())
+    }
+
+    /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest.
+    pub(super) fn push_stream(
+        &self,
+        to: &Reference,
+        reader: &mut dyn Read,
+    ) -> Result<Counted, RegistryError> {
+        use sha2::Digest as _;
+        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
+        let what = format!("an upload to `{}`", to.repository());
+        let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);
+        let authorization = self.runtime.wait(self.authorize(&endpoint, to.repository(), &call.scopes()))?;
+        let client = self.client_for(&endpoint, &session)?;
+        let mut request =
+            client.request(Method::PATCH, session.clone()).header(CONTENT_TYPE, "application/octet-stream");
+        if let Some(header) = authorization.header.as_ref().filter(|_| endpoint.is_home(&session)) {
+            request = request.header(AUTHORIZATION, header.reveal());
+        }
+        let mut transfer = self.reporter.transfer(TransferKind::Push, to.repository(), None);
+        let (mut hash, mut size_bytes) = (sha2::Sha256::new(), 0);
+        let pumped = self.pump(request, &session, reader, None, &mut |chunk| {
+            hash.update(chunk);
+            size_bytes += chunk.len() as u64;
+            transfer.advance(chunk.len() as u64);
+        });
+        let response = pumped.map_err(|failure| match failure {
+            Pumped::Connection(error) => error,
+            Pumped::Source(source) => RegistryError::Source { digest: "of a stream".to_owned(), source },
+        })?;
+        if !matches!(response.status().as_u16(), 202 | 201 | 204) {
+            let refused = self.refused(&endpoint, &call.what, response, &authorization);
+            return Err(self.runtime.wait(refused));
+        }
+        let digest = Digest::from_sha256(hash.finalize().into());
+        let session = if response.headers().contains_key(reqwest::header::LOCATION) {
+            self.session(&endpoint, &call, &response)?
+        } else {
+            session
+        };
+        self.runtime.wait(self.commit(&endpoint, to.repository(), session, &digest))?;
+        transfer.finish("done");
+        Ok(Counted { digest, size_bytes })
+    }
+
+    /// Ends an upload whose bytes are all there.
+    async fn commit(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+        mut session: Url,
+        digest: &Digest,
+    ) -> Result<(), RegistryError> {
+        session.query_pairs_mut().append_pair("digest", digest.as_str());
+        let what = format!("the upload of blob {} to `{repository}`", digest.short());
+        let call = Call::new(Method::PUT, session, repository, Access::Push, what);
+        self.call(endpoint, &call, &[201, 204, 200]).await.map(drop)
+    }
+
+    /// Puts a manifest in place. A tag that may not be moved but is already what it should be is no error.
+    pub(super) async fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        let digest = Digest::of(bytes);
+        if let Some(pinned) = reference.digest().filter(|pinned| **pinned != digest) {
+            return Err(RegistryError::wrong_digest(
+                reference.registry(),
+                "the manifest to push",
+                pinned,
+                &digest,
+            ));
+        }
+        let endpoint = self.endpoint(reference.registry(), Access::Push);
+        let name = reference.tag().unwrap_or(digest.as_str());
+        let path = format!("{}/manifests/{name}", reference.repository());
+        let what = format!("manifest `{name}` of `{}`", reference.repository());
+        let url = endpoint.url(self, &path).await?;
+        let mut call = Call::new(Method::PUT, url, reference.repository(), Access::Push, what)
+            .header(CONTENT_TYPE, media_type);
+        call.body = Some(Bytes::copy_from_slice(bytes));
+        let mut backoff = Backoff::new(&self.config.retries, &self.reporter);
+        let response = loop {
+            match self.call(&endpoint, &call, &[201, 200, 202]).await {
+                Ok(response) => break response,
+                Err(error) if names_missing_blob(&error) => {
+                    // Replicas of a registry may take a moment to hear of a blob that was accepted.
+                    let pause = backoff.pause_for_lost_session(&call.what, error)?;
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => return self.perhaps_immutable(reference, &digest, error).await,
+            }
+        };
+        let said = response.headers().get(DIGEST_HEADER).and_then(|value| value.to_str().ok());
+        match said.and_then(|said| said.parse::<Digest>().ok()) {
+            Some(said) if said != digest => {
+                Err(RegistryError::wrong_digest(&endpoint.registry, &call.what, &digest, &said))
+            }
+            _ => Ok(digest),
+        }
+    }
+
+    async fn perhaps_immutable(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        error: RegistryError,
+    ) -> Result<Digest, RegistryError> {
+        let answer = match &error {
+            RegistryError::Refused { answer, .. } | RegistryError::Denied { answer, .. } => answer.clone(),
+            _ => return Err(error),
+        };
+        let says_so = answer.has_code("TAG_IMMUTABLE")
+            || answer.has_code("IMMUTABLE")
+            || ["immutable", "cannot be overwritten", "immutability", "does not allow updating"]
+                .iter()
+                .any(|text| answer.says(text));
+        if !says_so {
+            return Err(error);
+        }
+        match self.resolve_for_push(reference).await {
+            Ok(found) if found == *digest => Ok(found),
+            _ => Err(RegistryError::Immutable { reference: reference.to_string(), answer }),
+        }
+    }
+
+    /// Asks what a tag of a destination is, without mirrors.
+    async fn resolve_for_push(&self, reference: &Reference) -> Result<Digest, RegistryError> {
+        let fetched = self.manifest_at(reference).await?;
+        Ok(descriptor_digest(&fetched.descriptor))
+    }
+}
+
+fn names_missing_blob(error: &RegistryError) -> bool {
+    let (RegistryError::Refused { answer, .. } | RegistryError::NotFound { answer, .. }) = error else {
+        return false;
+    };
+    answer.has_code("MANIFEST_BLOB_UNKNOWN") || answer.has_code("BLOB_UNKNOWN")
+}

@@ -1,0 +1,104 @@
+//! Tags and referrers: what a repository has, and taking it out again.
+
+use std::collections::BTreeSet;
+
+use reqwest::Method;
+use reqwest::header::LINK;
+use serde::Deserialize;
+use url::Url;
+
+use super::Inner;
+use super::call::{Access, Call, protocol};
+use super::error::RegistryError;
+use crate::oci::Reference;
+
+/// Pages of tags; no repository that people look at has more.
+const MOST_PAGES: usize = 10_000;
+/// No page of tags is larger.
+const PAGE_LIMIT_BYTES: usize = 32 << 20;
+
+#[derive(Deserialize)]
+struct TagsJson {
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+impl Inner {
+    pub(super) async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
+        let endpoint = self.endpoint(repository.registry(), Access::Pull);
+        let name = repository.repository();
+        let what = format!("the tags of `{name}`");
+        let mut url = endpoint.url(self, &format!("{name}/tags/list")).await?;
+        let mut tags = BTreeSet::new();
+        for _ in 0..MOST_PAGES {
+            let call = Call::new(Method::GET, url.clone(), name, Access::Pull, what.clone());
+            let response = self.call(&endpoint, &call, &[200]).await?;
+            let (from, links) = (response.url().clone(), response.headers().get_all(LINK).clone_texts());
+            let (body, whole) = self.limited_body(response, &from, PAGE_LIMIT_BYTES).await?;
+            let page: TagsJson = match serde_json::from_slice(&body) {
+                Ok(page) if whole => page,
+                _ => return Err(protocol(&endpoint, &what, "expected a list of tags".to_owned())),
+            };
+            tags.extend(page.tags.unwrap_or_default());
+            match next_page(&from, &links) {
+                // Only the registry itself has its tags.
+                Some(next) if endpoint.is_home(&endpoint.repair(next.clone())) && next != url => {
+                    url = endpoint.repair(next);
+                }
+                _ => break,
+            }
+        }
+        Ok(tags.into_iter().collect())
+    }
+
+    pub(super) async fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
+        let endpoint = self.endpoint(reference.registry(), Access::Delete);
+        let (name, target) = (reference.repository(), reference.tag_or_digest());
+        let url = endpoint.url(self, &format!("{name}/manifests/{target}")).await?;
+        let what = format!("the deletion of `{target}` in `{name}`");
+        let call = Call::new(Method::DELETE, url, name, Access::Delete, what);
+        self.call(&endpoint, &call, &[202, 200, 204]).await.map(drop)
+    }
+}
+
+trait Texts {
+    fn clone_texts(&self) -> Vec<String>;
+}
+
+impl Texts for reqwest::header::GetAll<'_, reqwest::header::HeaderValue> {
+    fn clone_texts(&self) -> Vec<String> {
+        self.iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+    }
+}
+
+/// Reads `Link: </v2/x/tags/list?last=b>; rel="next"` (RFC 8288).
+fn next_page(from: &Url, links: &[String]) -> Option<Url> {
+    links.iter().flat_map(|link| link.split(',')).find_map(|link| {
+        let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+        let next = parameters
+            .split(';')
+            .any(|parameter| matches!(parameter.trim().replace('"', "").as_str(), "rel=next"));
+        next.then(|| from.join(target).ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found() {
+        let from: Url = "https://r.io/v2/x/tags/list?n=2".parse().unwrap();
+        let next = |text: &str| next_page(&from, &[text.to_owned()]).map(|url| url.to_string());
+        assert_eq!(
+            next(r#"</v2/x/tags/list?last=b&n=2>; rel="next""#).as_deref(),
+            Some("https://r.io/v2/x/tags/list?last=b&n=2")
+        );
+        assert_eq!(
+            next(r#"<https://r.io/a>; rel=prev, <?n=3>; rel=next"#).as_deref(),
+            Some("https://r.io/v2/x/tags/list?n=3")
+        );
+        assert_eq!(next(r#"</x>; rel="prev""#), None);
+        assert_eq!(next("nonsense"), None);
+    }
+}

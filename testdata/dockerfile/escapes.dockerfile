@@ -1,0 +1,9 @@
+FROM busybox
+RUN ends with two \\
+RUN a\
+b
+RUN three \\\
+ENV x=a\
+  y=b
+\
+RUN begins late
