@@ -7,6 +7,7 @@ mod auth;
 mod distribution;
 mod download;
 mod push;
+mod speed;
 mod upload;
 
 use std::collections::BTreeMap;
