@@ -6,6 +6,7 @@ mod support;
 mod auth;
 mod distribution;
 mod download;
+mod network;
 mod push;
 mod speed;
 mod upload;
