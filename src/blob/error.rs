@@ -109,6 +109,9 @@ impl BlobError {
             Self::Full { .. } => Some(
                 "free some space, remove unused blobs with `kiln prune`, or put the store on another volume",
             ),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("give kiln the right to it, or choose another directory for the store")
+            }
             Self::ReadOnly { .. } => Some("choose a writable directory for the store"),
             Self::Damaged { .. } => {
                 Some("run again: a damaged blob of the store is dropped, and fetched or built anew")

@@ -35,6 +35,12 @@ struct Member {
     size_bytes: u64,
 }
 
+/// A file of the layout, open.
+struct OpenMember {
+    reader: Box<dyn Read + Send>,
+    size_bytes: u64,
+}
+
 /// A file's bytes in an archive. Reads at a position, so that any number of them share one open file.
 #[derive(Debug)]
 struct MemberReader {
@@ -106,13 +112,15 @@ impl Layout {
     }
 
     /// Opens a file of the layout; `None` if there is none.
-    fn open_member(&self, name: &Path) -> Result<Option<(Box<dyn Read + Send>, u64)>, BlobError> {
+    fn open_member(&self, name: &Path) -> Result<Option<OpenMember>, BlobError> {
         match &self.place {
             Place::Directory => {
                 let path = self.path.join(name);
                 let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
                 match opened {
-                    Ok((metadata, file)) => Ok(Some((Box::new(file), metadata.len()))),
+                    Ok((metadata, file)) => {
+                        Ok(Some(OpenMember { reader: Box::new(file), size_bytes: metadata.len() }))
+                    }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                     Err(error) => Err(BlobError::io("open", &path, error)),
                 }
@@ -120,13 +128,13 @@ impl Layout {
             Place::Archive { file, members } => Ok(members.get(name).map(|member| {
                 let end = member.offset + member.size_bytes;
                 let reader = MemberReader { file: Arc::clone(file), position: member.offset, end };
-                (Box::new(reader) as Box<dyn Read + Send>, member.size_bytes)
+                OpenMember { reader: Box::new(reader), size_bytes: member.size_bytes }
             })),
         }
     }
 
     fn read_file(&self, name: &str) -> Result<Vec<u8>, BlobError> {
-        let Some((reader, size_bytes)) = self.open_member(Path::new(name))? else {
+        let Some(OpenMember { reader, size_bytes }) = self.open_member(Path::new(name))? else {
             return Err(self.not_a_layout(format!("there is no `{name}`")));
         };
         if size_bytes > WHOLE_LIMIT_BYTES {
@@ -176,7 +184,7 @@ impl BlobSource for Layout {
     fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, BlobError> {
         let digest = checked_digest(descriptor)?;
         match self.open_member(&blob_name(&digest))? {
-            Some((reader, _)) => Ok(Box::new(VerifyReader::new(reader, digest, descriptor.size()))),
+            Some(member) => Ok(Box::new(VerifyReader::new(member.reader, digest, descriptor.size()))),
             None => Err(BlobError::NotFound { digest, place: self.path.display().to_string() }),
         }
     }

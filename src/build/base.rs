@@ -136,6 +136,8 @@ impl Build<'_> {
         platform: &Platform,
     ) -> Result<Option<Arc<BaseImage>>, Problem> {
         match self.request.named_contexts.get(name) {
+            // `docker-image://scratch` is an empty tree.
+            Some(NamedContext::Image(text)) if text == "scratch" => Ok(None),
             Some(NamedContext::Image(text)) => self.image(text, platform).map(Some),
             Some(NamedContext::Layout(spec)) => {
                 let key = (format!("oci-layout://{spec}"), platform.clone());

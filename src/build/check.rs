@@ -1,13 +1,13 @@
 //! Build checks: the lint rules over a Dockerfile, with what is known of its base images.
 
 use super::error::{BuildError, Problem};
-use super::inputs::plan_request;
+use super::inputs::{DockerfileText, plan_request};
 use super::{Build, Request};
 use crate::context::Ignore;
 use crate::dockerfile::Dockerfile;
 use crate::event::Event;
 use crate::oci::{ImageConfig, Platform};
-use crate::plan::lint::{BaseImage, LintInputs, LintReport, Scope, lint};
+use crate::plan::lint::{BaseImage, LintInputs, LintReport, Scope, lint, lint_text};
 
 /// An image a rule wants to know about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl LintInputs for Known<'_> {
     }
 
     fn ignore_patterns(&self) -> &[String] {
-        &[]
+        self.ignore.patterns()
     }
 
     fn is_ignored(&self, path: &str) -> bool {
@@ -50,17 +50,18 @@ impl LintInputs for Known<'_> {
     }
 }
 
-/// Checks a Dockerfile as `kiln check` does: every stage, unless the request names a target.
+/// Checks a Dockerfile as `kiln check` does: every stage, unless the request names a target. One that cannot
+/// be parsed is checked up to where that shows.
 pub fn check(
     request: &Request,
     build_platform: &Platform,
-    dockerfile: &Dockerfile,
-    ignore: &Ignore,
+    text: &DockerfileText,
     image: ImageLookup<'_>,
-) -> LintReport {
+) -> (Dockerfile, LintReport) {
     let platform = request.platform.as_ref().unwrap_or(build_platform);
     let planned = plan_request(request, build_platform, platform);
-    lint(dockerfile, &planned, Scope::All, &Known { ignore, image })
+    let inputs = Known { ignore: &text.ignore, image };
+    lint_text(&text.name, &text.bytes, &planned, Scope::All, &inputs)
 }
 
 impl Build<'_> {

@@ -8,7 +8,7 @@ use super::error::Problem;
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::tree::change_set;
-use super::user::{chown_owner, exec_user};
+use super::user::chown_owner;
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
 use crate::layer::Change;
@@ -199,13 +199,11 @@ impl Build<'_> {
         stage.config.config.working_dir = directory.clone();
         let makes_layer = directory != "/";
         if makes_layer {
+            // The owner is looked up as `--chown` is: a number is user and group alike.
             let user = stage.config.config.user.clone();
             let owner = match user.as_str() {
-                "" | "0" | "root" => (0, 0),
-                user => {
-                    let user = exec_user(user, &*stage.tree.root()?)?;
-                    (user.uid, user.gid)
-                }
+                "root" => (0, 0),
+                user => self.owner(stage, Some(user))?.unwrap_or((0, 0)),
             };
             let mtime = self.step_time();
             let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;

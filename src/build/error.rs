@@ -51,12 +51,6 @@ pub enum Problem {
         /// Its name, or its path.
         name: String,
     },
-    /// `# syntax=` names a language kiln does not have.
-    #[error("unsupported frontend `{image}` in `# syntax=`")]
-    Frontend {
-        /// The image named.
-        image: String,
-    },
     /// A variable expansion failed.
     #[error(transparent)]
     Expand(#[from] ExpandError),
@@ -174,9 +168,6 @@ impl Problem {
         match self {
             Self::Parse(e) => e.hint.clone(),
             Self::Plan(e) => e.hint.clone(),
-            Self::Frontend { .. } => {
-                Some("kiln reads `docker/dockerfile` itself; remove the line, or build with that frontend's builder".to_owned())
-            }
             Self::Unsupported { hint, .. } => Some(hint.clone()),
             Self::Copy(CopyError::NotFound { ignored: true, .. }) => {
                 Some("an ignore file hides it: look into `.dockerignore`".to_owned())

@@ -37,28 +37,42 @@ pub(super) struct Inputs {
     empty: Mutex<Option<Arc<RootDir>>>,
 }
 
-/// Reads the Dockerfile and opens the main context.
-pub(super) fn open(request: &Request, services: &Services) -> Result<(Dockerfile, Inputs), BuildError> {
-    open_at(request, &services.workbench())
+/// A Dockerfile as it is written, and what its context hides.
+#[derive(Debug)]
+pub struct DockerfileText {
+    /// Its name as shown in errors.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The ignore file of the main context.
+    pub ignore: Arc<Ignore>,
 }
 
-/// Reads and parses the Dockerfile of a request: all that `kiln check` needs, and what it needs to know of
-/// the context beside it.
+/// Reads the Dockerfile of a request without understanding it.
 pub fn read_dockerfile(
     request: &Request,
     reporter: &Reporter,
     fetch: &dyn Fetch,
     work_dir: &Path,
-) -> Result<(Dockerfile, Arc<Ignore>), BuildError> {
-    let (dockerfile, inputs) = open_at(request, &Workbench { reporter, fetch, work_dir })?;
-    Ok((dockerfile, inputs.main.ignore))
+) -> Result<DockerfileText, BuildError> {
+    Ok(read_at(request, &Workbench { reporter, fetch, work_dir })?.0)
 }
 
-fn open_at(request: &Request, bench: &Workbench<'_>) -> Result<(Dockerfile, Inputs), BuildError> {
+fn read_at(request: &Request, bench: &Workbench<'_>) -> Result<(DockerfileText, ContextTree), Problem> {
     let mut context = bench.open(&request.context, "context", request)?;
     let (name, bytes) = find(request, bench, &context)?;
-    context.tree.ignore = Arc::new(ignore_file(request, &context, &name)?);
-    let dockerfile = dockerfile::parse(&name, &bytes).map_err(|error| {
+    let ignore = Arc::new(ignore_file(request, &context, &name)?);
+    context.tree.ignore = ignore.clone();
+    Ok((DockerfileText { name, bytes, ignore }, context.tree))
+}
+
+/// Reads and parses the Dockerfile and opens the main context.
+pub(super) fn open(request: &Request, services: &Services) -> Result<(Dockerfile, Inputs), BuildError> {
+    let (text, main) = read_at(request, &services.workbench())?;
+    let DockerfileText { name, bytes, .. } = text;
+    let frontend = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    let parsed = dockerfile::check_syntax(&bytes, frontend).and_then(|()| dockerfile::parse(&name, &bytes));
+    let dockerfile = parsed.map_err(|error| {
         let span = error.span;
         let problem = Problem::from(error);
         match span {
@@ -70,15 +84,7 @@ fn open_at(request: &Request, bench: &Workbench<'_>) -> Result<(Dockerfile, Inpu
             None => problem.into(),
         }
     })?;
-    let frontend = request.build_args.get("BUILDKIT_SYNTAX");
-    match &dockerfile.directives.syntax {
-        Some(syntax) if frontend.is_none() && !syntax.is_builtin() => {
-            let problem = Problem::Frontend { image: syntax.image.clone() };
-            return Err(problem.at(&dockerfile, syntax.span));
-        }
-        _ => {}
-    }
-    Ok((dockerfile, Inputs { main: context.tree, named: Once::default(), empty: Mutex::default() }))
+    Ok((dockerfile, Inputs { main, named: Once::default(), empty: Mutex::default() }))
 }
 
 /// A context, and the Dockerfile that came instead of one (a lone file on standard input or at a URL).
@@ -184,8 +190,10 @@ fn find(request: &Request, bench: &Workbench<'_>, context: &Opened) -> Result<(S
             }
             let shown = path.display().to_string();
             let name = path.file_name().map_or(shown.clone(), |name| name.to_string_lossy().into_owned());
-            if !matches!(request.context, ContextSource::Directory(_)) {
-                let found = find_dockerfile(&context.tree.root, Some(&shown))?;
+            // Beside a remote context the file may be here, or there.
+            if !matches!(request.context, ContextSource::Directory(_)) && !path.exists() {
+                let inside = if path.is_absolute() { &name } else { &shown };
+                let found = find_dockerfile(&context.tree.root, Some(inside))?;
                 return found.map(|(_, bytes)| (name, bytes)).ok_or_else(|| missing(&shown));
             }
             let (directory, _) = split(path);
@@ -248,7 +256,7 @@ pub(super) fn plan(
 }
 
 /// Returns what planning and checking need of a request.
-pub fn plan_request(request: &Request, build_platform: &Platform, target_platform: &Platform) -> PlanRequest {
+pub(super) fn plan_request(request: &Request, build_platform: &Platform, target_platform: &Platform) -> PlanRequest {
     PlanRequest {
         build_args: request.build_args.clone(),
         target: request.target.clone(),
@@ -268,6 +276,9 @@ impl Inputs {
     pub(super) fn named_context(&self, build: &Build<'_>, name: &str) -> Result<ContextTree, Problem> {
         let source = match build.request.named_contexts.get(name) {
             Some(NamedContext::Files(source)) => source,
+            Some(NamedContext::Image(text)) if text == "scratch" => {
+                return Ok(open_directory(self.empty_root(build)?.path(), Arc::new(Ignore::none()))?);
+            }
             _ => {
                 return Err(Problem::Instruction { message: format!("no build context is called `{name}`") });
             }

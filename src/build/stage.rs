@@ -7,7 +7,7 @@ use super::error::{BuildError, Problem};
 use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
-use super::{Build, metadata};
+use super::{Build, NamedContext, metadata};
 use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::oci::{History, ImageConfig, Platform};
@@ -131,6 +131,7 @@ impl Build<'_> {
             }
             Base::Context { name, .. } => match self.context_image(name, &planned.platform)? {
                 Some(image) => Ok(self.from_image(id, image)),
+                None if self.is_scratch_context(name) => Ok(self.from_scratch(id)),
                 None => self.from_files(id, name),
             },
         }
@@ -190,6 +191,10 @@ impl Build<'_> {
         }
         stage.base = Some(image);
         stage
+    }
+
+    fn is_scratch_context(&self, name: &str) -> bool {
+        matches!(self.request.named_contexts.get(name), Some(NamedContext::Image(text)) if text == "scratch")
     }
 
     /// Starts from the files of a named context: they become the stage's first layer.

@@ -47,7 +47,12 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef01234567";
 
     fn state(dirty: bool) -> GitState {
-        GitState { commit: ID.to_owned(), commit_time: 0, dirty, remote_url: Some("https://u:p@h/a.git".to_owned()) }
+        GitState {
+            commit: ID.to_owned(),
+            commit_time: 0,
+            dirty,
+            remote_url: Some("https://u:p@h/a.git".to_owned()),
+        }
     }
 
     #[test]
@@ -66,7 +71,10 @@ mod tests {
             ("CI_PROJECT_URL", "https://gitlab/a"),
         ]);
         let commit = combine(Some(state(true)), &ci).unwrap();
-        assert_eq!((commit.tag().as_str(), commit.source.as_deref()), ("0123456-dirty", Some("https://gitlab/a")));
+        assert_eq!(
+            (commit.tag().as_str(), commit.source.as_deref()),
+            ("0123456-dirty", Some("https://gitlab/a"))
+        );
         assert_eq!(combine(None, &ci).unwrap().tag(), "0123456");
         let other = GitState { commit: "f".repeat(40), ..state(true) };
         let bare = environment(&[("CI_COMMIT_SHA", ID)]);

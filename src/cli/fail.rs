@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
+use super::executor::ExecutorError;
 use super::request::RequestError;
 use crate::blob::BlobError;
 use crate::build::{BuildError, Place, Problem};
@@ -29,9 +30,12 @@ pub enum Failure {
     /// The arguments mean nothing.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The executor's flags mean nothing.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
     /// The build failed.
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(Box<BuildError>),
     /// The store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -62,6 +66,14 @@ pub enum Failure {
         /// What was looked for.
         name: String,
     },
+    /// No image of that name anywhere.
+    #[error("no image `{name}` in the store, and none in its registry")]
+    Nowhere {
+        /// What was looked for.
+        name: String,
+        /// What the registry said.
+        source: RegistryError,
+    },
     /// Several images match.
     #[error("`{name}` is ambiguous in the store: it could be {candidates}")]
     Ambiguous {
@@ -86,6 +98,12 @@ pub enum Failure {
         /// The image.
         image: String,
     },
+    /// A directory inside something that is no archive.
+    #[error("the build context is not an archive: there is no `--context-sub-path` in it")]
+    NoArchive,
+    /// A warmer without images.
+    #[error("you must select at least one image to cache or a Dockerfile to parse")]
+    NothingToWarm,
     /// A file of kiln's own cannot be handled.
     #[error("cannot {action} `{path}`")]
     File {
@@ -115,13 +133,24 @@ pub enum Failure {
     },
 }
 
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
+    }
+}
+
 impl Failure {
+    /// Tells whether the user stopped it.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Build(error) if matches!(error.problem, Problem::Cancelled))
+    }
+
     /// Returns the process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
             Self::Request(_) => USAGE,
-            Self::Build(BuildError { problem: Problem::Cancelled, .. }) => INTERRUPTED,
+            _ if self.is_interrupted() => INTERRUPTED,
             _ => FAILED,
         }
     }
@@ -130,10 +159,12 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Request(error) => error.hint().map(str::to_owned),
+            Self::Executor(error) => error.hint().map(str::to_owned),
             Self::Build(error) => error.problem.hint(),
             Self::Blob(error) => error.hint().map(str::to_owned),
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Nowhere { source, .. } => source.hint(),
             Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
             Self::NoDestination { .. } => {
                 Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
@@ -263,11 +294,13 @@ mod tests {
             code: 127,
             last_output: vec!["sh: x: not found".to_owned()],
         };
-        let failure = Failure::Build(BuildError { problem, place: Some(place(3, 3)) });
+        let failure = Failure::from(BuildError { problem, place: Some(place(3, 3)) });
         let text = failure.render(false);
         assert!(text.contains("    sh: x: not found\n"), "{text}");
         assert!(text.contains("   3 | >>> RUN x\n"), "{text}");
-        assert!(text.contains("error: process \"/bin/sh -c x\" did not complete successfully: exit code: 127\n"));
+        assert!(
+            text.contains("error: process \"/bin/sh -c x\" did not complete successfully: exit code: 127\n")
+        );
         assert!(text.contains("\nhint: "));
         assert_eq!(failure.exit_code(), FAILED);
     }
@@ -275,6 +308,6 @@ mod tests {
     #[test]
     fn usage_errors_and_interruptions_have_codes_of_their_own() {
         assert_eq!(Failure::Request(RequestError::StdinTwice).exit_code(), USAGE);
-        assert_eq!(Failure::Build(Problem::Cancelled.into()).exit_code(), INTERRUPTED);
+        assert_eq!(Failure::from(BuildError::from(Problem::Cancelled)).exit_code(), INTERRUPTED);
     }
 }

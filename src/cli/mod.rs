@@ -7,6 +7,7 @@ pub mod args;
 pub mod commands;
 pub mod commit;
 pub mod environment;
+pub mod executor;
 pub mod fail;
 pub mod progress;
 pub mod request;
@@ -17,6 +18,7 @@ pub mod wire;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -30,21 +32,73 @@ use environment::Environment;
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let environment = Environment::of_process();
-    let cli = match Cli::try_parse_from(&arguments) {
+    ExitCode::from(match Door::of(&arguments) {
+        Door::Kiln => run(&arguments, &environment),
+        Door::Executor(skip) => executor::main(&arguments[skip..], &environment),
+        Door::Warmer(skip) => executor::warmer_main(&arguments[skip..], &environment),
+    })
+}
+
+/// The command lines that kiln understands, with how many arguments name it.
+#[derive(Debug, PartialEq, Eq)]
+enum Door {
+    /// kiln's own.
+    Kiln,
+    /// kaniko's executor.
+    Executor(usize),
+    /// kaniko's warmer.
+    Warmer(usize),
+}
+
+impl Door {
+    /// Finds the door by the name kiln is called by, else by its first argument.
+    fn of(arguments: &[OsString]) -> Self {
+        let called =
+            arguments.first().and_then(|name| Path::new(name).file_name()).and_then(|name| name.to_str());
+        let first = arguments.get(1).and_then(|word| word.to_str());
+        match (called, first) {
+            (Some("executor"), _) => Self::Executor(1),
+            (Some("warmer"), _) => Self::Warmer(1),
+            (_, Some("executor")) => Self::Executor(2),
+            (_, Some("warmer")) => Self::Warmer(2),
+            _ => Self::Kiln,
+        }
+    }
+}
+
+/// Runs one of kiln's own commands.
+fn run(arguments: &[OsString], environment: &Environment) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to standard output with code 0, mistakes to standard error with code 2.
             let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(fail::USAGE));
+            return u8::try_from(error.exit_code()).unwrap_or(fail::USAGE);
         }
     };
-    let mut out = std::io::stdout();
-    match commands::run(cli, &environment, &mut out) {
-        Ok(()) => ExitCode::SUCCESS,
+    match commands::run(cli, environment, &mut std::io::stdout()) {
+        Ok(()) => 0,
         Err(failure) => {
             let colour = environment.stderr_is_terminal && environment.set_var("NO_COLOR").is_none();
             let _ = std::io::stderr().write_all(failure.render(colour).as_bytes());
-            ExitCode::from(failure.exit_code())
+            failure.exit_code()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_is_found_by_name_or_first_argument() {
+        let door = |words: &[&str]| Door::of(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(door(&["kiln", "build"]), Door::Kiln);
+        assert_eq!(door(&["/kaniko/executor", "--context", "x"]), Door::Executor(1));
+        assert_eq!(door(&["executor"]), Door::Executor(1));
+        assert_eq!(door(&["kiln", "executor", "-f", "x"]), Door::Executor(2));
+        assert_eq!(door(&["/kaniko/warmer"]), Door::Warmer(1));
+        assert_eq!(door(&["kiln", "warmer"]), Door::Warmer(2));
+        assert_eq!(door(&[]), Door::Kiln);
     }
 }

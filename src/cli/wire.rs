@@ -88,7 +88,7 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<d
 }
 
 fn context_failure(error: crate::context::ContextError) -> Failure {
-    Failure::Build(BuildError::from(Problem::from(error)))
+    Failure::from(BuildError::from(Problem::from(error)))
 }
 
 /// Opens a directory of this build's own below kiln's root.

@@ -65,6 +65,12 @@ pub enum ContextError {
         /// As written.
         checksum: String,
     },
+    /// The hexadecimal part of a checksum is too short or too long.
+    #[error("invalid checksum digest length")]
+    ChecksumLength {
+        /// As written.
+        checksum: String,
+    },
     /// A download is not what its checksum says.
     #[error("digest mismatch {found}: {expected}")]
     ChecksumMismatch {
@@ -179,7 +185,7 @@ impl ContextError {
             Self::NotAContext { .. } => {
                 "send a tar archive (plain, gzip, bzip2, xz or zstd), or only a Dockerfile"
             }
-            Self::ChecksumAlgorithm { .. } | Self::ChecksumFormat { .. } => {
+            Self::ChecksumAlgorithm { .. } | Self::ChecksumFormat { .. } | Self::ChecksumLength { .. } => {
                 "write `sha256:` and the 64 hexadecimal digits that `sha256sum` prints"
             }
             Self::ChecksumMismatch { .. } => {

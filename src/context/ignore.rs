@@ -21,6 +21,8 @@ use super::glob::{self, Token};
 #[derive(Debug, Default)]
 pub struct Ignore {
     patterns: Vec<Pattern>,
+    /// The patterns as texts, in order.
+    texts: Vec<String>,
     /// What was found out about the last path that was asked for, a level for each of its components: paths
     /// mostly come in the order of a walk.
     way: Mutex<Vec<Level>>,
@@ -29,13 +31,19 @@ pub struct Ignore {
 impl Ignore {
     /// Compiles patterns as they are written behind `--exclude`.
     pub fn new(patterns: &[String]) -> Result<Self, ContextError> {
-        let patterns = patterns
+        let texts: Vec<String> = patterns
             .iter()
             .map(|pattern| pattern.trim())
             .filter(|pattern| !pattern.is_empty())
-            .map(Pattern::new)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { patterns, way: Mutex::default() })
+            .map(str::to_owned)
+            .collect();
+        let patterns = texts.iter().map(|text| Pattern::new(text)).collect::<Result<_, _>>()?;
+        Ok(Self { patterns, texts, way: Mutex::default() })
+    }
+
+    /// Returns the patterns in order, `!` included.
+    pub fn patterns(&self) -> &[String] {
+        &self.texts
     }
 
     /// Reads an ignore file.

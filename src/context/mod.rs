@@ -11,6 +11,8 @@ mod git;
 pub mod glob;
 mod http;
 mod ignore;
+#[cfg(test)]
+mod loopback;
 mod source;
 mod tree;
 

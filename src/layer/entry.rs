@@ -10,6 +10,9 @@ use super::sparse::{self, Segments};
 use super::{TarEntry, TarEntryKind};
 use crate::tree::{Device, Timestamp};
 
+/// Real ones hold a time or an owner.
+const GLOBAL_LIMIT_BYTES: usize = 16 * 1024;
+
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// What came before an entry's own header.
@@ -33,9 +36,9 @@ pub(super) fn merge_globals(globals: &mut Vec<(Vec<u8>, Vec<u8>)>, data: &[u8]) 
             globals.push((key.to_vec(), value.to_vec()));
         }
     }
-    // Each header is limited, their sum would not be.
-    if globals.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > 1 << 20 {
-        return Err("global extended headers of more than 1 MiB".to_owned());
+    // They are looked at for every entry, so they must be few; each header is limited, their sum would not be.
+    if globals.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > GLOBAL_LIMIT_BYTES {
+        return Err(format!("global extended headers of more than {GLOBAL_LIMIT_BYTES} bytes"));
     }
     Ok(())
 }

@@ -76,3 +76,17 @@ pub enum LayerError {
     #[error(transparent)]
     Blob(#[from] BlobError),
 }
+
+impl LayerError {
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Blob(error) => error.hint(),
+            Self::Changed { .. } => Some("nothing may write to the files while they are being packed"),
+            Self::Apply { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("free some space, or keep kiln's files on another volume")
+            }
+            _ => None,
+        }
+    }
+}

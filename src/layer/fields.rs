@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::header::BLOCK_BYTES;
+use super::sparse::Segments;
 use crate::tree::Device;
 
 /// One header block that has been found to be one.
@@ -76,7 +77,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The four segments in an old GNU sparse header, the file's length, and whether more segments follow.
-    pub(super) fn gnu_sparse(&self) -> Result<(Vec<(u64, u64)>, u64, bool), String> {
+    pub(super) fn gnu_sparse(&self) -> Result<(Segments, u64, bool), String> {
         let segments = sparse_segments(&self.block[386..482])?;
         let size = number(&self.block[483..495], "sparse size")?;
         let size = u64::try_from(size).map_err(|_| format!("impossible sparse size {size}"))?;
@@ -89,11 +90,11 @@ impl<'a> Fields<'a> {
 }
 
 /// The segments in a block that follows an old GNU sparse header, and whether more follow.
-pub(super) fn gnu_sparse_extension(block: &[u8; BLOCK_BYTES]) -> Result<(Vec<(u64, u64)>, bool), String> {
+pub(super) fn gnu_sparse_extension(block: &[u8; BLOCK_BYTES]) -> Result<(Segments, bool), String> {
     Ok((sparse_segments(&block[..504])?, block[504] != 0))
 }
 
-fn sparse_segments(table: &[u8]) -> Result<Vec<(u64, u64)>, String> {
+fn sparse_segments(table: &[u8]) -> Result<Segments, String> {
     let mut segments = Vec::new();
     for entry in table.chunks_exact(24).take_while(|entry| entry[0] != 0) {
         let offset = number(&entry[..12], "sparse offset")?;

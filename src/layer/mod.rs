@@ -11,10 +11,15 @@ mod error;
 mod fields;
 mod header;
 mod names;
+mod parents;
 mod pax;
+mod place;
 mod reader;
 mod sparse;
 mod tar;
+#[cfg(test)]
+mod tests;
+mod whiteouts;
 mod write;
 
 pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};

@@ -116,6 +116,7 @@ impl<R: Read> TarReader<R> {
         self.current = Current::default();
         self.skip(left)?;
         let mut extensions = Extensions::default();
+        let mut budget_bytes = EXTENSION_LIMIT_BYTES;
         loop {
             let offset = self.offset;
             let Some(block) = self.header_block()? else {
@@ -128,13 +129,15 @@ impl<R: Read> TarReader<R> {
             let fields = Fields::parse(&block).map_err(malformed(offset))?;
             let size_bytes = fields.size_bytes().map_err(malformed(offset))?;
             match fields.type_flag() {
-                b'x' | b'X' => extensions.add_pax(&self.extension(size_bytes)?).map_err(malformed(offset))?,
+                b'x' | b'X' => extensions
+                    .add_pax(&self.extension(size_bytes, &mut budget_bytes)?)
+                    .map_err(malformed(offset))?,
                 b'g' => {
-                    let data = self.extension(size_bytes)?;
+                    let data = self.extension(size_bytes, &mut budget_bytes)?;
                     entry::merge_globals(&mut self.globals, &data).map_err(malformed(offset))?;
                 }
-                b'L' => extensions.long_name = Some(c_string(self.extension(size_bytes)?)),
-                b'K' => extensions.long_link = Some(c_string(self.extension(size_bytes)?)),
+                b'L' => extensions.long_name = Some(c_string(self.extension(size_bytes, &mut budget_bytes)?)),
+                b'K' => extensions.long_link = Some(c_string(self.extension(size_bytes, &mut budget_bytes)?)),
                 // A label of the whole archive.
                 b'V' => {
                     let size_bytes = u64::try_from(size_bytes).unwrap_or(0);
@@ -242,15 +245,16 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Reads the content of an entry that extends the next one.
-    fn extension(&mut self, size_bytes: i64) -> Result<Vec<u8>, LayerError> {
+    /// Reads the content of an entry that extends the next one, on the budget that all before an entry share.
+    fn extension(&mut self, size_bytes: i64, budget_bytes: &mut u64) -> Result<Vec<u8>, LayerError> {
         let offset = self.offset;
         let size_bytes = u64::try_from(size_bytes).unwrap_or(u64::MAX);
-        if size_bytes > EXTENSION_LIMIT_BYTES {
+        if size_bytes > *budget_bytes {
             return Err(malformed(offset)(format!(
                 "extended header of {size_bytes} bytes: expected at most {EXTENSION_LIMIT_BYTES}"
             )));
         }
+        *budget_bytes -= size_bytes;
         let mut data = vec![0; usize::try_from(size_bytes).expect("below the limit")];
         self.read_exact_at(&mut data)?;
         self.skip(padding(size_bytes) as u64)?;

@@ -81,10 +81,8 @@ pub enum OutputSpec {
     Registry {
         /// Names of its own.
         names: Vec<Reference>,
-        /// Pushes without moving any tag.
-        by_digest: bool,
-        /// Asks before the build whether the registry will take the image.
-        check: bool,
+        /// How to push.
+        options: PushOptions,
     },
     /// An OCI image layout (image-spec, `image-layout.md`) in a directory; merged into one that exists.
     OciDirectory {
@@ -124,6 +122,23 @@ pub enum OutputSpec {
     },
 }
 
+/// How an image is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Pushes without moving any tag.
+    pub by_digest: bool,
+    /// Asks before the build whether the registry will take the image.
+    pub check: bool,
+    /// Counts a tag that exists and cannot be moved as pushed, with a warning.
+    pub keep_immutable: bool,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self { by_digest: false, check: true, keep_immutable: false }
+    }
+}
+
 /// Where an archive goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
@@ -155,12 +170,10 @@ pub struct OutputParts {
 /// its directory is missing.
 pub fn open(spec: &OutputSpec, parts: &OutputParts) -> Result<Box<dyn Output>, OutputError> {
     Ok(match spec {
-        OutputSpec::Registry { names, by_digest, check } => {
-            Box::new(registry::RegistryOutput::open(parts, names, *by_digest, *check)?)
+        OutputSpec::Registry { names, options } => {
+            Box::new(registry::RegistryOutput::open(parts, names, *options)?)
         }
-        OutputSpec::OciDirectory { path, names } => {
-            Box::new(layout::LayoutDirectory::open(path, names, &parts.reporter)?)
-        }
+        OutputSpec::OciDirectory { path, names } => Box::new(layout::LayoutDirectory::open(path, names)?),
         OutputSpec::OciArchive { destination, names } => {
             Box::new(archive::ImageArchive::open(archive::Kind::Oci, destination, names, parts)?)
         }

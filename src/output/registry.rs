@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{BuildResult, Output, OutputError, OutputParts, Receipt};
+use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
@@ -24,25 +24,24 @@ const UPLOADS: usize = 4;
 pub(super) struct RegistryOutput {
     client: Client,
     names: Vec<Reference>,
-    by_digest: bool,
+    options: PushOptions,
     reporter: Reporter,
     early: Mutex<Option<EarlyUploads>>,
 }
 
 impl RegistryOutput {
-    /// Asks each registry whether it will take the image, unless `check` is off.
+    /// Asks each registry whether it will take the image, unless the options say not to.
     pub(super) fn open(
         parts: &OutputParts,
         names: &[Reference],
-        by_digest: bool,
-        check: bool,
+        options: PushOptions,
     ) -> Result<Self, OutputError> {
         let targets = if names.is_empty() { &parts.names } else { names };
         if targets.is_empty() {
             return Err(OutputError::NoNames);
         }
         let repositories = repositories(targets);
-        for repository in repositories.iter().filter(|_| check) {
+        for repository in repositories.iter().filter(|_| options.check) {
             parts.client.check_push(repository).map_err(|source| push_error(repository, source))?;
         }
         // Layers go to the first repository early; the others take them from there at the commit.
@@ -50,23 +49,25 @@ impl RegistryOutput {
         Ok(Self {
             client: parts.client.clone(),
             names: names.to_vec(),
-            by_digest,
+            options,
             reporter: parts.reporter.clone(),
             early: Mutex::new(Some(early)),
         })
     }
 
-    /// Puts the image's blobs into a repository.
+    /// Puts the image's blobs into a repository, but for those that are `there` already.
     fn push_blobs(
         &self,
         result: &BuildResult,
         repository: &Reference,
+        there: &BTreeSet<Digest>,
         mount_from: &[Reference],
     ) -> Result<(), OutputError> {
         let mut layers: BTreeMap<Digest, &Descriptor> = BTreeMap::new();
         for layer in &result.image.layers {
             layers.insert(descriptor_digest(&layer.descriptor), &layer.descriptor);
         }
+        layers.retain(|digest, _| !there.contains(digest));
         let queue = Mutex::new(layers.into_values());
         let work = || -> Result<(), OutputError> {
             loop {
@@ -123,10 +124,17 @@ impl Output for RegistryOutput {
 
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(early) = early {
-            for (layer, error) in early.finish() {
-                let text = format!("the early upload of layer {layer} failed and is done again: {error}");
-                self.reporter.warning(text);
+        let mut uploaded = BTreeSet::new();
+        let early_repository = early.as_ref().map(|early| early.repository.name());
+        for (layer, outcome) in early.into_iter().flat_map(EarlyUploads::finish) {
+            match outcome {
+                Ok(()) => {
+                    uploaded.insert(layer);
+                }
+                Err(error) => self.reporter.warning(format!(
+                    "the early upload of layer {} failed and is done again: {error}",
+                    layer.short()
+                )),
             }
         }
         let names = result.names_or(&self.names);
@@ -134,21 +142,30 @@ impl Output for RegistryOutput {
         if repositories.is_empty() {
             return Err(OutputError::NoNames);
         }
+        let none = BTreeSet::new();
         let mut mount_from = result.mount_from.clone();
         for repository in &repositories {
-            self.push_blobs(result, repository, &mount_from)?;
+            let there =
+                if early_repository.as_deref() == Some(&repository.name()) { &uploaded } else { &none };
+            self.push_blobs(result, repository, there, &mount_from)?;
             mount_from.push(repository.clone());
         }
         let digest = result.image.digest();
         let mut tags = Vec::new();
-        if self.by_digest {
+        if self.options.by_digest {
             for repository in &repositories {
                 self.put_manifest(result, &at_digest(repository, &digest)?)?;
             }
         } else {
             for name in names {
                 let name = tagged(name)?;
-                self.put_manifest(result, &name)?;
+                match self.put_manifest(result, &name) {
+                    Err(error) if self.options.keep_immutable && is_immutable(&error) => {
+                        self.reporter
+                            .warning(format!("`{name}` exists and cannot be moved: {}", chain(&error)));
+                    }
+                    put => put?,
+                }
                 tags.push(name.to_string());
             }
         }
@@ -197,10 +214,14 @@ fn push_layer(
     client.push_blob(repository, layer, &open, mount_from).map_err(|source| push_error(repository, source))
 }
 
+/// What became of an early upload; the error is for a warning.
+type EarlyOutcome = (Digest, Result<(), String>);
+
 /// Threads that upload layers while the build goes on.
 struct EarlyUploads {
+    repository: Reference,
     queue: Sender<Layer>,
-    threads: Vec<JoinHandle<Vec<(String, String)>>>,
+    threads: Vec<JoinHandle<Vec<EarlyOutcome>>>,
 }
 
 impl EarlyUploads {
@@ -214,20 +235,18 @@ impl EarlyUploads {
                 let (client, store, repository) =
                     (parts.client.clone(), Arc::clone(&parts.store), repository.clone());
                 thread::spawn(move || {
-                    let mut failed = Vec::new();
+                    let mut outcomes = Vec::new();
                     loop {
                         let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(layer) = next else { return failed };
+                        let Ok(layer) = next else { return outcomes };
                         let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
-                        if let Err(error) = done {
-                            let digest = descriptor_digest(&layer.descriptor);
-                            failed.push((digest.short().to_owned(), chain(&error)));
-                        }
+                        let digest = descriptor_digest(&layer.descriptor);
+                        outcomes.push((digest, done.map(drop).map_err(|error| chain(&error))));
                     }
                 })
             })
             .collect();
-        Self { queue, threads }
+        Self { repository, queue, threads }
     }
 
     /// Queues a layer; a queue nobody reads any more is found out at the commit.
@@ -235,11 +254,17 @@ impl EarlyUploads {
         let _ = self.queue.send(layer);
     }
 
-    /// Waits for what is under way; returns layers that failed, with the reason.
-    fn finish(self) -> Vec<(String, String)> {
+    /// Waits for what is under way; returns what became of every layer that was queued.
+    fn finish(self) -> Vec<EarlyOutcome> {
         drop(self.queue);
         self.threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     }
+}
+
+/// Tells whether a registry refuses to move a tag. There is no code for it: ECR, Artifact Registry, Harbor
+/// and GitLab all say it in words.
+fn is_immutable(error: &OutputError) -> bool {
+    chain(error).to_ascii_lowercase().contains("immutable")
 }
 
 /// Writes an error and its causes on one line.

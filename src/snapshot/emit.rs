@@ -62,6 +62,11 @@ impl Emitter {
         }
     }
 
+    /// Tells whether the entry is of no interest at all: the first look is at inodes with several names.
+    pub(super) fn passes_over(&self, metadata: &Metadata) -> bool {
+        self.looking == Look::AtInodes && !metadata.kind.is_dir() && inode_of(metadata).is_none()
+    }
+
     /// Takes the entry at `path` of the new state, and whether it differs from the old state's.
     pub(super) fn entry(&mut self, path: PathBuf, metadata: &Metadata, changed: bool) {
         let inode = inode_of(metadata);

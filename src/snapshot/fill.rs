@@ -1,7 +1,7 @@
 //! Reading what an index does not know yet: content, link targets and extended attributes.
 
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, mpsc};
 
 use super::compare::image_xattrs;
@@ -16,6 +16,11 @@ const MAX_THREADS: usize = 8;
 
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// Returns how many threads to use.
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS))
+}
+
 struct Task {
     number: usize,
     path: PathBuf,
@@ -26,9 +31,9 @@ struct Task {
 pub(super) fn fill(
     index: &mut Index,
     root: &RootDir,
-    mut wanted: impl FnMut(usize, &Path) -> bool,
+    mut wanted: impl FnMut(usize) -> bool,
 ) -> io::Result<()> {
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));
+    let threads = threads();
     let (task_sender, task_receiver) = mpsc::sync_channel::<Vec<Task>>(threads * 2);
     let (found_sender, found_receiver) = mpsc::channel::<io::Result<Vec<(usize, Fingerprint)>>>();
     let task_receiver = Mutex::new(task_receiver);
@@ -59,11 +64,11 @@ pub(super) fn fill(
 }
 
 /// Hands out the work in batches.
-fn deal(index: &Index, wanted: &mut impl FnMut(usize, &Path) -> bool, tasks: &mpsc::SyncSender<Vec<Task>>) {
+fn deal(index: &Index, wanted: &mut impl FnMut(usize) -> bool, tasks: &mpsc::SyncSender<Vec<Task>>) {
     let mut batch = Vec::new();
     let mut cursor = IndexCursor::at(index, Position::default());
     while cursor.path().is_some() {
-        if wanted(cursor.number(), cursor.as_path()) && cursor.fingerprint().is_none() {
+        if wanted(cursor.number()) && cursor.fingerprint().is_none() {
             let kind = cursor.metadata().kind;
             batch.push(Task { number: cursor.number(), path: cursor.as_path().to_path_buf(), kind });
         }

@@ -1,22 +1,15 @@
 //! Everything about a tree that a later look at it is compared with.
 //!
 //! An index is one flat list in walking order. Paths are not stored: the entries' depths and names give them to
-//! whoever goes through the list from its start. An inode's (device, number, ctime) at one path tells that nothing of
-//! it was touched; ctime is exact on current kernels, and on those with a coarse clock because a scan does not
-//! return before the clock has moved on.
+//! whoever goes through the list from its start. How it is made is in `scan.rs`.
 
 use std::cmp::Ordering;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use super::compare::same_metadata;
-use super::fill;
-use crate::tree::{Device, Entry, FileKind, Fingerprint, Fingerprints, Metadata, RootDir, Timestamp, Walk};
-
-/// The slowest clock tick of any kernel configuration is 10 ms; more means that the clock stands still.
-const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
+use crate::tree::{Device, Entry, FileKind, Fingerprint, Metadata, Timestamp};
 
 /// A tree's state: path, inode, metadata and fingerprint of each entry, in about 100 bytes each.
 #[derive(Debug, Clone, Default)]
@@ -52,85 +45,7 @@ struct Record {
     fingerprint: [u8; 16],
 }
 
-/// Scans a tree for the first time, reading all of its files.
-pub fn scan(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
-    Index::scan(root, exclude, &Fingerprints::new())
-}
-
 impl Index {
-    /// Scans a tree for the first time. Files without a `known` fingerprint are read.
-    ///
-    /// Returns once the file system's clock has moved on, so that no later change can hide in the same tick. Paths in
-    /// `exclude` (relative to the root) and what is below them do not exist; mounts are not entered.
-    pub fn scan(root: &RootDir, exclude: &[PathBuf], known: &Fingerprints) -> io::Result<Self> {
-        let mut index = Self::default();
-        let mut entries = Entries::new(root, exclude)?;
-        while let Some(entry) = entries.advance()? {
-            let fingerprint = match entry.metadata.kind {
-                FileKind::File => known.get(&entry.path, entry.metadata.size_bytes),
-                _ => None,
-            };
-            index.push(&entry, fingerprint)?;
-        }
-        fill::fill(&mut index, root, |_, _| true)?;
-        wait_for_clock(root)?;
-        Ok(index)
-    }
-
-    /// Scans the tree again after a step, when all of the step's processes are gone.
-    ///
-    /// Reads only files that were touched and look unchanged otherwise. What is excluded is taken to be as it was.
-    pub fn rescan(&self, root: &RootDir, exclude: &[PathBuf]) -> io::Result<Self> {
-        let mut index = Self::default();
-        let mut entries = Entries::new(root, exclude)?;
-        let mut before = self.cursor();
-        let mut ambiguous = Vec::new();
-        let mut next = entries.advance()?;
-        loop {
-            let order = match (&next, before.path()) {
-                (None, None) => break,
-                (Some(_), None) => Ordering::Greater,
-                (None, Some(_)) => Ordering::Less,
-                (Some(entry), Some(path)) => compare_paths(path, entry.path.as_os_str().as_bytes()),
-            };
-            match (order, next.take()) {
-                (Ordering::Less, entry) => {
-                    if entries.excludes(before.as_path()) {
-                        index.adopt(&before)?;
-                    }
-                    before.advance();
-                    next = entry;
-                }
-                (Ordering::Equal, Some(entry)) => {
-                    let old = before.metadata();
-                    let untouched = old.same_inode(&entry.metadata) && old.ctime == entry.metadata.ctime;
-                    let inherited = if untouched { before.fingerprint() } else { None };
-                    if !untouched && same_metadata(&old, &entry.metadata) {
-                        ambiguous.push(index.len());
-                    }
-                    index.push(&entry, inherited)?;
-                    before.advance();
-                    next = entries.advance()?;
-                }
-                (_, entry) => {
-                    index.push(&entry.expect("comes after the end of the other"), None)?;
-                    next = entries.advance()?;
-                }
-            }
-        }
-        let mut ambiguous = ambiguous.into_iter().peekable();
-        fill::fill(&mut index, root, |position, _| ambiguous.next_if_eq(&position).is_some())?;
-        wait_for_clock(root)?;
-        Ok(index)
-    }
-
-    /// Reads the files whose fingerprint is not known, which is needed before a further step may change them.
-    ///
-    /// Without it a file that the next step only touches counts as changed.
-    pub fn complete(&mut self, root: &RootDir) -> io::Result<()> {
-        fill::fill(self, root, |_, _| true)
-    }
-
     /// Returns how many entries there are.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -146,50 +61,87 @@ impl Index {
         IndexCursor::at(self, Position::default())
     }
 
-    /// Notes a fingerprint taken for the entry at `position`.
+    /// Notes a fingerprint taken of the entry at `position`.
     pub(super) fn set_fingerprint(&mut self, position: usize, fingerprint: Fingerprint) {
         let record = &mut self.records[position];
         record.fingerprint = fingerprint.to_bytes();
         record.has_fingerprint = true;
     }
 
-    fn push(&mut self, entry: &Entry, fingerprint: Option<Fingerprint>) -> io::Result<()> {
+    /// Adds an entry whose path has `above` more directories in front of it.
+    pub(super) fn push(&mut self, entry: &Entry, above: usize) -> io::Result<()> {
         let path = entry.path.as_os_str().as_bytes();
         let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-        let depth = path.iter().filter(|byte| **byte == b'/').count();
+        let depth = above + path.iter().filter(|byte| **byte == b'/').count();
         let metadata = &entry.metadata;
         let (kind, size_bytes) = pack_kind(metadata);
         let device = self.device(metadata.dev)?;
-        self.records.push(Record {
-            size_bytes,
-            ino: metadata.ino,
-            mtime_seconds: metadata.mtime.seconds,
-            ctime_seconds: metadata.ctime.seconds,
-            mtime_nanoseconds: metadata.mtime.nanoseconds,
-            ctime_nanoseconds: metadata.ctime.nanoseconds,
-            uid: metadata.uid,
-            gid: metadata.gid,
-            nlink: u32::try_from(metadata.nlink).unwrap_or(u32::MAX),
-            name_start: narrow(self.names.len())?,
-            depth: narrow(depth)?,
-            mode: kind | narrow::<u16, _>(metadata.mode)?,
-            device,
-            name_length: narrow(path.len() - start)?,
-            has_fingerprint: fingerprint.is_some(),
-            fingerprint: fingerprint.map_or([0; 16], Fingerprint::to_bytes),
-        });
-        self.names.extend_from_slice(&path[start..]);
+        self.add(
+            &path[start..],
+            Record {
+                size_bytes,
+                ino: metadata.ino,
+                mtime_seconds: metadata.mtime.seconds,
+                ctime_seconds: metadata.ctime.seconds,
+                mtime_nanoseconds: metadata.mtime.nanoseconds,
+                ctime_nanoseconds: metadata.ctime.nanoseconds,
+                uid: metadata.uid,
+                gid: metadata.gid,
+                nlink: u32::try_from(metadata.nlink).unwrap_or(u32::MAX),
+                name_start: 0,
+                depth: narrow(depth)?,
+                mode: kind | narrow::<u16, _>(metadata.mode)?,
+                device,
+                name_length: 0,
+                has_fingerprint: false,
+                fingerprint: [0; 16],
+            },
+        )
+    }
+
+    fn add(&mut self, name: &[u8], mut record: Record) -> io::Result<()> {
+        record.name_start = narrow(self.names.len())?;
+        record.name_length = narrow(name.len())?;
+        self.names.extend_from_slice(name);
+        self.records.push(record);
         Ok(())
     }
 
-    /// Takes over an entry of an older index, unless its directory is gone.
-    fn adopt(&mut self, before: &IndexCursor<'_>) -> io::Result<()> {
-        let path = before.as_path().to_path_buf();
-        let parent = path.parent().unwrap_or(Path::new(""));
-        if !parent.as_os_str().is_empty() && !self.ends_in_directory(parent) {
-            return Ok(());
+    fn copy(&mut self, from: &Self, record: &Record) -> io::Result<()> {
+        let device = self.device(from.devices[usize::from(record.device)])?;
+        self.add(from.name(record), Record { device, ..record.clone() })
+    }
+
+    /// Adds a range of another index's entries.
+    pub(super) fn append(&mut self, from: &Self, range: Range<usize>) -> io::Result<()> {
+        from.records[range].iter().try_for_each(|record| self.copy(from, record))
+    }
+
+    /// Returns this index with those entries of `older` that `wanted` accepts in between, if their directory is still
+    /// there. None of them may be in this index.
+    pub(super) fn adopt(&self, older: &Self, wanted: impl Fn(&Path) -> bool) -> io::Result<Self> {
+        let mut index = Self::default();
+        let (mut own, mut old) = (self.cursor(), older.cursor());
+        loop {
+            let order = match (own.path(), old.path()) {
+                (None, None) => return Ok(index),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(own), Some(old)) => compare_paths(own, old),
+            };
+            if order != Ordering::Greater {
+                index.copy(self, own.record())?;
+                own.advance();
+            }
+            if order != Ordering::Less {
+                let parent = old.as_path().parent().unwrap_or(Path::new(""));
+                let fits = parent.as_os_str().is_empty() || index.ends_in_directory(parent);
+                if order == Ordering::Greater && wanted(old.as_path()) && fits {
+                    index.copy(older, old.record())?;
+                }
+                old.advance();
+            }
         }
-        self.push(&Entry { path, metadata: before.metadata() }, before.fingerprint())
     }
 
     /// Tells whether `parent` is a directory on the way to the last entry, or that entry.
@@ -263,6 +215,9 @@ fn unpack_kind(record: &Record) -> FileKind {
 
 /// Orders paths component by component: a separator comes before every byte of a name.
 pub(super) fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
+    if a == b {
+        return Ordering::Equal;
+    }
     let shared = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let rank = |path: &[u8]| match path.get(shared) {
         None => -2,
@@ -370,52 +325,4 @@ impl<'index> IndexCursor<'index> {
             nlink: record.nlink.into(),
         }
     }
-}
-
-/// The entries of a tree without what is excluded and without sockets.
-struct Entries {
-    walk: Walk,
-    exclude: Vec<PathBuf>,
-}
-
-impl Entries {
-    fn new(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Self> {
-        let exclude =
-            exclude.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_path_buf()).collect();
-        Ok(Self { walk: Walk::new(root, "")?.same_device_only(), exclude })
-    }
-
-    fn advance(&mut self) -> io::Result<Option<Entry>> {
-        loop {
-            let Some(entry) = self.walk.next().transpose()? else { return Ok(None) };
-            if self.exclude.contains(&entry.path) {
-                self.walk.skip_subtree();
-            } else if entry.metadata.kind != FileKind::Socket {
-                return Ok(Some(entry));
-            }
-        }
-    }
-
-    fn excludes(&self, path: &Path) -> bool {
-        self.exclude.iter().any(|excluded| path.starts_with(excluded))
-    }
-}
-
-/// Waits until a change made now gets another ctime than everything before.
-///
-/// Touches nothing but the ctime of the root directory, which is in no index.
-fn wait_for_clock(root: &RootDir) -> io::Result<()> {
-    let touch = || {
-        root.set_mode("", root.metadata("")?.mode)?;
-        Ok::<_, io::Error>(root.metadata("")?.ctime)
-    };
-    let first = touch()?;
-    let begin = Instant::now();
-    while touch()? == first {
-        if begin.elapsed() > CLOCK_PATIENCE {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the file system's clock stands still"));
-        }
-        std::thread::sleep(Duration::from_micros(100));
-    }
-    Ok(())
 }

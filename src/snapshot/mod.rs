@@ -20,10 +20,12 @@ mod emit;
 mod fill;
 mod index;
 mod overlay;
+mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use compare::compare_trees;
 pub use diff::diff;
-pub use index::{Index, scan};
+pub use index::Index;
 pub use overlay::overlay_changes;
+pub use scan::scan;

@@ -117,6 +117,9 @@ impl UpperFinder {
     }
 
     fn find(&mut self, path: PathBuf, new: &Metadata, emitter: &mut Emitter) -> io::Result<()> {
+        if emitter.passes_over(new) {
+            return Ok(());
+        }
         let old = self.below(&path)?;
         if new.kind == WHITEOUT || new.kind == FileKind::Socket {
             if old.is_some() {

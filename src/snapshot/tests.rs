@@ -60,20 +60,41 @@ fn on_each_file_system(test: impl Fn(&Path) + Send + Sync) {
     });
 }
 
-fn with_overlay(dir: &Path, lower: &RootDir, test: impl FnOnce(Arc<RootDir>, Arc<RootDir>)) {
-    let (upper, merged) = (subdir(dir, "upper"), dir.join("merged"));
-    fs::create_dir(dir.join("work")).unwrap();
-    fs::create_dir(&merged).unwrap();
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=off",
-        lower.path().display(),
-        upper.path().display(),
-        dir.join("work").display(),
-    );
-    nix::mount::mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .unwrap();
-    test(upper, open(&merged));
-    nix::mount::umount2(&merged, nix::mount::MntFlags::MNT_DETACH).unwrap();
+/// What is left after an edit of a merged view.
+struct Edited {
+    dir: PathBuf,
+    upper: Arc<RootDir>,
+    /// Mounted anew: in the old mount, copied-up links kept the inode numbers from below with `userxattr`.
+    merged: Arc<RootDir>,
+    userxattr: bool,
+}
+
+/// Runs `edit` on the merged view and then `check`, with both flavours of overlay.
+fn with_overlay(dir: &Path, lower: &RootDir, edit: impl Fn(&RootDir), check: impl Fn(Edited)) {
+    for userxattr in [false, true] {
+        let dir = tempfile::tempdir_in(dir).unwrap();
+        let dir = dir.path();
+        let (upper, merged) = (subdir(dir, "upper"), dir.join("merged"));
+        fs::create_dir(dir.join("work")).unwrap();
+        fs::create_dir(&merged).unwrap();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,{}",
+            lower.path().display(),
+            upper.path().display(),
+            dir.join("work").display(),
+            if userxattr { "userxattr" } else { "redirect_dir=off" },
+        );
+        let with_mount = |work: &dyn Fn(Arc<RootDir>)| {
+            let (name, options) = (Some("overlay"), Some(options.as_str()));
+            nix::mount::mount(name, &merged, name, MsFlags::empty(), options).unwrap();
+            work(open(&merged));
+            nix::mount::umount2(&merged, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        };
+        with_mount(&|merged| edit(&merged));
+        with_mount(&|merged| {
+            check(Edited { dir: dir.to_path_buf(), upper: upper.clone(), merged, userxattr })
+        });
+    }
 }
 
 /// One line for each change, with everything that makes a layer's bytes.
@@ -248,8 +269,16 @@ enum Edit {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let name =
-        || prop_oneof!["[ab]", "[ab]/[abc]", "[ab]/[abc]/[ad]", Just("o d\nd\u{ff}".to_owned()), "[ab]-"];
+    let name = || {
+        prop_oneof![
+            "[ab]",
+            "[ab]/[abc]",
+            "[ab]/[abc]/[ad]",
+            "a/[ab]/a/[ab](/[ab])?",
+            Just("o d\nd\u{ff}".to_owned()),
+            "[ab]-"
+        ]
+    };
     let text = || "[xy]{0,3}";
     let leaf = prop_oneof![
         4 => (name(), text()).prop_map(|(name, text)| Edit::File(name, text)),
@@ -448,9 +477,8 @@ fn changes_of(first: impl Fn(&RootDir) + Sync, edit: impl Fn(&RootDir) + Sync, e
         let dir = tempfile::tempdir().unwrap();
         let lower = subdir(dir.path(), "lower");
         first(&lower);
-        with_overlay(dir.path(), &lower, |upper, merged| {
-            edit(&merged);
-            assert_eq!(brief(overlay_changes(upper, lower.clone(), false, &[])), expected, "by overlay");
+        with_overlay(dir.path(), &lower, &edit, |Edited { upper, userxattr, .. }| {
+            assert_eq!(brief(overlay_changes(upper, lower.clone(), userxattr, &[])), expected, "by overlay");
         });
     });
 }
@@ -604,15 +632,18 @@ fn excluded_paths_are_as_they_were() {
     let root_of = |dir: &Path| {
         let root = subdir(dir, "root");
         some_tree(&root);
-        root.create_dir_all("run/cache/deep", 0o755, &mut |_| {}).unwrap();
+        for path in ["run/cache/deep", "keep/p/q/r/s/old"] {
+            root.create_dir_all(path, 0o755, &mut |_| {}).unwrap();
+        }
         root
     };
     let edit = |root: &RootDir| {
         root.remove_all("run/cache").unwrap();
         root.remove_all("d").unwrap();
         root.create_file("run/x", 0o644).unwrap();
+        root.create_file("keep/p/q/r/s/t", 0o644).unwrap();
     };
-    let exclude = [PathBuf::from("/run/cache"), PathBuf::from("d/e"), PathBuf::from("none")];
+    let exclude = ["/run/cache", "d/e", "none", "keep/p/q/r/s", "d/e/1/2"].map(PathBuf::from);
     let expected = ["-d", "+run", "+run/x"];
     let dir = tempfile::tempdir().unwrap();
     let root = root_of(dir.path());
@@ -622,15 +653,44 @@ fn excluded_paths_are_as_they_were() {
     assert_eq!(brief(diff(before, Arc::clone(&after), Arc::clone(&root))), expected);
     root.create_dir("run/cache", 0o755).unwrap();
     let last = Arc::new(after.rescan(&root, &[]).unwrap());
-    assert_eq!(brief(diff(after, last, root)), ["+run", "+run/cache", "-run/cache/deep"]);
+    let expected_last = [
+        "+keep",
+        "+keep/p",
+        "+keep/p/q",
+        "+keep/p/q/r",
+        "+keep/p/q/r/s",
+        "+keep/p/q/r/s/t",
+        "+run",
+        "+run/cache",
+        "-run/cache/deep",
+    ];
+    assert_eq!(brief(diff(after, last, root)), expected_last);
     with_mounts(|| {
         let dir = tempfile::tempdir().unwrap();
         let lower = root_of(dir.path());
-        with_overlay(dir.path(), &lower, |upper, merged| {
-            edit(&merged);
-            assert_eq!(brief(overlay_changes(upper, lower.clone(), false, &exclude)), expected);
+        with_overlay(dir.path(), &lower, edit, |Edited { upper, userxattr, .. }| {
+            assert_eq!(brief(overlay_changes(upper, lower.clone(), userxattr, &exclude)), expected);
         });
     });
+}
+
+#[test]
+fn trees_deeper_than_any_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let (before, root) = (subdir(dir.path(), "before"), subdir(dir.path(), "root"));
+    let deep = PathBuf::from(vec!["directory-with-a-long-name"; 300].join("/"));
+    root.create_dir_all(&deep, 0o755, &mut |_| {}).unwrap();
+    for name in ["f", "g"] {
+        root.create_file(deep.join(name), 0o644).unwrap();
+    }
+    copy_tree(&root, "", &before, "").unwrap();
+    let first = Arc::new(scan(&root, &[]).unwrap());
+    root.create_file(deep.join("f2"), 0o644).unwrap().write_all(b"x").unwrap();
+    root.set_mode(deep.join("g"), 0o644).unwrap();
+    let second = Arc::new(first.rescan(&root, &[]).unwrap());
+    let by_index = lines(diff(first, second, Arc::clone(&root)));
+    assert_eq!(by_index.len(), 301);
+    assert_eq!(lines(compare_trees(before, root)), by_index);
 }
 
 #[test]
@@ -669,7 +729,7 @@ fn without_completion_a_touched_new_file_counts_as_changed() {
 }
 
 proptest! {
-    #![proptest_config(cases(250))]
+    #![proptest_config(cases(100))]
 
     #[test]
     fn index_says_what_a_full_comparison_says(
@@ -689,12 +749,12 @@ proptest! {
             let dir = tempfile::tempdir().unwrap();
             let lower = subdir(dir.path(), "lower");
             first.iter().for_each(|edit| perform(&lower, edit));
-            with_overlay(dir.path(), &lower, |upper, merged| {
-                edits.iter().for_each(|edit| perform(&merged, edit));
-                let by_upper = || overlay_changes(Arc::clone(&upper), Arc::clone(&lower), false, &[]);
+            let edit = |merged: &RootDir| edits.iter().for_each(|edit| perform(merged, edit));
+            with_overlay(dir.path(), &lower, edit, |Edited { dir, upper, merged, userxattr }| {
+                let by_upper = || overlay_changes(Arc::clone(&upper), Arc::clone(&lower), userxattr, &[]);
                 let compared = lines(compare_trees(Arc::clone(&lower), Arc::clone(&merged)));
                 assert_eq!(lines(by_upper()), compared);
-                assert_turns_into(dir.path(), &lower, &merged, by_upper);
+                assert_turns_into(&dir, &lower, &merged, by_upper);
             });
         });
     }

@@ -137,7 +137,8 @@ pub fn copy_tree(
     let (to_dir, to_name) = to.parent(to_path.as_ref())?;
     let metadata = look(&from_dir, from_name)?.metadata;
     let base = RootDirBase { root: to, path: to.resolve(parent_path(to_path.as_ref()))? };
-    let mut copier = TreeCopier { base, to: Descent::new(&to_dir)?, links: HashMap::new(), open: Vec::new() };
+    let mut copier =
+        TreeCopier { base, to: Descent::new(&to_dir)?, links: HashMap::new(), top: None, open: Vec::new() };
     let wrap = |error| EntryError::wrap("", error);
     copier.entry(&Source { dir: from_dir.as_fd(), name: from_name, metadata }, to_name).map_err(wrap)?;
     if metadata.kind.is_dir() {
@@ -178,6 +179,8 @@ struct TreeCopier<'root> {
     to: Descent,
     /// Where the first name of an inode with several was copied to, in the target root.
     links: HashMap<(u64, u64), PathBuf>,
+    /// The outermost directory copied to; to meet it as a source would never end.
+    top: Option<Metadata>,
     /// The metadata of the directories we are in, set when they are complete.
     open: Vec<(Metadata, Xattrs)>,
 }
@@ -217,6 +220,10 @@ impl TreeCopier<'_> {
             result => result?,
         }
         self.to.enter(name)?;
+        let made = Metadata::of(self.to.current())?;
+        if self.top.get_or_insert(made).same_inode(metadata) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot copy a directory into itself"));
+        }
         self.open.push((*metadata, xattrs));
         Ok(())
     }

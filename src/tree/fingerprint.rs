@@ -80,6 +80,11 @@ impl Fingerprints {
         self.0.insert(key(path), (size_bytes, fingerprint));
     }
 
+    /// Tells whether none was noted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets the file at `path`.
     pub fn remove(&mut self, path: &Path) {
         self.0.remove(&key(path));

@@ -303,6 +303,21 @@ fn copies_keep_holes() {
 }
 
 #[test]
+fn copies_between_file_systems_keep_holes() {
+    let Ok(shared) = tempfile::tempdir_in("/dev/shm") else {
+        return; // needs a second file system
+    };
+    let (_dir, root) = fixture();
+    let other = RootDir::open(shared.path()).unwrap();
+    let file = other.create_file("f", 0o600).unwrap();
+    file.write_all_at(b"x", 3 << 20).unwrap();
+    file.set_len(5 << 20).unwrap();
+    copy_tree(&other, "", &root, "").unwrap();
+    assert_eq!(root.read("f").unwrap(), other.read("f").unwrap());
+    assert!(root.open_file("f").unwrap().metadata().unwrap().blocks() * 512 < 1 << 20);
+}
+
+#[test]
 fn copy_file_data_stops_at_size_and_at_the_end() {
     let (_dir, root) = fixture();
     root.create_file("f", 0o600).unwrap().write_all(&[7; 10_000]).unwrap();
@@ -346,6 +361,16 @@ fn copy_tree_is_faithful() {
     let error = copy_tree(&root, "from", &root, "to").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     assert_eq!(error.to_string(), "`link`");
+}
+
+#[test]
+fn a_directory_cannot_be_copied_into_itself() {
+    let (_dir, root) = fixture();
+    root.create_dir_all("a/z", 0o755, &mut |_| {}).unwrap();
+    for to in ["a/b", "a/z/b", "a"] {
+        let error = copy_tree(&root, "a", &root, to).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{to}");
+    }
 }
 
 /// Everything about a tree that a copy keeps.

@@ -63,6 +63,11 @@ impl Walk {
         }
     }
 
+    /// Tells whether the entry returned last is a directory that the walk enters next.
+    pub(crate) fn enters_next(&self) -> bool {
+        matches!(self.entering, Some(Entering::Name(_)))
+    }
+
     /// Returns mount points but not what is mounted there.
     pub fn same_device_only(mut self) -> Self {
         self.same_device_only = true;

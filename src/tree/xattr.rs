@@ -59,7 +59,10 @@ pub(super) fn set_xattr_at(dir: BorrowedFd<'_>, entry: &OsStr, name: &OsStr, val
 }
 
 pub(super) fn xattrs_at(dir: BorrowedFd<'_>, entry: &OsStr) -> io::Result<Xattrs> {
-    let named = Named::at(dir, entry);
+    xattrs_of(&Named::at(dir, entry))
+}
+
+fn xattrs_of(named: &Named<'_>) -> io::Result<Xattrs> {
     let listed = grow(|buffer| {
         named.call(|way| match way {
             Way::Path(path) => rustix::fs::llistxattr(path, &mut *buffer),
@@ -155,6 +158,52 @@ impl<'dir> Named<'dir> {
             }
             FileKind::Symlink => Err(Errno::LOOP),
             _ => Err(Errno::NXIO),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn works_without_proc() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        root.create_file("f", 0o600).unwrap();
+        root.create_dir("d", 0o700).unwrap();
+        root.symlink(Path::new("f"), "l").unwrap();
+        root.mknod("p", FileKind::Fifo, 0o600).unwrap();
+        let name = OsStr::new("user.test");
+        for entry in ["f", "d", "."] {
+            let named =
+                Named { path: PathBuf::from("/nonexistent"), ..Named::at(root.fd(), OsStr::new(entry)) };
+            let set = named.call(|way| match way {
+                Way::Path(path) => rustix::fs::lsetxattr(path, name, b"value", XattrFlags::empty()),
+                Way::Open(fd) => rustix::fs::fsetxattr(fd, name, b"value", XattrFlags::empty()),
+            });
+            set.unwrap();
+            assert_eq!(xattrs_of(&named).unwrap()[name], b"value", "{entry}");
+        }
+        for entry in ["l", "p"] {
+            let named =
+                Named { path: PathBuf::from("/nonexistent"), ..Named::at(root.fd(), OsStr::new(entry)) };
+            assert!(xattrs_of(&named).unwrap().is_empty(), "{entry}");
+        }
+        let named =
+            Named { path: PathBuf::from("/nonexistent"), ..Named::at(root.fd(), OsStr::new("missing")) };
+        assert_eq!(xattrs_of(&named).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn labels_of_the_host_are_left_out() {
+        for name in ["security.selinux", "security.ima", "security.SMACK64EXEC", "system.nfs4_acl"] {
+            assert!(belongs_to_host(name.as_bytes()), "{name}");
+        }
+        for name in ["security.capability", "system.posix_acl_access", "user.selinux", "trusted.x"] {
+            assert!(!belongs_to_host(name.as_bytes()), "{name}");
         }
     }
 }

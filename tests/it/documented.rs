@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::Kiln;
+use crate::support::{Kiln, run};
 
 /// `kiln SUBCOMMAND … --flag …` in a document: the subcommand and its long flags, with the place.
 struct Mention {
@@ -15,13 +16,12 @@ struct Mention {
 
 #[test]
 fn every_documented_flag_exists() {
-    let kiln = Kiln::new();
     let mentions: Vec<Mention> = documents().iter().flat_map(|path| mentions(path)).collect();
     assert!(mentions.len() > 10, "the documents show kiln's command lines");
     let mut faults = BTreeSet::new();
     let subcommands: BTreeSet<&str> = mentions.iter().map(|mention| mention.subcommand.as_str()).collect();
     for subcommand in subcommands {
-        let help = kiln.run(subcommand, ["--help"]).ok().stdout;
+        let help = run(Command::new(Kiln::program()).args([subcommand, "--help"])).ok().stdout;
         for mention in mentions.iter().filter(|mention| mention.subcommand == subcommand) {
             for flag in &mention.flags {
                 let known = help.split(|c: char| !(c.is_alphanumeric() || c == '-')).any(|word| word == flag);
@@ -39,9 +39,29 @@ fn every_documented_flag_exists() {
 }
 
 #[test]
+fn pods_are_given_flags_that_exist() {
+    let help = Kiln::new().run("build", ["--help"]).ok().stdout;
+    let known: BTreeSet<&str> = help.split(|c: char| !(c.is_alphanumeric() || c == '-')).collect();
+    let mut seen = 0;
+    for path in documents().into_iter().filter(|path| path.extension().is_some_and(|e| e == "yaml")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for word in
+            lines.flat_map(|line| line.split([' ', '"', '=', ',', '['])).filter(|word| word.starts_with("--"))
+        {
+            assert!(known.contains(word), "{}: {word}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "the examples give flags to pods");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     let mut broken = Vec::new();
-    for path in documents() {
+    let pages =
+        documents().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for path in pages {
         let text = fs::read_to_string(&path).unwrap();
         for rest in text.split("](").skip(1) {
             let target = rest.split([')', '#']).next().unwrap();
@@ -81,7 +101,7 @@ fn mentions(path: &Path) -> Vec<Mention> {
             let mut words = rest.split_whitespace();
             let Some(subcommand) = words.next() else { continue };
             const SUBCOMMANDS: [&str; 8] =
-                ["build", "check", "doctor", "executor", "images", "inspect", "prune", "push"];
+                ["build", "check", "doctor", "images", "inspect", "login", "prune", "push"];
             if !SUBCOMMANDS.contains(&subcommand) {
                 continue;
             }

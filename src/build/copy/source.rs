@@ -44,6 +44,13 @@ impl CopyRoot {
             && !(is_directory && ignore.may_include_below(path))
     }
 
+    /// Tells whether a directory is ignored and nothing below it is brought back after all.
+    fn is_emptied(&self, path: &Path) -> Result<bool, CopyError> {
+        let ignored = self.ignore.as_ref().is_some_and(|ignore| ignore.is_ignored(path));
+        let is_root = path.as_os_str().is_empty();
+        Ok(ignored && !is_root && self.walk(path, &Selection::default())?.is_empty())
+    }
+
     /// Resolves a pattern to paths below the root, in byte order. A path without wildcards must exist; a
     /// pattern may match nothing. What matches is not searched further down.
     pub(in crate::build) fn resolve(&self, pattern: &str) -> Result<Vec<PathBuf>, CopyError> {
@@ -108,7 +115,8 @@ impl CopyRoot {
             true => self.not_found(pattern, false),
             false => self.read_error(path, &e),
         })?;
-        if self.is_hidden(&resolved, metadata.kind == FileKind::Directory) {
+        let is_directory = metadata.kind == FileKind::Directory;
+        if self.is_hidden(&resolved, is_directory) || is_directory && self.is_emptied(&resolved)? {
             return Err(self.not_found(pattern, true));
         }
         Ok((resolved, metadata))

@@ -29,7 +29,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         path: std::env::temp_dir(),
         source,
     })?;
-    let (dockerfile, ignore) = match read_dockerfile(&request, &reporter, fetch.as_ref(), work_dir.path()) {
+    let source = match read_dockerfile(&request, &reporter, fetch.as_ref(), work_dir.path()) {
         Ok(read) => read,
         Err(error) => {
             if args.format == Format::Json {
@@ -50,7 +50,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         let reference: Reference = text.parse().ok()?;
         client.image(&reference, platform).ok().map(|remote| remote.image.config)
     };
-    let report = check(&request, &Platform::host(), &dockerfile, &ignore, &lookup);
+    let (dockerfile, report) = check(&request, &Platform::host(), &source, &lookup);
     match args.format {
         Format::Json => print_json(out, &to_json(&dockerfile, &report))?,
         Format::Text => text(&dockerfile, &report, out)?,

@@ -19,7 +19,7 @@ use crate::cli::request::docker_config_directory;
 const HUB: &str = "https://index.docker.io/v1/";
 
 /// Saves credentials.
-pub(super) fn login(
+pub(crate) fn login(
     args: &CredentialArgs,
     environment: &Environment,
     stdin: &mut dyn Read,
@@ -47,7 +47,11 @@ pub(super) fn login(
 }
 
 /// Forgets credentials.
-pub(super) fn logout(args: &LogoutArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
+pub(super) fn logout(
+    args: &LogoutArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let path = file(args.authfile.as_ref(), environment);
     let mut config = read(&path)?;
     let host = host(args.host.as_deref());
@@ -116,8 +120,7 @@ mod tests {
     fn credentials_are_saved_beside_others_and_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("d/config.json");
-        let environment =
-            environment(&[("DOCKER_CONFIG", directory.path().join("d").to_str().unwrap())]);
+        let environment = environment(&[("DOCKER_CONFIG", directory.path().join("d").to_str().unwrap())]);
         let args = |host: &str, password: Option<&str>| CredentialArgs {
             host: Some(host.to_owned()),
             username: "me".to_owned(),

@@ -13,6 +13,9 @@ mod remove;
 
 use std::io::{self, Write};
 
+pub(crate) use login::login as credentials;
+pub(crate) use push::push_image;
+
 use super::args::{Cli, Command};
 use super::environment::Environment;
 use super::fail::Failure;
@@ -73,8 +76,12 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_cells() {
         let mut out = Vec::new();
-        let rows = [vec!["r.io/application".to_owned(), "1".to_owned()], vec!["x".to_owned(), "22".to_owned()]];
+        let rows =
+            [vec!["r.io/application".to_owned(), "1".to_owned()], vec!["x".to_owned(), "22".to_owned()]];
         print_table(&mut out, &["NAME", "TAG"], &rows).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "NAME              TAG\nr.io/application  1\nx                 22\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "NAME              TAG\nr.io/application  1\nx                 22\n"
+        );
     }
 }

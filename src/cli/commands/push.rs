@@ -1,16 +1,20 @@
 //! `kiln push`: an image that exists, to a registry.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::{locate, print};
+use crate::blob::Store;
 use crate::cli::args::PushArgs;
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::request::{platform, registry_config};
 use crate::cli::wire;
-use crate::oci::{Platform, Reference, ReferenceError};
-use crate::output::{BuildResult, OutputSpec, read_image, select_manifest};
+use crate::event::Reporter;
+use crate::oci::{Digest, Platform, Reference, ReferenceError};
+use crate::output::{BuildResult, OutputSpec, PushOptions, read_image, select_manifest};
+use crate::registry::RegistryConfig;
 
 /// Pushes an image; its digest goes to `out`.
 pub(super) fn run(args: &PushArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
@@ -22,21 +26,44 @@ pub(super) fn run(args: &PushArgs, environment: &Environment, out: &mut dyn Writ
             .ok_or_else(|| Failure::NoImage { name: args.image.clone() })?,
     };
     let names = destinations(&args.destination, &args.image, &found.names)?;
-    let descriptor = select_manifest(found.blobs.as_ref(), &found.descriptor, &platform)?;
-    let image = read_image(found.blobs.as_ref(), &descriptor)?;
+    let config = registry_config(&args.registry, environment)?;
     let progress = Progress::open(args.progress, args.store.debug, environment);
-    let reporter = progress.reporter();
-    let client = wire::open_client(registry_config(&args.registry, environment)?, reporter.clone())?;
-    let spec = OutputSpec::Registry { names: names.clone(), by_digest: false, check: true };
-    let output = wire::open_output(&spec, client, store, reporter, &names)?;
-    let result =
-        BuildResult { image, names, blobs: found.blobs, tree: None, mount_from: Vec::new() };
-    let receipt = output.commit(&result)?;
+    let digest = deliver(found, names, &platform, config, store, &progress.reporter());
     drop(progress);
-    match receipt.digest {
-        Some(digest) => print(out, digest.as_str()),
-        None => Ok(()),
-    }
+    print(out, digest?.as_str())
+}
+
+/// Pushes the layout or archive at `path` under `given`.
+pub(crate) fn push_image(
+    path: &str,
+    given: &[String],
+    config: RegistryConfig,
+    environment: &Environment,
+    reporter: &Reporter,
+) -> Result<Digest, Failure> {
+    let store = wire::open_store(&environment.store_root(None))?;
+    let found = locate::in_layout(environment, path)?;
+    let found = found.ok_or_else(|| Failure::NoImage { name: path.to_owned() })?;
+    let names = destinations(given, path, &found.names)?;
+    deliver(found, names, &Platform::host(), config, store, reporter)
+}
+
+fn deliver(
+    found: locate::Found,
+    names: Vec<Reference>,
+    platform: &Platform,
+    config: RegistryConfig,
+    store: Arc<Store>,
+    reporter: &Reporter,
+) -> Result<Digest, Failure> {
+    let descriptor = select_manifest(found.blobs.as_ref(), &found.descriptor, platform)?;
+    let image = read_image(found.blobs.as_ref(), &descriptor)?;
+    let digest = image.digest();
+    let client = wire::open_client(config, reporter.clone())?;
+    let spec = OutputSpec::Registry { names: names.clone(), options: PushOptions::default() };
+    let output = wire::open_output(&spec, client, store, reporter.clone(), &names)?;
+    output.commit(&BuildResult { image, names, blobs: found.blobs, tree: None, mount_from: Vec::new() })?;
+    Ok(digest)
 }
 
 /// Returns what to push under: the names given, with the image's own tag where they have none, else the

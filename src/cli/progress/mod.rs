@@ -9,6 +9,7 @@ mod text;
 use std::io::Write;
 use std::sync::Arc;
 
+pub use split::Lines;
 pub use text::{bytes, seconds};
 
 use super::args::ProgressArg;

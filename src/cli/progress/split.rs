@@ -6,13 +6,13 @@ const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Collects bytes into lines. A carriage return starts a line anew, as on a terminal: of a progress bar
 /// only its last state is a line.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     pending: Vec<u8>,
 }
 
 impl Lines {
     /// Takes bytes and hands every line that is complete to `line`.
-    pub(super) fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&[u8])) {
+    pub fn push(&mut self, bytes: &[u8], line: &mut dyn FnMut(&[u8])) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.pending.extend_from_slice(part);
             if part.ends_with(b"\n") {
@@ -27,7 +27,7 @@ impl Lines {
     }
 
     /// Hands over what was not ended by a newline.
-    pub(super) fn finish(&mut self, line: &mut dyn FnMut(&[u8])) {
+    pub fn finish(&mut self, line: &mut dyn FnMut(&[u8])) {
         if !self.pending.is_empty() {
             line(last_state(&self.pending));
             self.pending.clear();

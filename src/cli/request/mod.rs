@@ -190,7 +190,7 @@ pub fn check_request(
 }
 
 /// Reads what builds and checks share.
-fn base_request(
+pub(crate) fn base_request(
     source: &SourceArgs,
     steps: &StepArgs,
     environment: &Environment,

@@ -6,7 +6,7 @@ use crate::cli::environment::Environment;
 use crate::cli::tags::{self, Commit};
 use crate::cli::values::{ImageOptions, parse_output};
 use crate::oci::{Reference, ReferenceError};
-use crate::output::{Destination, OutputSpec};
+use crate::output::{Destination, OutputSpec, PushOptions};
 
 /// What is delivered, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ fn push(outputs: &mut Vec<OutputSpec>) {
         match output {
             OutputSpec::Store { names } => {
                 let names = std::mem::take(names);
-                *output = OutputSpec::Registry { names, by_digest: false, check: true };
+                *output = OutputSpec::Registry { names, options: PushOptions::default() };
                 pushed = true;
             }
             OutputSpec::Registry { .. } => pushed = true,
@@ -70,7 +70,7 @@ fn push(outputs: &mut Vec<OutputSpec>) {
         }
     }
     if !pushed {
-        outputs.push(OutputSpec::Registry { names: Vec::new(), by_digest: false, check: true });
+        outputs.push(OutputSpec::Registry { names: Vec::new(), options: PushOptions::default() });
     }
 }
 
@@ -92,7 +92,7 @@ fn settle(
         Ok(())
     };
     match spec {
-        OutputSpec::Registry { names, by_digest, .. } => tag(names, !*by_digest)?,
+        OutputSpec::Registry { names, options } => tag(names, !options.by_digest)?,
         OutputSpec::Store { names } => tag(names, true)?,
         OutputSpec::OciDirectory { path, names } => {
             *path = environment.directory.join(&*path);

@@ -9,7 +9,7 @@ use crate::build::{ContextSource, DockerfileSource, NamedContext, SecretSource, 
 use crate::cli::args::{Cli, Command};
 use crate::cli::environment::tests::environment;
 use crate::oci::ManifestFormat;
-use crate::output::Destination;
+use crate::output::{Destination, PushOptions};
 
 fn args(words: &[&str]) -> BuildArgs {
     let words = ["kiln", "build"].iter().chain(words);
@@ -193,7 +193,7 @@ fn ssh_takes_the_agent_of_the_environment() {
 #[test]
 fn push_needs_a_name_and_goes_with_other_outputs() {
     assert_eq!(failure(&["--push"]), "nothing to push to: the image has no name");
-    let registry = || OutputSpec::Registry { names: vec![], by_digest: false, check: true };
+    let registry = || OutputSpec::Registry { names: vec![], options: PushOptions::default() };
     let outputs = |words: &[&str]| invoke(words, &environment(&[])).unwrap().outputs;
     assert_eq!(outputs(&["--push", "-t", "r.io/a"]), [registry()]);
     assert_eq!(outputs(&["--push", "-t", "r.io/a", "-o", "type=image"]), [registry()]);

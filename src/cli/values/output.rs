@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use super::{ValueError, fields, parse_bool};
 use crate::oci::{ManifestFormat, Reference};
-use crate::output::{Destination, OutputSpec};
+use crate::output::{Destination, OutputSpec, PushOptions};
 use crate::stream::Compression;
 
 /// One `--output`.
@@ -174,7 +174,10 @@ fn spec(kind: &str, found: &mut Fields) -> Result<Option<OutputSpec>, String> {
             let push = found.push.unwrap_or(kind == "registry" || found.by_digest);
             found.refuse(kind, "push=false", kind == "registry" && !push)?;
             Ok(Some(if push {
-                OutputSpec::Registry { names, by_digest: found.by_digest, check: true }
+                OutputSpec::Registry {
+                    names,
+                    options: PushOptions { by_digest: found.by_digest, ..PushOptions::default() },
+                }
             } else {
                 OutputSpec::Store { names }
             }))
@@ -299,11 +302,14 @@ mod tests {
         let file = || Destination::File("x".into());
         let none = Vec::new;
         for (text, spec) in [
-            ("type=registry", OutputSpec::Registry { names: none(), by_digest: false, check: true }),
-            ("type=image,push=true", OutputSpec::Registry { names: none(), by_digest: false, check: true }),
+            ("type=registry", OutputSpec::Registry { names: none(), options: PushOptions::default() }),
+            ("type=image,push=true", OutputSpec::Registry { names: none(), options: PushOptions::default() }),
             (
                 "type=image,push-by-digest=true",
-                OutputSpec::Registry { names: none(), by_digest: true, check: true },
+                OutputSpec::Registry {
+                    names: none(),
+                    options: PushOptions { by_digest: true, ..PushOptions::default() },
+                },
             ),
             ("type=image", OutputSpec::Store { names: none() }),
             ("type=store", OutputSpec::Store { names: none() }),

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use super::program::Git;
+use super::redact_url;
+use crate::event::Reporter;
+
 /// The state of the repository a directory is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitState {
@@ -17,6 +21,24 @@ pub struct GitState {
 
 /// Returns the state of the repository `dir` is in, if it is in one and `git` is there to ask.
 pub fn git_state(dir: &Path) -> Option<GitState> {
-    let _ = dir;
-    todo!()
+    let reporter = Reporter::silent();
+    let git = Git {
+        url: "",
+        directory: dir,
+        environment: vec![("GIT_OPTIONAL_LOCKS".into(), "0".into())],
+        // Its own settings could name a program to run.
+        settings: vec![("core.fsmonitor".to_owned(), "false".to_owned())],
+        reporter: &reporter,
+    };
+    let ask = |arguments: &[&str]| git.attempt(arguments).ok()?.ok();
+    let head = ask(&["log", "-1", "--format=%H %ct", "HEAD"])?;
+    let (commit, time) = head.trim().split_once(' ')?;
+    let status = ask(&["status", "--porcelain", "--ignore-submodules=none"])?;
+    let remote = ask(&["config", "--get", "remote.origin.url"]);
+    Some(GitState {
+        commit: commit.to_owned(),
+        commit_time: time.parse().ok()?,
+        dirty: !status.trim().is_empty(),
+        remote_url: remote.map(|url| redact_url(url.trim())).filter(|url| !url.is_empty()),
+    })
 }

@@ -1,10 +1,27 @@
 //! The client behind [`Fetch`](super::Fetch).
 
+use std::error::Error as _;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
+use reqwest::{NoProxy, Proxy, Response, StatusCode};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::runtime::Runtime;
+use url::Url;
+
+use super::answer::{disposition_name, parse_http_date};
 use super::{Fetch, Fetched};
 use crate::context::ContextError;
-use crate::event::Reporter;
+use crate::context::git::redact_url;
+use crate::event::{Reporter, Transfer, TransferKind};
+
+/// No pause is longer, whatever a server asks for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Which proxies requests go through, as in `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,12 +30,12 @@ pub struct Proxies {
     pub http: Option<String>,
     /// For `https://` URLs.
     pub https: Option<String>,
-    /// Hosts that are asked directly.
+    /// Hosts that are asked directly. Loopback hosts always are.
     pub no_proxy: String,
 }
 
-impl std::fmt::Debug for Proxies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxies").field("no_proxy", &self.no_proxy).finish_non_exhaustive()
     }
 }
@@ -57,19 +74,219 @@ impl Default for HttpOptions {
 }
 
 /// Downloads with HTTP/1.1 and HTTP/2, through proxies, following redirects, with bounded retries.
-pub struct HttpFetch {}
+///
+/// For plain threads: its methods block.
+pub struct HttpFetch {
+    client: reqwest::Client,
+    runtime: Arc<Runtime>,
+    reporter: Reporter,
+    retries: u32,
+    first_pause: Duration,
+}
 
 impl HttpFetch {
     /// Sets a client up.
     pub fn new(options: HttpOptions, reporter: Reporter) -> Result<Self, ContextError> {
-        let _ = (options, reporter);
-        todo!()
+        let setup = |reason: String| ContextError::Client { reason };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(&options.extra_authorities)?)
+            .user_agent(options.user_agent)
+            .referer(false)
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.stall_timeout)
+            .no_proxy();
+        for proxy in proxies(&options.proxies)? {
+            builder = builder.proxy(proxy);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("download")
+            .enable_all()
+            .build()
+            .map_err(|error| setup(error.to_string()))?;
+        Ok(Self {
+            client: builder.build().map_err(|error| setup(causes(error)))?,
+            runtime: Arc::new(runtime),
+            reporter,
+            retries: options.retries,
+            first_pause: options.first_pause,
+        })
+    }
+
+    /// Sends a request again while that may help.
+    fn send(&self, url: &Url, headers: &HeaderMap) -> Result<Response, ContextError> {
+        let shown = redact_url(url.as_str());
+        for attempt in 0.. {
+            let request = self.client.get(url.clone()).headers(headers.clone());
+            // Timers are armed when the request is made, which takes the runtime.
+            let (error, asked) = match self.runtime.block_on(async { request.send().await }) {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => {
+                    let status = response.status();
+                    let error = ContextError::Status { url: shown.clone(), status: status.as_u16() };
+                    if !is_temporary(status) {
+                        return Err(error);
+                    }
+                    (error, retry_after(response.headers()))
+                }
+                Err(error) => {
+                    let is_final = error.is_builder() || error.is_redirect();
+                    let error = ContextError::Download { url: shown.clone(), reason: causes(error) };
+                    if is_final {
+                        return Err(error);
+                    }
+                    (error, None)
+                }
+            };
+            if attempt == self.retries {
+                return Err(error);
+            }
+            let pause = asked.unwrap_or(self.first_pause * 2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE);
+            self.reporter.warning(format!(
+                "{error}; trying again in {pause:?} ({} of {})",
+                attempt + 1,
+                self.retries
+            ));
+            std::thread::sleep(pause);
+        }
+        unreachable!("the last attempt returns")
     }
 }
 
 impl Fetch for HttpFetch {
     fn get(&self, url: &str, headers: &[(String, String)]) -> Result<Fetched, ContextError> {
-        let _ = (url, headers);
-        todo!()
+        let bad = |reason: String| ContextError::Url { url: redact_url(url), reason };
+        let parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
+        if !matches!(parsed.scheme(), "http" | "https") {
+            return Err(bad(format!("expected http or https, found `{}`", parsed.scheme())));
+        }
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: reqwest::header::HeaderName =
+                name.parse().map_err(|_| bad(format!("`{name}` is no name of a header")))?;
+            let mut value: reqwest::header::HeaderValue =
+                value.parse().map_err(|_| bad(format!("the value of the header `{name}` is malformed")))?;
+            value.set_sensitive(true);
+            map.append(name, value);
+        }
+        let response = self.send(&parsed, &map)?;
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let last_modified = text(LAST_MODIFIED).and_then(parse_http_date);
+        let content_type = text(CONTENT_TYPE).map(str::to_owned);
+        let file_name = text(CONTENT_DISPOSITION).and_then(disposition_name);
+        let size_bytes = response.content_length();
+        let final_url = response.url().to_string();
+        let transfer = self.reporter.transfer(TransferKind::Fetch, redact_url(url), size_bytes);
+        let body = Body {
+            response,
+            runtime: self.runtime.clone(),
+            chunk: bytes::Bytes::new(),
+            transfer: Some(transfer),
+        };
+        Ok(Fetched { reader: Box::new(body), final_url, last_modified, content_type, file_name, size_bytes })
     }
 }
+
+/// A body, read as it arrives.
+struct Body {
+    response: Response,
+    runtime: Arc<Runtime>,
+    chunk: bytes::Bytes,
+    transfer: Option<Transfer>,
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() && !buffer.is_empty() {
+            match self.runtime.block_on(async { self.response.chunk().await }) {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => {
+                    if let Some(transfer) = self.transfer.take() {
+                        transfer.finish("done");
+                    }
+                    return Ok(0);
+                }
+                Err(error) => return Err(io::Error::other(causes(error))),
+            }
+        }
+        let count = buffer.len().min(self.chunk.len());
+        buffer[..count].copy_from_slice(&self.chunk.split_to(count));
+        if let Some(transfer) = &mut self.transfer {
+            transfer.advance(count as u64);
+        }
+        Ok(count)
+    }
+}
+
+fn is_temporary(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Trusts the public authorities, built in, and those of the user: no certificates on disk are needed.
+fn tls(extra_authorities: &[Vec<u8>]) -> Result<rustls::ClientConfig, ContextError> {
+    let setup = |reason: String| ContextError::Client { reason };
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    for bundle in extra_authorities {
+        let known = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(bundle) {
+            let certificate =
+                certificate.map_err(|error| setup(format!("certificate authority: {error}")))?;
+            roots.add(certificate).map_err(|error| setup(format!("certificate authority: {error}")))?;
+        }
+        if roots.len() == known {
+            return Err(setup("there is no certificate in a bundle of certificate authorities".to_owned()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setup(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn proxies(proxies: &Proxies) -> Result<Vec<Proxy>, ContextError> {
+    let direct = format!("localhost,127.0.0.0/8,::1,{}", proxies.no_proxy);
+    let mut made = Vec::new();
+    for (name, text, make) in [
+        ("HTTP_PROXY", &proxies.http, Proxy::http as fn(Url) -> reqwest::Result<Proxy>),
+        ("HTTPS_PROXY", &proxies.https, Proxy::https as fn(Url) -> reqwest::Result<Proxy>),
+    ] {
+        let Some(text) = text.as_ref().filter(|text| !text.is_empty()) else { continue };
+        let bad = |reason: String| ContextError::Client { reason: format!("{name}: {reason}") };
+        // `proxy:3128` is a usual way to write it.
+        let text = if text.contains("://") { text.clone() } else { format!("http://{text}") };
+        let url = Url::parse(&text).map_err(|error| bad(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad(format!("expected an http or https proxy, found `{}`", url.scheme())));
+        }
+        let proxy = make(url).map_err(|error| bad(causes(error)))?;
+        made.push(proxy.no_proxy(NoProxy::from_string(&direct)));
+    }
+    Ok(made)
+}
+
+/// Says what went wrong in one line. URLs are left out: one behind a redirect may hold a signature.
+fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let next = inner.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Files over HTTP: what `ADD https://…` and contexts at a URL are made of.
 
+mod answer;
 mod client;
 mod download;
 

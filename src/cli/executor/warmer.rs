@@ -1,0 +1,92 @@
+//! kaniko's warmer: base images into an OCI layout, before builds need them.
+
+use std::path::PathBuf;
+
+use super::args::WarmerCli;
+use super::registry::{registry_config, retries};
+use super::request::{ExecutorError, parse_duration_seconds};
+use crate::build::{BuildError, ContextSource, DockerfileSource, Problem, Request, read_dockerfile};
+use crate::cli::args::{SourceArgs, StepArgs};
+use crate::cli::environment::Environment;
+use crate::cli::fail::Failure;
+use crate::cli::request::{base_request, platform};
+use crate::cli::wire;
+use crate::dockerfile::parse;
+use crate::event::Reporter;
+use crate::oci::{Platform, Reference};
+use crate::output::{BuildResult, OutputSpec};
+use crate::plan::{Base, PlanRequest, plan};
+
+/// Fetches the images.
+pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporter) -> Result<(), Failure> {
+    parse_duration_seconds("--cache-ttl", &cli.cache_ttl).map_err(ExecutorError::from)?;
+    let platform = match cli.custom_platform.as_str() {
+        "" => Platform::host(),
+        text => platform(text)?,
+    };
+    let mut config = registry_config(&cli.registry, &[], environment)?;
+    retries(&mut config, &cli.registry);
+    let mut images = cli.image.clone();
+    if let Some(path) = &cli.dockerfile {
+        images.extend(bases(path, cli, &platform, environment, &config, reporter)?);
+    }
+    images.dedup();
+    if images.is_empty() {
+        return Err(Failure::NothingToWarm);
+    }
+    let client = wire::open_client(config, reporter.clone())?;
+    let root = environment.store_root(None);
+    let store = wire::open_store(&root)?;
+    let directory: PathBuf = environment.directory.join(&cli.cache_dir);
+    for text in &images {
+        let reference: Reference = text.parse()?;
+        reporter.info(format!("Retrieving image {reference}"));
+        let remote = client.image(&reference, &platform)?;
+        let result = BuildResult {
+            image: remote.image,
+            names: vec![reference.clone()],
+            blobs: client.blobs(&reference),
+            tree: None,
+            mount_from: Vec::new(),
+        };
+        let spec = OutputSpec::OciDirectory { path: directory.clone(), names: Vec::new() };
+        let output = wire::open_output(&spec, client.clone(), store.clone(), reporter.clone(), &[])?;
+        output.commit(&result)?;
+        reporter.info(format!("Stored {reference} in {}", directory.display()));
+    }
+    Ok(())
+}
+
+/// Returns the images that a Dockerfile builds on.
+fn bases(
+    path: &str,
+    cli: &WarmerCli,
+    platform: &Platform,
+    environment: &Environment,
+    config: &crate::registry::RegistryConfig,
+    reporter: &Reporter,
+) -> Result<Vec<String>, Failure> {
+    let source = SourceArgs { build_arg: cli.build_arg.clone(), ..SourceArgs::default() };
+    let mut request: Request =
+        base_request(&source, &StepArgs::default(), environment, &mut std::io::empty(), &mut Vec::new())?;
+    request.context = ContextSource::Directory(environment.directory.clone());
+    request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
+    let fetch = wire::open_fetch(config, reporter.clone())?;
+    let work_dir = wire::open_work_dir(&environment.store_root(None))?;
+    let text = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
+    let dockerfile =
+        parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
+    let planned = PlanRequest {
+        build_args: request.build_args.clone(),
+        target: None,
+        build_platform: Platform::host(),
+        target_platform: platform.clone(),
+        contexts: std::collections::BTreeSet::new(),
+    };
+    let plan = plan(&dockerfile, &planned).map_err(|error| BuildError::from(Problem::from(error)))?;
+    let image = |stage: &crate::plan::Stage| match &stage.base {
+        Base::Image { text } => Some(text.clone()),
+        Base::Scratch | Base::Stage(_) | Base::Context { .. } => None,
+    };
+    Ok(plan.stages.iter().filter_map(image).collect())
+}

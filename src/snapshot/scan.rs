@@ -1,0 +1,248 @@
+//! Making an index of a tree, the first time and again after a step.
+//!
+//! An inode's (device, number, ctime) at one path tells that nothing of it was touched. ctime is exact on current
+//! kernels, and on those with a coarse clock because a scan does not return before the clock has moved on.
+
+use std::cmp::Ordering;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use super::compare::same_metadata;
+use super::fill::{self, threads};
+use super::index::{Index, compare_paths};
+use crate::tree::{Entry, EntryError, FileKind, Fingerprint, Fingerprints, RootDir, Walk};
+
+/// The slowest clock tick of any kernel configuration is 10 ms; much more means that the clock stands still.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Directories with this many names in their path are the pieces that threads share: of the usual tree there are
+/// some hundreds, few of them large.
+const PIECE_DEPTH: usize = 3;
+
+/// Scans a tree for the first time, reading all of its files.
+pub fn scan(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
+    Index::scan(root, exclude, &Fingerprints::new())
+}
+
+impl Index {
+    /// Scans a tree for the first time. Files without a `known` fingerprint are read.
+    ///
+    /// Returns once the file system's clock has moved on, so that no later change can hide in the same tick. Paths in
+    /// `exclude` (relative to the root) and what is below them do not exist; mounts are not entered.
+    pub fn scan(root: &RootDir, exclude: &[PathBuf], known: &Fingerprints) -> io::Result<Self> {
+        let mut index = collect(root, &relative(exclude))?;
+        for (number, fingerprint) in index.lookup(known) {
+            index.set_fingerprint(number, fingerprint);
+        }
+        fill::fill(&mut index, root, |_| true)?;
+        wait_for_clock(root)?;
+        Ok(index)
+    }
+
+    /// Scans the tree again after a step, when all of the step's processes are gone.
+    ///
+    /// Reads only files that were touched and look unchanged otherwise. What is excluded is taken to be as it was.
+    pub fn rescan(&self, root: &RootDir, exclude: &[PathBuf]) -> io::Result<Self> {
+        let exclude = relative(exclude);
+        let mut index = collect(root, &exclude)?;
+        if !exclude.is_empty() {
+            index = index.adopt(self, |path| exclude.iter().any(|excluded| path.starts_with(excluded)))?;
+        }
+        let Comparison { inherited, ambiguous } = index.compare(self);
+        for (number, fingerprint) in inherited {
+            index.set_fingerprint(number, fingerprint);
+        }
+        if !ambiguous.is_empty() {
+            let mut ambiguous = ambiguous.into_iter().peekable();
+            fill::fill(&mut index, root, |number| ambiguous.next_if_eq(&number).is_some())?;
+        }
+        wait_for_clock(root)?;
+        Ok(index)
+    }
+
+    /// Reads the files whose fingerprint is not known, which is needed before a further step may change them.
+    ///
+    /// Without it a file that the next step only touches counts as changed.
+    pub fn complete(&mut self, root: &RootDir) -> io::Result<()> {
+        fill::fill(self, root, |_| true)
+    }
+
+    fn lookup(&self, known: &Fingerprints) -> Vec<(usize, Fingerprint)> {
+        let mut found = Vec::new();
+        if known.is_empty() {
+            return found;
+        }
+        let mut cursor = self.cursor();
+        while cursor.path().is_some() {
+            let metadata = cursor.metadata();
+            if metadata.kind == FileKind::File
+                && let Some(fingerprint) = known.get(cursor.as_path(), metadata.size_bytes)
+            {
+                found.push((cursor.number(), fingerprint));
+            }
+            cursor.advance();
+        }
+        found
+    }
+
+    /// Finds the entries that were not touched since `before` was made, and those that were touched to no visible end.
+    fn compare(&self, before: &Self) -> Comparison {
+        let mut comparison = Comparison::default();
+        let (mut old, mut new) = (before.cursor(), self.cursor());
+        while let (Some(old_path), Some(new_path)) = (old.path(), new.path()) {
+            match compare_paths(old_path, new_path) {
+                Ordering::Less => old.advance(),
+                Ordering::Greater => new.advance(),
+                Ordering::Equal => {
+                    let (old_metadata, new_metadata) = (old.metadata(), new.metadata());
+                    if old_metadata.same_inode(&new_metadata) && old_metadata.ctime == new_metadata.ctime {
+                        let inherited = old.fingerprint().map(|fingerprint| (new.number(), fingerprint));
+                        comparison.inherited.extend(inherited);
+                    } else if same_metadata(&old_metadata, &new_metadata) {
+                        comparison.ambiguous.push(new.number());
+                    }
+                    old.advance();
+                    new.advance();
+                }
+            }
+        }
+        comparison
+    }
+}
+
+#[derive(Default)]
+struct Comparison {
+    inherited: Vec<(usize, Fingerprint)>,
+    ambiguous: Vec<usize>,
+}
+
+fn relative(paths: &[PathBuf]) -> Vec<PathBuf> {
+    paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_path_buf()).collect()
+}
+
+/// Lists the tree on several threads: one walks its upper part and hands out the pieces below.
+fn collect(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
+    let threads = threads();
+    if threads == 1 {
+        return list(root, Path::new(""), exclude);
+    }
+    let (piece_sender, piece_receiver) = mpsc::channel::<(usize, PathBuf)>();
+    let (list_sender, list_receiver) = mpsc::channel::<(usize, io::Result<Index>)>();
+    let piece_receiver = Mutex::new(piece_receiver);
+    let work = |lists: mpsc::Sender<_>| {
+        loop {
+            let piece = piece_receiver.lock().expect("nobody panics while receiving").recv();
+            let Ok((number, path)) = piece else { return };
+            if lists.send((number, list(root, &path, exclude))).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            let lists = list_sender.clone();
+            scope.spawn(move || work(lists));
+        }
+        let (trunk, places) = list_trunk(root, exclude, piece_sender)?;
+        work(list_sender);
+        let mut pieces: Vec<_> = list_receiver.iter().collect();
+        pieces.sort_unstable_by_key(|(number, _)| *number);
+        join(&trunk, &places, pieces)
+    })
+}
+
+/// Lists the upper part of the tree, sends off the directories where it ends, and returns how many entries come before
+/// what is in each of them.
+fn list_trunk(
+    root: &RootDir,
+    exclude: &[PathBuf],
+    pieces: mpsc::Sender<(usize, PathBuf)>,
+) -> io::Result<(Index, Vec<usize>)> {
+    let mut trunk = Index::default();
+    let mut places = Vec::new();
+    let mut entries = Entries::new(root, Path::new(""), exclude)?;
+    while let Some(entry) = entries.advance()? {
+        trunk.push(&entry, 0)?;
+        if entries.walk.enters_next() && entry.path.components().count() == PIECE_DEPTH {
+            entries.walk.skip_subtree();
+            let number = places.len();
+            places.push(trunk.len());
+            pieces.send((number, entry.path)).expect("the receiver outlives this call");
+        }
+    }
+    Ok((trunk, places))
+}
+
+fn join(trunk: &Index, places: &[usize], pieces: Vec<(usize, io::Result<Index>)>) -> io::Result<Index> {
+    let mut index = Index::default();
+    let mut start = 0;
+    for (place, (_, piece)) in places.iter().zip(pieces) {
+        index.append(trunk, start..*place)?;
+        let piece = piece?;
+        index.append(&piece, 0..piece.len())?;
+        start = *place;
+    }
+    index.append(trunk, start..trunk.len())?;
+    Ok(index)
+}
+
+/// Lists what is below one directory.
+fn list(root: &RootDir, start: &Path, exclude: &[PathBuf]) -> io::Result<Index> {
+    let mut index = Index::default();
+    let above = start.components().count();
+    let whole = |error: io::Error| match error.downcast::<EntryError>() {
+        Ok(EntryError { path, source }) => EntryError::wrap(start.join(path), source),
+        Err(source) => EntryError::wrap(start, source),
+    };
+    let mut entries = Entries::new(root, start, exclude).map_err(whole)?;
+    while let Some(entry) = entries.advance().map_err(whole)? {
+        index.push(&entry, above)?;
+    }
+    Ok(index)
+}
+
+/// The entries below a directory without what is excluded and without sockets, which no layer can hold.
+struct Entries {
+    walk: Walk,
+    /// Relative to that directory.
+    exclude: Vec<PathBuf>,
+}
+
+impl Entries {
+    fn new(root: &RootDir, start: &Path, exclude: &[PathBuf]) -> io::Result<Self> {
+        let exclude = exclude.iter().filter_map(|path| path.strip_prefix(start).ok()).map(Path::to_path_buf);
+        Ok(Self { walk: Walk::new(root, start)?.same_device_only(), exclude: exclude.collect() })
+    }
+
+    fn advance(&mut self) -> io::Result<Option<Entry>> {
+        loop {
+            let Some(entry) = self.walk.next().transpose()? else { return Ok(None) };
+            if self.exclude.contains(&entry.path) {
+                self.walk.skip_subtree();
+            } else if entry.metadata.kind != FileKind::Socket {
+                return Ok(Some(entry));
+            }
+        }
+    }
+}
+
+/// Waits until a change made now gets another ctime than everything before.
+///
+/// Touches nothing but the ctime of the root directory, which is in no index.
+fn wait_for_clock(root: &RootDir) -> io::Result<()> {
+    let touch = || {
+        root.set_mode("", root.metadata("")?.mode)?;
+        Ok::<_, io::Error>(root.metadata("")?.ctime)
+    };
+    let first = touch()?;
+    let begin = Instant::now();
+    while touch()? == first {
+        if begin.elapsed() > CLOCK_PATIENCE {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the file system's clock stands still"));
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
