@@ -1,6 +1,6 @@
 //! Pushing, against a registry that fails on demand.
 
-#[expect(dead_code, unreachable_pub, reason = "shared with the registry's own tests, which use more of it")]
+#[expect(clippy::duplicate_mod, reason = "shared with the registry's own tests")]
 #[path = "../../tests/support/registry/mod.rs"]
 mod support;
 
