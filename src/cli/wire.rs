@@ -135,6 +135,7 @@ pub fn open_workshop(
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        git_environment: invocation.git_environment.clone(),
         store,
         registry: client,
         launch,

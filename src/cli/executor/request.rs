@@ -98,6 +98,7 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         None => Isolation::Auto,
     };
     let invocation = Invocation {
+        git_environment: environment.for_git(),
         outputs: outputs(&args.output, no_push, environment),
         registry,
         isolation,
