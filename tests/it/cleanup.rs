@@ -81,7 +81,8 @@ fn interrupted_while_waiting_for_a_registry() {
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     let kiln = Kiln::new();
-    let child = kiln.start(&Context::new(&format!("FROM 127.0.0.1:{port}/never/answers:1\n")), &[]);
+    let context = Context::new(&format!("FROM 127.0.0.1:{port}/never/answers:1\n"));
+    let child = kiln.start(&context, &[]);
     let mut connections = Vec::new();
     eventually("kiln asks the registry", || {
         connections.extend(listener.accept());

@@ -72,7 +72,8 @@ fn bases(
     request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
     let fetch = wire::open_fetch(config, reporter.clone())?;
     let work_dir = wire::open_work_dir(&environment.store_root(None))?;
-    let (dockerfile, _) = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
+    let text = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
+    let dockerfile = crate::dockerfile::parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
     let planned = PlanRequest {
         build_args: request.build_args.clone(),
         target: None,
