@@ -1,5 +1,6 @@
 //! What a build works with: every socket opened, by `cli/` alone.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Services {
     pub outputs: Vec<Arc<dyn Output>>,
     /// How files are downloaded.
     pub fetch: Arc<dyn Fetch>,
+    /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.
+    pub git_environment: Vec<(OsString, OsString)>,
     /// A directory of this build's own; the caller removes it.
     pub work_dir: PathBuf,
     /// Where cache mounts persist.

@@ -35,7 +35,7 @@ pub enum Failure {
     Executor(#[from] ExecutorError),
     /// The build failed.
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(Box<BuildError>),
     /// The store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -65,6 +65,14 @@ pub enum Failure {
     NoImage {
         /// What was looked for.
         name: String,
+    },
+    /// No image of that name anywhere.
+    #[error("no image `{name}` in the store, and none in its registry")]
+    Nowhere {
+        /// What was looked for.
+        name: String,
+        /// What the registry said.
+        source: RegistryError,
     },
     /// Several images match.
     #[error("`{name}` is ambiguous in the store: it could be {candidates}")]
@@ -125,10 +133,16 @@ pub enum Failure {
     },
 }
 
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
+    }
+}
+
 impl Failure {
     /// Tells whether the user stopped it.
     pub fn is_interrupted(&self) -> bool {
-        matches!(self, Self::Build(BuildError { problem: Problem::Cancelled, .. }))
+        matches!(self, Self::Build(error) if matches!(error.problem, Problem::Cancelled))
     }
 
     /// Returns the process's exit code.
@@ -150,6 +164,7 @@ impl Failure {
             Self::Blob(error) => error.hint().map(str::to_owned),
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Nowhere { source, .. } => source.hint(),
             Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
             Self::NoDestination { .. } => {
                 Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
@@ -279,7 +294,7 @@ mod tests {
             code: 127,
             last_output: vec!["sh: x: not found".to_owned()],
         };
-        let failure = Failure::Build(BuildError { problem, place: Some(place(3, 3)) });
+        let failure = Failure::from(BuildError { problem, place: Some(place(3, 3)) });
         let text = failure.render(false);
         assert!(text.contains("    sh: x: not found\n"), "{text}");
         assert!(text.contains("   3 | >>> RUN x\n"), "{text}");
@@ -293,6 +308,6 @@ mod tests {
     #[test]
     fn usage_errors_and_interruptions_have_codes_of_their_own() {
         assert_eq!(Failure::Request(RequestError::StdinTwice).exit_code(), USAGE);
-        assert_eq!(Failure::Build(Problem::Cancelled.into()).exit_code(), INTERRUPTED);
+        assert_eq!(Failure::from(BuildError::from(Problem::Cancelled)).exit_code(), INTERRUPTED);
     }
 }

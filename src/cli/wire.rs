@@ -88,7 +88,7 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<d
 }
 
 fn context_failure(error: crate::context::ContextError) -> Failure {
-    Failure::Build(BuildError::from(Problem::from(error)))
+    Failure::from(BuildError::from(Problem::from(error)))
 }
 
 /// Opens a directory of this build's own below kiln's root.
@@ -135,6 +135,7 @@ pub fn open_workshop(
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        git_environment: invocation.git_environment.clone(),
         store,
         registry: client,
         launch,

@@ -11,7 +11,6 @@ use serde_json::json;
 use super::file::Sink;
 use super::layout::{LAYOUT_MARKER, index_entries, new_index};
 use super::{BuildResult, Destination, OpenStdout, Output, OutputError, OutputParts, Receipt, copy_blob};
-use crate::event::{Reporter, TransferKind};
 use crate::oci::{Descriptor, Image, Layer, Reference, canonical_json, descriptor_digest};
 
 /// Which readers the archive is for.
@@ -29,7 +28,6 @@ pub(super) struct ImageArchive {
     destination: Destination,
     names: Vec<Reference>,
     stdout: OpenStdout,
-    reporter: Reporter,
 }
 
 impl ImageArchive {
@@ -46,7 +44,6 @@ impl ImageArchive {
             destination: destination.clone(),
             names: names.to_vec(),
             stdout: parts.stdout.clone(),
-            reporter: parts.reporter.clone(),
         })
     }
 
@@ -99,12 +96,7 @@ impl Output for ImageArchive {
             if !written.insert(name.clone()) {
                 continue;
             }
-            let what = descriptor_digest(&layer.descriptor).short().to_owned();
-            let mut transfer =
-                self.reporter.transfer(TransferKind::Push, what, Some(layer.descriptor.size()));
             tar.blob(&name, &layer.descriptor, result)?;
-            transfer.advance(layer.descriptor.size());
-            transfer.finish("done");
         }
         tar.end()?;
         sink.finish()?;

@@ -11,8 +11,6 @@ use serde_json::{Value, json};
 
 use super::file::{PendingFile, check_directory, write_file};
 use super::{BuildResult, Output, OutputError, Receipt, copy_blob};
-use crate::event::Reporter;
-use crate::event::TransferKind;
 use crate::oci::{
     Descriptor, Digest, Image, Layer, Reference, annotation, canonical_json, descriptor_digest, media_type,
 };
@@ -24,18 +22,17 @@ pub(super) const LAYOUT_MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 pub(super) struct LayoutDirectory {
     path: PathBuf,
     names: Vec<Reference>,
-    reporter: Reporter,
 }
 
 impl LayoutDirectory {
     /// Creates the directory, or checks the one that is there.
-    pub(super) fn open(path: &Path, names: &[Reference], reporter: &Reporter) -> Result<Self, OutputError> {
+    pub(super) fn open(path: &Path, names: &[Reference]) -> Result<Self, OutputError> {
         check_directory(path)?;
         let read = |source| OutputError::Read { path: path.to_owned(), source };
         if !path.join("oci-layout").exists() && fs::read_dir(path).map_err(read)?.next().is_some() {
             return Err(OutputError::NotLayout { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), names: names.to_vec(), reporter: reporter.clone() })
+        Ok(Self { path: path.to_owned(), names: names.to_vec() })
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -49,14 +46,9 @@ impl LayoutDirectory {
         if fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() == descriptor.size()) {
             return Ok(());
         }
-        let mut transfer =
-            self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
         let mut file = PendingFile::create(&path)?;
-        let copied = copy_blob(result.blobs.as_ref(), descriptor, &mut file)?;
-        file.finish()?;
-        transfer.advance(copied);
-        transfer.finish("done");
-        Ok(())
+        copy_blob(result.blobs.as_ref(), descriptor, &mut file)?;
+        file.finish()
     }
 
     /// Reads the index that is there.

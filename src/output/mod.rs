@@ -173,9 +173,7 @@ pub fn open(spec: &OutputSpec, parts: &OutputParts) -> Result<Box<dyn Output>, O
         OutputSpec::Registry { names, options } => {
             Box::new(registry::RegistryOutput::open(parts, names, *options)?)
         }
-        OutputSpec::OciDirectory { path, names } => {
-            Box::new(layout::LayoutDirectory::open(path, names, &parts.reporter)?)
-        }
+        OutputSpec::OciDirectory { path, names } => Box::new(layout::LayoutDirectory::open(path, names)?),
         OutputSpec::OciArchive { destination, names } => {
             Box::new(archive::ImageArchive::open(archive::Kind::Oci, destination, names, parts)?)
         }
@@ -203,5 +201,7 @@ impl BuildResult {
     }
 }
 
+#[cfg(test)]
+mod push_tests;
 #[cfg(test)]
 mod tests;

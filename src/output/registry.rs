@@ -55,17 +55,19 @@ impl RegistryOutput {
         })
     }
 
-    /// Puts the image's blobs into a repository.
+    /// Puts the image's blobs into a repository, but for those that are `there` already.
     fn push_blobs(
         &self,
         result: &BuildResult,
         repository: &Reference,
+        there: &BTreeSet<Digest>,
         mount_from: &[Reference],
     ) -> Result<(), OutputError> {
         let mut layers: BTreeMap<Digest, &Descriptor> = BTreeMap::new();
         for layer in &result.image.layers {
             layers.insert(descriptor_digest(&layer.descriptor), &layer.descriptor);
         }
+        layers.retain(|digest, _| !there.contains(digest));
         let queue = Mutex::new(layers.into_values());
         let work = || -> Result<(), OutputError> {
             loop {
@@ -111,7 +113,7 @@ impl Output for RegistryOutput {
     }
 
     fn layer_ready(&self, layer: &Layer) {
-        if let Some(early) = &*self.early.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(early) = &mut *self.early.lock().unwrap_or_else(PoisonError::into_inner) {
             early.queue(layer.clone());
         }
     }
@@ -122,10 +124,17 @@ impl Output for RegistryOutput {
 
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(early) = early {
-            for (layer, error) in early.finish() {
-                let text = format!("the early upload of layer {layer} failed and is done again: {error}");
-                self.reporter.warning(text);
+        let mut uploaded = BTreeSet::new();
+        let early_repository = early.as_ref().map(|early| early.repository.name());
+        for (layer, outcome) in early.into_iter().flat_map(EarlyUploads::finish) {
+            match outcome {
+                Ok(()) => {
+                    uploaded.insert(layer);
+                }
+                Err(error) => self.reporter.warning(format!(
+                    "the early upload of layer {} failed and is done again: {error}",
+                    layer.short()
+                )),
             }
         }
         let names = result.names_or(&self.names);
@@ -133,9 +142,12 @@ impl Output for RegistryOutput {
         if repositories.is_empty() {
             return Err(OutputError::NoNames);
         }
+        let none = BTreeSet::new();
         let mut mount_from = result.mount_from.clone();
         for repository in &repositories {
-            self.push_blobs(result, repository, &mount_from)?;
+            let there =
+                if early_repository.as_deref() == Some(&repository.name()) { &uploaded } else { &none };
+            self.push_blobs(result, repository, there, &mount_from)?;
             mount_from.push(repository.clone());
         }
         let digest = result.image.digest();
@@ -202,10 +214,15 @@ fn push_layer(
     client.push_blob(repository, layer, &open, mount_from).map_err(|source| push_error(repository, source))
 }
 
+/// What became of an early upload; the error is for a warning.
+type EarlyOutcome = (Digest, Result<(), String>);
+
 /// Threads that upload layers while the build goes on.
 struct EarlyUploads {
+    repository: Reference,
     queue: Sender<Layer>,
-    threads: Vec<JoinHandle<Vec<(String, String)>>>,
+    queued: BTreeSet<Digest>,
+    threads: Vec<JoinHandle<Vec<EarlyOutcome>>>,
 }
 
 impl EarlyUploads {
@@ -219,29 +236,29 @@ impl EarlyUploads {
                 let (client, store, repository) =
                     (parts.client.clone(), Arc::clone(&parts.store), repository.clone());
                 thread::spawn(move || {
-                    let mut failed = Vec::new();
+                    let mut outcomes = Vec::new();
                     loop {
                         let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(layer) = next else { return failed };
+                        let Ok(layer) = next else { return outcomes };
                         let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
-                        if let Err(error) = done {
-                            let digest = descriptor_digest(&layer.descriptor);
-                            failed.push((digest.short().to_owned(), chain(&error)));
-                        }
+                        let digest = descriptor_digest(&layer.descriptor);
+                        outcomes.push((digest, done.map(drop).map_err(|error| chain(&error))));
                     }
                 })
             })
             .collect();
-        Self { queue, threads }
+        Self { repository, queue, queued: BTreeSet::new(), threads }
     }
 
-    /// Queues a layer; a queue nobody reads any more is found out at the commit.
-    fn queue(&self, layer: Layer) {
-        let _ = self.queue.send(layer);
+    /// Queues a layer, each blob once; a queue nobody reads any more is found out at the commit.
+    fn queue(&mut self, layer: Layer) {
+        if self.queued.insert(descriptor_digest(&layer.descriptor)) {
+            let _ = self.queue.send(layer);
+        }
     }
 
-    /// Waits for what is under way; returns layers that failed, with the reason.
-    fn finish(self) -> Vec<(String, String)> {
+    /// Waits for what is under way; returns what became of every layer that was queued.
+    fn finish(self) -> Vec<EarlyOutcome> {
         drop(self.queue);
         self.threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     }

@@ -57,7 +57,7 @@ impl Output for StoreOutput {
             digest: Some(image.digest()),
             size_bytes: result.size_bytes(),
             tags,
-            location: "store".to_owned(),
+            location: self.store.path().display().to_string(),
         })
     }
 }

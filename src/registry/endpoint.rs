@@ -15,7 +15,7 @@ use url::Url;
 use super::Inner;
 use super::challenge::{self, Challenge};
 use super::config::HostConfig;
-use super::error::RegistryError;
+use super::error::{RegistryError, Unreachable};
 use super::retry::Backoff;
 use super::token::Token;
 
@@ -147,11 +147,29 @@ impl Endpoint {
                 loop {
                     match self.ping(inner, schemes[last]).await {
                         Ok(contact) => return Ok(contact),
-                        Err(error) => backoff.wait(&self.registry, error).await?,
+                        Err(error) => {
+                            let waited = backoff.wait(&self.registry, error).await;
+                            waited.map_err(|error| self.suspect_certificate(schemes[last], error))?;
+                        }
                     }
                 }
             })
             .await
+    }
+
+    /// A server that wants a client certificate may cut the connection before its alert is read (TLS 1.3
+    /// asks after the client has begun to speak).
+    fn suspect_certificate(&self, scheme: &str, error: RegistryError) -> RegistryError {
+        let cut = matches!(error.last(), RegistryError::Unreachable { reason: Unreachable::Cut, .. });
+        if !cut || scheme != "https" || self.settings.client_certificate.is_some() {
+            return error;
+        }
+        let reason = "it cuts the connection right after the handshake".to_owned();
+        let hint = format!(
+            "if it wants a client certificate, pass one with `--registry-client-cert {}=CERT,KEY`",
+            self.registry
+        );
+        RegistryError::Tls { host: self.registry.clone(), reason, hint: Some(hint) }
     }
 
     fn schemes(&self) -> &'static [&'static str] {

@@ -110,3 +110,6 @@ pub fn choose(entered: &Entered, work_dir: &Path) -> (StorageKind, String) {
     let hint = "overlays need the work directory on a volume or tmpfs";
     (StorageKind::Directory, format!("directory: {problem}; {hint}"))
 }
+
+#[cfg(test)]
+mod tests;

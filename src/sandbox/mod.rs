@@ -17,6 +17,7 @@ mod enter;
 mod error;
 mod mounting;
 mod namespaces;
+mod network;
 mod overlay;
 mod probe;
 mod process;

@@ -14,6 +14,7 @@ use rustix::mount::MountAttrFlags;
 use super::mounting::{
     attach, change_root, copy_of, copy_of_path, make_all_private, make_read_only, new_filesystem,
 };
+use super::network;
 use super::overlay::Overlay;
 use super::supervise::Connection;
 use super::sys;
@@ -97,14 +98,11 @@ impl Launch for Namespaces {
 
 /// Puts this process, the step's first, into its namespaces and its root.
 pub(super) fn set_up(order: &Order, connection: &mut Connection) -> Result<(), Failure> {
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    if order.network == Network::None {
-        flags |= CloneFlags::CLONE_NEWNET;
-    }
+    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     nix::sched::unshare(flags).map_err(|errno| Failure::setup("make namespaces", errno))?;
     make_all_private().map_err(|error| Failure::setup("make mounts private", error))?;
     if order.network == Network::None {
-        sys::loopback_up().map_err(|error| Failure::setup("bring up the loopback interface", error))?;
+        network::enter_empty().map_err(|error| Failure::setup("make an empty network", error))?;
     }
     // Podman's seccomp profile forbids this one; a step can live with another name.
     let _ = rustix::system::sethostname(order.hostname.as_bytes());

@@ -266,9 +266,7 @@ fn pivot() -> Tried {
 }
 
 fn network_namespace() -> Tried {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| ("make a network namespace", errno.into()))?;
-    sys::loopback_up().map_err(|error| ("bring up the loopback interface", error))
+    super::network::enter_empty().map_err(|error| ("make an empty network", error))
 }
 
 fn make_device_node(work_dir: &Path) -> Tried {

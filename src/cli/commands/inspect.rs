@@ -50,7 +50,9 @@ fn in_registry(
     // A word that is no reference can only have been meant for the store.
     let reference: Reference = args.image.parse().map_err(|_| no_image())?;
     let client = wire::open_client(registry_config(&args.registry, environment)?, Reporter::silent())?;
-    let remote = client.image(&reference, platform)?;
+    let remote = client
+        .image(&reference, platform)
+        .map_err(|source| Failure::Nowhere { name: args.image.clone(), source })?;
     Ok((remote.image, vec![reference]))
 }
 
@@ -78,7 +80,7 @@ fn as_text(image: &Image, names: &[Reference], out: &mut dyn Write) -> Result<()
         field("name", &name.to_string())?;
     }
     field("digest", image.digest().as_str())?;
-    field("media type", &image.descriptor.media_type().to_string())?;
+    field("media type", image.descriptor.media_type().as_ref())?;
     field("config", image.config_descriptor.digest().as_ref())?;
     field("platform", &image.config.platform().to_string())?;
     field("created", image.config.created.as_deref().unwrap_or_default())?;

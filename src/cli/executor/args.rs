@@ -19,7 +19,7 @@ use crate::cli::values::parse_bool;
     args_conflicts_with_subcommands = true,
     max_term_width = 100
 )]
-pub struct ExecutorCli {
+pub(super) struct ExecutorCli {
     /// A command other than a build.
     #[command(subcommand)]
     pub command: Option<ExecutorCommand>,
@@ -30,7 +30,7 @@ pub struct ExecutorCli {
 
 /// What the executor does besides building.
 #[derive(Debug, Subcommand)]
-pub enum ExecutorCommand {
+pub(super) enum ExecutorCommand {
     /// Show the version
     Version,
     /// Save a registry's credentials
@@ -75,7 +75,7 @@ fn boolean() -> ValueParser {
 
 /// Flags of a build.
 #[derive(Debug, Clone, Args)]
-pub struct ExecutorArgs {
+pub(super) struct ExecutorArgs {
     /// Path or URL of the Dockerfile
     #[arg(short = 'f', long, default_value = "Dockerfile")]
     pub dockerfile: String,
@@ -149,7 +149,7 @@ pub struct ExecutorArgs {
 
 /// What comes out.
 #[derive(Debug, Clone, Args)]
-pub struct OutputFlags {
+pub(super) struct OutputFlags {
     /// Do not push the image
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean())]
     pub no_push: Option<bool>,
@@ -187,7 +187,7 @@ pub struct OutputFlags {
 
 /// How registries are reached.
 #[derive(Debug, Clone, Default, Args)]
-pub struct RegistryFlags {
+pub(super) struct RegistryFlags {
     /// Push over plain HTTP
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean())]
     pub insecure: Option<bool>,
@@ -240,7 +240,7 @@ pub struct RegistryFlags {
 
 /// What is cached.
 #[derive(Debug, Clone, Args)]
-pub struct CacheFlags {
+pub(super) struct CacheFlags {
     /// Use a cache
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean())]
     pub cache: Option<bool>,
@@ -266,7 +266,7 @@ pub struct CacheFlags {
 
 /// Flags that kiln's design answers: accepted, and said once what kiln does instead.
 #[derive(Debug, Clone, Default, Args)]
-pub struct MootFlags {
+pub(super) struct MootFlags {
     /// How changes are found: full, redo or time
     #[arg(long, alias = "snapshotMode", value_enum)]
     pub snapshot_mode: Option<SnapshotMode>,
@@ -301,7 +301,7 @@ pub struct MootFlags {
 
 /// kaniko's ways to find changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SnapshotMode {
+pub(super) enum SnapshotMode {
     /// By content.
     Full,
     /// By metadata.
@@ -312,7 +312,7 @@ pub enum SnapshotMode {
 
 /// How it logs.
 #[derive(Debug, Clone, Args)]
-pub struct LogFlags {
+pub(super) struct LogFlags {
     /// What is logged
     #[arg(short = 'v', long, value_enum, default_value_t = Verbosity::Info)]
     pub verbosity: Verbosity,
@@ -326,7 +326,7 @@ pub struct LogFlags {
 
 /// The levels of kaniko's log, the most important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Verbosity {
+pub(super) enum Verbosity {
     /// Next to nothing.
     Panic,
     /// What ends the build.
@@ -346,7 +346,7 @@ pub enum Verbosity {
 
 /// The formats of kaniko's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     /// `time="…" level=info msg="…"`
     Text,
     /// `INFO[0001] …`
@@ -358,7 +358,7 @@ pub enum LogFormat {
 /// Puts base images where the executor's cache finds them, as kaniko's warmer does.
 #[derive(Debug, Parser)]
 #[command(name = "warmer", disable_version_flag = true, args_override_self = true, max_term_width = 100)]
-pub struct WarmerCli {
+pub(super) struct WarmerCli {
     /// Image to fetch
     #[arg(short = 'i', long)]
     pub image: Vec<String>,

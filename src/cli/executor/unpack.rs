@@ -21,7 +21,7 @@ pub(super) fn unpack(
     reporter: &Reporter,
 ) -> Result<TempDir, Failure> {
     let directory = wire::open_work_dir(&invocation.root)?;
-    let context_error = |error: ContextError| Failure::Build(BuildError::from(Problem::from(error)));
+    let context_error = |error: ContextError| Failure::from(BuildError::from(Problem::from(error)));
     let reader: Box<dyn Read + Send> = match &invocation.request.context {
         ContextSource::Stdin => Box::new(std::io::stdin()),
         ContextSource::TarFile(path) => Box::new(File::open(path).map_err(|source| Failure::File {

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use super::args::WarmerCli;
 use super::registry::{registry_config, retries};
 use super::request::{ExecutorError, parse_duration_seconds};
-use crate::build::{BuildError, ContextSource, DockerfileSource, Problem, Request, read_dockerfile};
+use crate::build::{
+    BuildError, ContextSource, DockerfileSource, Problem, Request, Workbench, read_dockerfile,
+};
 use crate::cli::args::{SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::request::{base_request, platform};
 use crate::cli::wire;
+use crate::dockerfile::parse;
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{BuildResult, OutputSpec};
@@ -72,8 +75,15 @@ fn bases(
     request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
     let fetch = wire::open_fetch(config, reporter.clone())?;
     let work_dir = wire::open_work_dir(&environment.store_root(None))?;
-    let text = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
-    let dockerfile = crate::dockerfile::parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
+    let bench = Workbench {
+        reporter,
+        fetch: fetch.as_ref(),
+        git_environment: &environment.for_git(),
+        work_dir: work_dir.path(),
+    };
+    let text = read_dockerfile(&request, &bench)?;
+    let dockerfile =
+        parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
     let planned = PlanRequest {
         build_args: request.build_args.clone(),
         target: None,

@@ -6,7 +6,9 @@ mod support;
 mod auth;
 mod distribution;
 mod download;
+mod network;
 mod push;
+mod speed;
 mod upload;
 
 use std::collections::BTreeMap;

@@ -233,7 +233,8 @@ fn steps_run_side_by_side() {
 fn pid_namespace_and_proc() {
     let Some(sandbox) = Sandbox::new() else { return };
     if sandbox.entered.fresh_proc {
-        assert_eq!(sandbox.sh("echo $$; ls /proc | grep -c '^[0-9]'"), "1\n3\n");
+        let seen = sandbox.sh("echo $$; ls /proc | grep '^[0-9]'");
+        assert!(seen.starts_with("1\n1\n") && seen.lines().count() <= 4, "{seen}");
     } else if sandbox.entered.launch != LaunchKind::Chroot {
         assert_eq!(sandbox.sh("test -e /proc/$$/stat && echo yes"), "yes\n");
     }
@@ -263,7 +264,11 @@ fn without_network_there_is_only_loopback() {
     task.network = Network::None;
     match sandbox.try_run(&task) {
         Ok(ran) => {
-            assert!(ran.stdout.starts_with("lo\nlo\n"), "{ran:?}");
+            assert!(ran.stdout.starts_with("lo\n"), "{ran:?}");
+            // A new sysfs is refused where parts of the outer one are masked, as with /proc.
+            if sandbox.entered.fresh_proc {
+                assert!(ran.stdout.starts_with("lo\nlo\n1:"), "{ran:?}");
+            }
             assert!(ran.stdout.contains("LOOPBACK,UP"), "{ran:?}");
         }
         Err(error) => assert_ne!(sandbox.entered.launch, LaunchKind::Namespaces, "{error}"),

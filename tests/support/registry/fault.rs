@@ -101,10 +101,14 @@ struct Shared(Arc<Mutex<State>>);
 
 impl FaultRegistry {
     pub fn start() -> Self {
+        Self::start_on("127.0.0.1:0").expect("loopback can be listened on")
+    }
+
+    pub fn start_on(address: &str) -> std::io::Result<Self> {
         let state = State { mounts: true, ranges: true, ..State::default() };
         let state = Arc::new(Mutex::new(state));
-        let server = Server::start(Arc::new(Shared(state.clone())));
-        Self { server, state }
+        let server = Server::start_on(address, Arc::new(Shared(state.clone())))?;
+        Ok(Self { server, state })
     }
 
     pub fn host(&self) -> String {
@@ -166,6 +170,12 @@ impl Handler for Shared {
             state.log.push(request.clone());
             next_fault(&mut state, request)
         };
+        // As a proxy it is asked for whole URLs: it plays the host that is meant.
+        let mut request = request.clone();
+        if let Some((_, rest)) = request.path.split_once("://") {
+            request.path = rest.find('/').map_or("/", |at| &rest[at..]).to_owned();
+        }
+        let request = &request;
         match fault {
             None => self.answer(request, body),
             Some(Fault::Answer(response)) => {

@@ -146,7 +146,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(handler: Arc<dyn Handler>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
+        Self::start_on("127.0.0.1:0", handler).expect("loopback can be listened on")
+    }
+
+    pub fn start_on(address: &str, handler: Arc<dyn Handler>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let address = listener.local_addr().expect("a listener has an address");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -159,7 +163,7 @@ impl Server {
                 thread::spawn(move || serve(stream, &*handler));
             }
         });
-        Self { address, stop }
+        Ok(Self { address, stop })
     }
 
     /// `127.0.0.1:port`.

@@ -1,0 +1,206 @@
+//! The blobs of a repository as a [`BlobSource`], with its mirrors and with the addresses of foreign layers.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::Method;
+use reqwest::header::ACCEPT_ENCODING;
+use url::Url;
+
+use super::call::{Access, Call};
+use super::download::BlobReader;
+use super::error::RegistryError;
+use super::retry::Backoff;
+use super::{Inner, transport};
+use crate::blob::{BlobError, BlobSource};
+use crate::oci::{Descriptor, Digest, Reference};
+
+/// The blobs of a repository (and of its mirrors), verified while they are read and resumed when a
+/// connection is cut.
+pub struct RemoteBlobs {
+    inner: Arc<Inner>,
+    reference: Reference,
+    /// Index of the location that served last: the next blob is probably there too.
+    favourite: AtomicUsize,
+    /// Blobs known to be there.
+    known: Mutex<std::collections::HashSet<Digest>>,
+}
+
+impl RemoteBlobs {
+    pub(super) fn new(inner: Arc<Inner>, reference: Reference) -> Self {
+        Self { inner, reference, favourite: AtomicUsize::new(0), known: Mutex::default() }
+    }
+
+    /// Opens a blob; the reader checks digest and size.
+    pub fn open_blob(&self, descriptor: &Descriptor) -> Result<BlobReader, RegistryError> {
+        let digest: Digest =
+            descriptor.digest().to_string().parse().map_err(|error| RegistryError::Malformed {
+                reference: self.reference.to_string(),
+                what: "descriptor",
+                reason: format!("{error}"),
+            })?;
+        let places = self.places()?;
+        let mut failures = Vec::new();
+        for at in order(places.len(), self.favourite.load(Ordering::Relaxed)) {
+            let place = places[at].clone();
+            let mut reader = BlobReader::new(self.inner.clone(), place, digest.clone(), descriptor.size());
+            match reader.connect() {
+                Ok(()) => {
+                    self.favourite.store(at, Ordering::Relaxed);
+                    return Ok(reader);
+                }
+                Err(error) => failures.push((places[at].name(), error)),
+            }
+        }
+        // A foreign layer: its bytes are where its descriptor says, not in the registry.
+        for url in descriptor.urls().iter().flatten() {
+            let Ok(url) = Url::parse(url) else { continue };
+            let mut reader = BlobReader::new(
+                self.inner.clone(),
+                self.reference.clone(),
+                digest.clone(),
+                descriptor.size(),
+            );
+            reader.foreign = Some(url.clone());
+            match reader.connect() {
+                Ok(()) => return Ok(reader),
+                Err(error) => failures.push((transport::shown(&url), error)),
+            }
+        }
+        Err(collect(&self.reference, failures))
+    }
+
+    /// Asks whether one of the locations has a blob.
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(digest) {
+            return Ok(true);
+        }
+        let places = self.places()?;
+        let mut failures = Vec::new();
+        for at in order(places.len(), self.favourite.load(Ordering::Relaxed)) {
+            match self.inner.runtime.wait(self.inner.blob_size(&places[at], digest, Access::Pull)) {
+                Ok(Some(_)) => {
+                    self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+                    return Ok(true);
+                }
+                Ok(None) => {}
+                Err(error) => failures.push((places[at].name(), error)),
+            }
+        }
+        if failures.is_empty() { Ok(false) } else { Err(collect(&self.reference, failures)) }
+    }
+
+    fn places(&self) -> Result<Vec<Reference>, RegistryError> {
+        self.inner.config.mirrors.candidates(&self.reference).map_err(|error| RegistryError::Config {
+            what: format!("the mirrors of `{}`", self.reference),
+            reason: error.to_string(),
+        })
+    }
+}
+
+fn order(count: usize, first: usize) -> impl Iterator<Item = usize> {
+    let first = if first < count { first } else { 0 };
+    std::iter::once(first).chain((0..count).filter(move |at| *at != first)).take(count)
+}
+
+fn collect(reference: &Reference, mut failures: Vec<(String, RegistryError)>) -> RegistryError {
+    match failures.len() {
+        1 => failures.remove(0).1,
+        _ => RegistryError::Everywhere { reference: reference.to_string(), failures },
+    }
+}
+
+impl BlobSource for RemoteBlobs {
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, BlobError> {
+        match self.open_blob(descriptor) {
+            Ok(reader) => Ok(Box::new(reader)),
+            Err(error) => Err(self.blob_error(descriptor.digest().to_string().parse().ok(), error)),
+        }
+    }
+
+    fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
+        self.has_blob(digest).map_err(|error| self.blob_error(Some(digest.clone()), error))
+    }
+}
+
+impl RemoteBlobs {
+    fn blob_error(&self, digest: Option<Digest>, error: RegistryError) -> BlobError {
+        let place = self.reference.name();
+        match digest {
+            None => BlobError::Digest { digest: error.to_string() },
+            Some(digest) if error.is_not_found() => BlobError::NotFound { digest, place },
+            Some(digest) => BlobError::Source { digest, place, source: Box::new(error) },
+        }
+    }
+}
+
+impl Inner {
+    /// Asks for the size of a blob; nothing if it is not there.
+    pub(super) async fn blob_size(
+        &self,
+        place: &Reference,
+        digest: &Digest,
+        access: Access,
+    ) -> Result<Option<u64>, RegistryError> {
+        let endpoint = self.endpoint(place.registry(), access);
+        let url = endpoint.url(self, &format!("{}/blobs/{digest}", place.repository())).await?;
+        let what = format!("blob {} of `{}`", digest.short(), place.repository());
+        let mut call = Call::new(Method::HEAD, url, place.repository(), access, what);
+        call.verified = true;
+        match self.call(&endpoint, &call, &[200]).await {
+            Ok(response) => {
+                let length = response.headers().get(reqwest::header::CONTENT_LENGTH);
+                Ok(Some(length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)))
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches a small blob whole, verified; a corrupt one is asked for again.
+    pub(super) async fn small_blob(
+        &self,
+        place: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let endpoint = self.endpoint(place.registry(), Access::Pull);
+        let digest = crate::oci::descriptor_digest(descriptor);
+        let url = endpoint.url(self, &format!("{}/blobs/{digest}", place.repository())).await?;
+        let what = format!("blob {} of `{}`", digest.short(), place.repository());
+        let mut call = Call::new(Method::GET, url, place.repository(), Access::Pull, what)
+            .header(ACCEPT_ENCODING, "identity");
+        call.verified = true;
+        let mut backoff = Backoff::new(&self.config.retries, &self.reporter);
+        loop {
+            let response = self.call(&endpoint, &call, &[200]).await?;
+            let url = response.url().clone();
+            let limit = usize::try_from(descriptor.size()).unwrap_or(usize::MAX);
+            let error = match self.limited_body(response, &url, limit).await {
+                Ok((bytes, whole)) => {
+                    let found = Digest::of(&bytes);
+                    if whole && found == digest {
+                        return Ok(bytes);
+                    }
+                    if whole && bytes.len() < limit {
+                        RegistryError::Truncated {
+                            host: endpoint.registry.clone(),
+                            what: call.what.clone(),
+                            expected_bytes: descriptor.size(),
+                            found_bytes: bytes.len() as u64,
+                        }
+                    } else {
+                        return Err(RegistryError::wrong_digest(
+                            &endpoint.registry,
+                            &call.what,
+                            &digest,
+                            &found,
+                        ));
+                    }
+                }
+                Err(error) => error,
+            };
+            backoff.wait(&call.what, error).await?;
+        }
+    }
+}
