@@ -177,7 +177,7 @@ impl Inner {
                 let transfer =
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
                 let blob = (&digest, descriptor.size());
-                Upload::new(self, &endpoint, to.repository(), blob, open, session, transfer).run()?;
+                Upload::new((self, &endpoint), to.repository(), blob, open, session, transfer).run()?;
                 Ok(Pushed::Uploaded)
             }
         }

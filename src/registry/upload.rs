@@ -61,8 +61,7 @@ enum Step {
 
 impl<'a> Upload<'a> {
     pub(super) fn new(
-        inner: &'a Inner,
-        endpoint: &'a Endpoint,
+        (inner, endpoint): (&'a Inner, &'a Endpoint),
         repository: &'a str,
         blob: (&'a Digest, u64),
         open: OpenBlob<'a>,
