@@ -44,6 +44,7 @@ pub use secret::Secret;
 
 use call::Access;
 use credential::Credentials;
+use credential::cloud::Clouds;
 use endpoint::Endpoint;
 use runtime::Runtime;
 use transport::Transport;
@@ -65,20 +66,17 @@ struct Inner {
     runtime: Runtime,
     transport: Transport,
     credentials: Credentials,
-    endpoints: Mutex<HashMap<(String, bool), Arc<Endpoint>>>,
+    clouds: Clouds,
+    endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
 }
 
 impl Inner {
-    /// Returns the registry as it is reached for pulling or for pushing.
-    fn endpoint(&self, registry: &str, access: Access) -> Arc<Endpoint> {
-        let pushes = access != Access::Pull;
+    /// Returns the registry of this name.
+    fn endpoint(&self, registry: &str) -> Arc<Endpoint> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints
-            .entry((registry.to_owned(), pushes))
-            .or_insert_with(|| {
-                let settings = self.config.registry(registry, pushes);
-                Arc::new(Endpoint::new(registry, settings.clone()))
-            })
+            .entry(registry.to_owned())
+            .or_insert_with(|| Arc::new(Endpoint::new(registry, self.config.host(registry).clone())))
             .clone()
     }
 }
@@ -117,8 +115,11 @@ impl Client {
         let runtime = Runtime::new().map_err(RegistryError::Start)?;
         let transport = Transport::new(&config);
         let credentials = Credentials::new(&config.credentials, reporter.clone());
+        let sources = &config.credentials;
+        let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
         let endpoints = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { config, reporter, runtime, transport, credentials, endpoints }) })
+        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Asks what `reference` is: media type, digest and size of its manifest or index.

@@ -70,7 +70,7 @@ impl Inner {
     /// Asks for a manifest's descriptor.
     pub(super) async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
         self.anywhere(reference, async |place| {
-            let endpoint = self.endpoint(place.registry(), Access::Pull);
+            let endpoint = self.endpoint(place.registry());
             let call = manifest_call(self, &endpoint, &place, Method::HEAD, Access::Pull).await?;
             let response = match self.call(&endpoint, &call, &[200]).await {
                 Ok(response) => response,
@@ -105,7 +105,7 @@ impl Inner {
 
     /// Fetches a manifest or index from one location.
     pub(super) async fn manifest_at(&self, place: &Reference) -> Result<Fetched, RegistryError> {
-        let endpoint = self.endpoint(place.registry(), Access::Pull);
+        let endpoint = self.endpoint(place.registry());
         let mut call = manifest_call(self, &endpoint, place, Method::GET, Access::Pull).await?;
         call.verified = place.digest().is_some();
         let mut backoff = super::retry::Backoff::new(&self.config.retries, &self.reporter);

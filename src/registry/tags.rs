@@ -25,7 +25,7 @@ struct TagsJson {
 
 impl Inner {
     pub(super) async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
-        let endpoint = self.endpoint(repository.registry(), Access::Pull);
+        let endpoint = self.endpoint(repository.registry());
         let name = repository.repository();
         let what = format!("the tags of `{name}`");
         let mut url = endpoint.url(self, &format!("{name}/tags/list")).await?;
@@ -52,7 +52,7 @@ impl Inner {
     }
 
     pub(super) async fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(reference.registry(), Access::Delete);
+        let endpoint = self.endpoint(reference.registry());
         let (name, target) = (reference.repository(), reference.tag_or_digest());
         let url = endpoint.url(self, &format!("{name}/manifests/{target}")).await?;
         let what = format!("the deletion of `{target}` in `{name}`");

@@ -31,7 +31,10 @@ fn a_proxy_is_used_except_where_it_must_not_be() {
     client.manifest(&reference(format!("{}/app:1", local.host()))).unwrap();
     for host in ["direct.example", "a.internal"] {
         let error = client.manifest(&reference(format!("{host}/app:1"))).unwrap_err();
-        assert!(matches!(error.last(), RegistryError::Unreachable { reason: Unreachable::Name(_), .. }), "{error:?}");
+        assert!(
+            matches!(error.last(), RegistryError::Unreachable { reason: Unreachable::Name(_), .. }),
+            "{error:?}"
+        );
     }
     assert!(proxy.requests().is_empty());
     assert!(!heard.everything().contains("pr0xy"));
@@ -56,7 +59,10 @@ fn ipv6_literals() {
     let name = reference(format!("{}/app:1", registry.host()));
     assert!(registry.host().starts_with("[::1]:"));
     client().push_image(&image, &memory, &[name.clone()], &[]).unwrap();
-    assert_eq!(client().image(&name, &"linux/amd64".parse().unwrap()).unwrap().image.digest(), image.digest());
+    assert_eq!(
+        client().image(&name, &"linux/amd64".parse().unwrap()).unwrap().image.digest(),
+        image.digest()
+    );
 }
 
 #[test]
