@@ -6,18 +6,24 @@
 //! number of threads.
 
 mod answer;
+mod artifact;
 mod call;
 mod challenge;
 pub mod config;
+mod copy;
 pub mod credential;
 mod dns;
 mod download;
 mod endpoint;
 mod error;
+mod graph;
+mod image;
+mod index;
 pub mod mirror;
 mod pull;
 mod pump;
 mod push;
+mod put;
 mod remote;
 mod retry;
 mod runtime;
@@ -33,10 +39,12 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use answer::{Answer, AnswerError};
+pub use artifact::Artifact;
 pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries};
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
+pub use index::{IndexDraft, IndexEntry};
 pub use mirror::{MirrorLocation, MirrorRule, MirrorRules, PullFrom};
 pub use push::PushedBlob;
 pub use remote::RemoteBlobs;
