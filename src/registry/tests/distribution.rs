@@ -35,7 +35,7 @@ fn an_open_registry() {
         .unwrap();
     let mounted =
         pushed.iter().filter(|(_, how)| matches!(how, Pushed::Mounted { from } if from == "team/app"));
-    assert_eq!(mounted.count(), 3, "{pushed:?}");
+    assert_eq!(mounted.count(), 4, "layers and config: {pushed:?}");
     client.check_push(&other).unwrap();
     assert_eq!(client.list_tags(&other).unwrap(), ["2"]);
     client.delete(&other.with_digest(image.digest())).unwrap();
