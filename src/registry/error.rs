@@ -176,7 +176,7 @@ pub enum RegistryError {
         /// The image.
         reference: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is.
         available: Vec<Platform>,
     },
@@ -228,7 +228,7 @@ pub enum RegistryError {
     #[error("`{second}` is for {platform}, and so is `{first}`")]
     SamePlatform {
         /// The platform.
-        platform: Platform,
+        platform: Box<Platform>,
         /// What was there first.
         first: String,
         /// What came later.

@@ -120,7 +120,7 @@ fn choose(reference: &Reference, bytes: &[u8], platform: &Platform) -> Result<Di
             available.dedup();
             return Err(RegistryError::NoPlatform {
                 reference: reference.to_string(),
-                wanted: platform.clone(),
+                wanted: Box::new(platform.clone()),
                 available,
             });
         }

@@ -72,7 +72,7 @@ impl IndexDraft {
             && let Some(other) = self.entry_mut(&platform)
         {
             return Err(RegistryError::SamePlatform {
-                platform,
+                platform: Box::new(platform),
                 first: other.source.to_string(),
                 second: entry.source.to_string(),
             });

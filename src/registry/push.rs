@@ -15,7 +15,7 @@ use super::call::{Access, Call, location};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::pump::Pumped;
-use super::upload::Upload;
+use super::upload::{Blob, Upload};
 use super::{Client, Inner, OpenBlob, Pushed};
 use crate::blob::BlobSource;
 use crate::event::TransferKind;
@@ -140,8 +140,8 @@ impl Inner {
             Begun::Session(session) => {
                 let transfer =
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
-                let blob = (&digest, descriptor.size());
-                Upload::new((self, &endpoint), to.repository(), blob, open, session, transfer).run()?;
+                let blob = Blob { digest: &digest, size_bytes: descriptor.size(), open };
+                Upload::new(self, &endpoint, to.repository(), blob, session, transfer).run()?;
                 Ok(Pushed::Uploaded)
             }
         }
