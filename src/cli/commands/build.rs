@@ -63,7 +63,8 @@ pub(crate) fn perform(
     signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
     let mut workshop = wire::open_workshop(invocation, entered, cancel, reporter)?;
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
-    *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) = Some(workshop.services.work_dir.clone());
+    *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
+        Some(workshop.services.work_dir.clone());
     let outcome = build(&invocation.request, &workshop.services);
     let stdout_is_taken = workshop.stdout_is_taken;
     let closed = workshop.close();
