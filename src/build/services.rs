@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use crate::blob::Store;
 use crate::context::Fetch;
@@ -38,6 +39,8 @@ pub struct Services {
     pub cache_mounts_dir: PathBuf,
     /// Stops the build.
     pub cancel: Arc<Cancel>,
+    /// How many steps run at the moment: nobody may end the process while this is not 0.
+    pub steps_running: Arc<AtomicUsize>,
     /// The time of the build, where no source epoch is given.
     pub now: Timestamp,
     /// The platform kiln runs on.

@@ -4,6 +4,8 @@
 //! renews a token once when the registry wants another, and repeats what may help to be repeated.
 
 use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, LOCATION};
@@ -13,6 +15,7 @@ use url::Url;
 use super::Inner;
 use super::answer::Answer;
 use super::credential::Found;
+use super::credential::cloud::{Ask, Reply, Sender};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::retry::{Backoff, retry_after};
@@ -332,13 +335,30 @@ impl Inner {
         refusal(&host, what, answer, &headers, authorization)
     }
 
-    /// Finds the credential for a repository.
-    pub(super) async fn credential(
-        &self,
-        endpoint: &Endpoint,
-        repository: &str,
-    ) -> Result<Option<Found>, RegistryError> {
-        Ok(self.credentials.find(&endpoint.registry, repository))
+    /// Finds the credential for a repository: what is written down anywhere, else what its cloud gives.
+    pub(super) async fn credential(&self, endpoint: &Endpoint, repository: &str) -> Option<Found> {
+        match self.credentials.find(&endpoint.registry, repository) {
+            Some(found) => Some(found),
+            None => self.clouds.find(&endpoint.registry, self).await,
+        }
+    }
+}
+
+impl Sender for Inner {
+    fn send<'a>(&'a self, ask: Ask) -> Pin<Box<dyn Future<Output = Reply> + 'a>> {
+        Box::pin(async move {
+            let host = host_of(&ask.url);
+            let said = |error: RegistryError| error.full();
+            let client = self.transport.client(&self.config, &host, self.config.host(&host)).map_err(said)?;
+            let mut request = client.request(ask.method, ask.url.clone()).timeout(ask.timeout).body(ask.body);
+            for (name, value) in ask.headers {
+                request = request.header(name, value);
+            }
+            let response = self.execute(request, &ask.url).await.map_err(said)?;
+            let status = response.status().as_u16();
+            let body = self.small_body(response, &ask.url).await.map_err(said)?;
+            Ok((status, body))
+        })
     }
 }
 

@@ -20,9 +20,6 @@ pub struct RegistryConfig {
     /// What holds for every registry that `hosts` does not name (kaniko's `--insecure`,
     /// `--skip-tls-verify`).
     pub default_host: HostConfig,
-    /// The same for registries that are pushed to, where that differs (`--insecure-pull` and
-    /// `--skip-tls-verify-pull` are for pulls alone).
-    pub default_push_host: Option<HostConfig>,
     /// Certificate authorities trusted for every host, PEM bundles, beside the built-in public ones.
     pub extra_authorities: Vec<Vec<u8>>,
     /// Where else images may be pulled from.
@@ -119,7 +116,6 @@ impl Default for RegistryConfig {
             credentials: CredentialSources::default(),
             hosts: BTreeMap::new(),
             default_host: HostConfig::default(),
-            default_push_host: None,
             extra_authorities: Vec::new(),
             mirrors: MirrorRules::default(),
             retries: Retries::default(),
@@ -136,15 +132,6 @@ impl RegistryConfig {
     /// Returns what is special about `host` (`name[:port]`).
     pub fn host(&self, host: &str) -> &HostConfig {
         self.hosts.get(host).unwrap_or(&self.default_host)
-    }
-
-    /// Returns what is special about a registry that is pulled from or pushed to.
-    pub(super) fn registry(&self, registry: &str, pushes: bool) -> &HostConfig {
-        match (self.hosts.get(registry), &self.default_push_host) {
-            (Some(host), _) => host,
-            (None, Some(host)) if pushes => host,
-            (None, _) => &self.default_host,
-        }
     }
 
     /// Returns the entry for `host`, made from the defaults if there is none: for the command line's flags.

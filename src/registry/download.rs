@@ -123,7 +123,7 @@ impl BlobReader {
 
     /// Returns the response and how many of its bytes we have already.
     async fn request(&self) -> Result<(Response, u64), RegistryError> {
-        let endpoint = self.inner.endpoint(self.place.registry(), Access::Pull);
+        let endpoint = self.inner.endpoint(self.place.registry());
         let repository = self.place.repository();
         let url = match &self.foreign {
             Some(url) => url.clone(),

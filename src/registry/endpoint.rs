@@ -19,7 +19,7 @@ use super::error::{RegistryError, Unreachable};
 use super::retry::Backoff;
 use super::token::Token;
 
-/// One registry, for pulling or for pushing.
+/// One registry.
 pub(super) struct Endpoint {
     /// Its name in references: `docker.io`.
     pub(super) registry: String,

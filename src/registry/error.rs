@@ -176,7 +176,7 @@ pub enum RegistryError {
         /// The image.
         reference: String,
         /// What was asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// What there is.
         available: Vec<Platform>,
     },
@@ -214,6 +214,25 @@ pub enum RegistryError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// What was downloaded can't be kept.
+    #[error("can't keep blob {digest}")]
+    Keep {
+        /// The blob.
+        digest: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Two images of an index are for the same platform.
+    #[error("`{second}` is for {platform}, and so is `{first}`")]
+    SamePlatform {
+        /// The platform.
+        platform: Box<Platform>,
+        /// What was there first.
+        first: String,
+        /// What came later.
+        second: String,
     },
     /// The same request failed too often.
     #[error("gave up after {tries} tries in {} s", elapsed.as_secs())]

@@ -6,18 +6,24 @@
 //! number of threads.
 
 mod answer;
+mod artifact;
 mod call;
 mod challenge;
 pub mod config;
+mod copy;
 pub mod credential;
 mod dns;
 mod download;
 mod endpoint;
 mod error;
+mod graph;
+mod image;
+mod index;
 pub mod mirror;
 mod pull;
 mod pump;
 mod push;
+mod put;
 mod remote;
 mod retry;
 mod runtime;
@@ -33,10 +39,12 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use answer::{Answer, AnswerError};
+pub use artifact::Artifact;
 pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries};
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
+pub use index::{IndexDraft, IndexEntry};
 pub use mirror::{MirrorLocation, MirrorRule, MirrorRules, PullFrom};
 pub use push::PushedBlob;
 pub use remote::RemoteBlobs;
@@ -44,6 +52,7 @@ pub use secret::Secret;
 
 use call::Access;
 use credential::Credentials;
+use credential::cloud::Clouds;
 use endpoint::Endpoint;
 use runtime::Runtime;
 use transport::Transport;
@@ -65,20 +74,17 @@ struct Inner {
     runtime: Runtime,
     transport: Transport,
     credentials: Credentials,
-    endpoints: Mutex<HashMap<(String, bool), Arc<Endpoint>>>,
+    clouds: Clouds,
+    endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
 }
 
 impl Inner {
-    /// Returns the registry as it is reached for pulling or for pushing.
-    fn endpoint(&self, registry: &str, access: Access) -> Arc<Endpoint> {
-        let pushes = access != Access::Pull;
+    /// Returns the registry of this name.
+    fn endpoint(&self, registry: &str) -> Arc<Endpoint> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         endpoints
-            .entry((registry.to_owned(), pushes))
-            .or_insert_with(|| {
-                let settings = self.config.registry(registry, pushes);
-                Arc::new(Endpoint::new(registry, settings.clone()))
-            })
+            .entry(registry.to_owned())
+            .or_insert_with(|| Arc::new(Endpoint::new(registry, self.config.host(registry).clone())))
             .clone()
     }
 }
@@ -117,8 +123,11 @@ impl Client {
         let runtime = Runtime::new().map_err(RegistryError::Start)?;
         let transport = Transport::new(&config);
         let credentials = Credentials::new(&config.credentials, reporter.clone());
+        let sources = &config.credentials;
+        let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
         let endpoints = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { config, reporter, runtime, transport, credentials, endpoints }) })
+        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Asks what `reference` is: media type, digest and size of its manifest or index.

@@ -6,9 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, Response};
 use url::Url;
@@ -16,10 +14,8 @@ use url::Url;
 use super::call::{Access, Call, location};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::pull::DIGEST_HEADER;
 use super::pump::Pumped;
-use super::retry::Backoff;
-use super::upload::Upload;
+use super::upload::{Blob, Upload};
 use super::{Client, Inner, OpenBlob, Pushed};
 use crate::blob::BlobSource;
 use crate::event::TransferKind;
@@ -28,8 +24,6 @@ use crate::stream::Counted;
 
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
-/// Blobs of one image under way at once.
-const PARALLEL_BLOBS: usize = 4;
 
 /// A session to upload into, or no need for one.
 enum Begun {
@@ -102,49 +96,19 @@ impl Client {
                 wanted.push(descriptor);
             }
         }
-        // The largest first: it decides how long all take.
-        wanted.sort_by_key(|descriptor| std::cmp::Reverse(descriptor.size()));
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let config_digest = image.config_descriptor.digest();
-        let push = |descriptor: &Descriptor| {
-            if descriptor.digest() == config_digest {
-                let bytes = &image.config_bytes;
-                return self.push_blob(
-                    repository,
-                    descriptor,
-                    &|| Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
-                    &[],
-                );
+        let open = |descriptor: &Descriptor| -> std::io::Result<Box<dyn Read + Send>> {
+            if descriptor.digest() == image.config_descriptor.digest() {
+                return Ok(Box::new(std::io::Cursor::new(image.config_bytes.clone())));
             }
-            let open = || blobs.open(descriptor).map_err(std::io::Error::other);
-            self.push_blob(repository, descriptor, &open, mount_from)
+            blobs.open(descriptor).map_err(std::io::Error::other)
         };
-        let work = || {
-            let mut done = Vec::new();
-            while !failed.load(Ordering::Relaxed) {
-                let Some(descriptor) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-                match push(descriptor) {
-                    Ok(pushed) => done.push((descriptor_digest(descriptor), pushed)),
-                    Err(error) => {
-                        failed.store(true, Ordering::Relaxed);
-                        return Err(error);
-                    }
-                }
-            }
-            Ok(done)
-        };
-        let results: Vec<Result<Vec<PushedBlob>, RegistryError>> = std::thread::scope(|scope| {
-            let count = wanted.len().min(PARALLEL_BLOBS);
-            let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|thread| thread.join().expect("pushing does not panic")).collect()
-        });
-        Ok(results.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        self.push_descriptors(&wanted, &open, repository, mount_from)
     }
 }
 
 /// Layers that must not be distributed (OCI image-spec, `layer.md#non-distributable-layers`) and say where
 /// else they are.
-fn stays_away(descriptor: &Descriptor) -> bool {
+pub(super) fn stays_away(descriptor: &Descriptor) -> bool {
     let kind = descriptor.media_type().to_string();
     (kind.contains("nondistributable") || kind.contains(".foreign."))
         && descriptor.urls().as_ref().is_some_and(|urls| !urls.is_empty())
@@ -159,7 +123,7 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
-        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let endpoint = self.endpoint(to.registry());
         if self.runtime.wait(self.has(to, &digest))? {
             let transfer =
                 self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
@@ -176,8 +140,8 @@ impl Inner {
             Begun::Session(session) => {
                 let transfer =
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
-                let blob = (&digest, descriptor.size());
-                Upload::new(self, &endpoint, to.repository(), blob, open, session, transfer).run()?;
+                let blob = Blob { digest: &digest, size_bytes: descriptor.size(), open };
+                Upload::new(self, &endpoint, to.repository(), blob, session, transfer).run()?;
                 Ok(Pushed::Uploaded)
             }
         }
@@ -269,7 +233,7 @@ impl Inner {
         if from.registry() != to.registry() {
             return Ok(false);
         }
-        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let endpoint = self.endpoint(to.registry());
         let digest = descriptor_digest(descriptor);
         match self.mount(&endpoint, to, &digest, from.repository()).await? {
             Begun::Mounted { .. } => Ok(true),
@@ -309,7 +273,7 @@ impl Inner {
     }
 
     pub(super) async fn check_push(&self, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let endpoint = self.endpoint(to.registry());
         let session = self.begin(&endpoint, to.repository()).await?;
         self.cancel(&endpoint, to.repository(), session).await;
         Ok(())
@@ -322,7 +286,7 @@ impl Inner {
         reader: &mut dyn Read,
     ) -> Result<Counted, RegistryError> {
         use sha2::Digest as _;
-        let endpoint = self.endpoint(to.registry(), Access::Push);
+        let endpoint = self.endpoint(to.registry());
         let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
         let what = format!("an upload to `{}`", to.repository());
         let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);
@@ -372,86 +336,4 @@ impl Inner {
         let call = Call::new(Method::PUT, session, repository, Access::Push, what);
         self.call(endpoint, &call, &[201, 204, 200]).await.map(drop)
     }
-
-    /// Puts a manifest in place. A tag that may not be moved but is already what it should be is no error.
-    pub(super) async fn put_manifest(
-        &self,
-        reference: &Reference,
-        media_type: &str,
-        bytes: &[u8],
-    ) -> Result<Digest, RegistryError> {
-        let digest = Digest::of(bytes);
-        if let Some(pinned) = reference.digest().filter(|pinned| **pinned != digest) {
-            return Err(RegistryError::wrong_digest(
-                reference.registry(),
-                "the manifest to push",
-                pinned,
-                &digest,
-            ));
-        }
-        let endpoint = self.endpoint(reference.registry(), Access::Push);
-        let name = reference.tag().unwrap_or(digest.as_str());
-        let path = format!("{}/manifests/{name}", reference.repository());
-        let what = format!("manifest `{name}` of `{}`", reference.repository());
-        let url = endpoint.url(self, &path).await?;
-        let mut call = Call::new(Method::PUT, url, reference.repository(), Access::Push, what)
-            .header(CONTENT_TYPE, media_type);
-        call.body = Some(Bytes::copy_from_slice(bytes));
-        let mut backoff = Backoff::new(&self.config.retries, &self.reporter);
-        let response = loop {
-            match self.call(&endpoint, &call, &[201, 200, 202]).await {
-                Ok(response) => break response,
-                Err(error) if names_missing_blob(&error) => {
-                    // Replicas of a registry may take a moment to hear of a blob that was accepted.
-                    let pause = backoff.pause_for_lost_session(&call.what, error)?;
-                    tokio::time::sleep(pause).await;
-                }
-                Err(error) => return self.perhaps_immutable(reference, &digest, error).await,
-            }
-        };
-        let said = response.headers().get(DIGEST_HEADER).and_then(|value| value.to_str().ok());
-        match said.and_then(|said| said.parse::<Digest>().ok()) {
-            Some(said) if said != digest => {
-                Err(RegistryError::wrong_digest(&endpoint.registry, &call.what, &digest, &said))
-            }
-            _ => Ok(digest),
-        }
-    }
-
-    async fn perhaps_immutable(
-        &self,
-        reference: &Reference,
-        digest: &Digest,
-        error: RegistryError,
-    ) -> Result<Digest, RegistryError> {
-        let answer = match &error {
-            RegistryError::Refused { answer, .. } | RegistryError::Denied { answer, .. } => answer.clone(),
-            _ => return Err(error),
-        };
-        let says_so = answer.has_code("TAG_IMMUTABLE")
-            || answer.has_code("IMMUTABLE")
-            || ["immutable", "cannot be overwritten", "immutability", "does not allow updating"]
-                .iter()
-                .any(|text| answer.says(text));
-        if !says_so {
-            return Err(error);
-        }
-        match self.resolve_for_push(reference).await {
-            Ok(found) if found == *digest => Ok(found),
-            _ => Err(RegistryError::Immutable { reference: reference.to_string(), answer }),
-        }
-    }
-
-    /// Asks what a tag of a destination is, without mirrors.
-    async fn resolve_for_push(&self, reference: &Reference) -> Result<Digest, RegistryError> {
-        let fetched = self.manifest_at(reference).await?;
-        Ok(descriptor_digest(&fetched.descriptor))
-    }
-}
-
-fn names_missing_blob(error: &RegistryError) -> bool {
-    let (RegistryError::Refused { answer, .. } | RegistryError::NotFound { answer, .. }) = error else {
-        return false;
-    };
-    answer.has_code("MANIFEST_BLOB_UNKNOWN") || answer.has_code("BLOB_UNKNOWN")
 }

@@ -143,7 +143,7 @@ impl Inner {
         digest: &Digest,
         access: Access,
     ) -> Result<Option<u64>, RegistryError> {
-        let endpoint = self.endpoint(place.registry(), access);
+        let endpoint = self.endpoint(place.registry());
         let url = endpoint.url(self, &format!("{}/blobs/{digest}", place.repository())).await?;
         let what = format!("blob {} of `{}`", digest.short(), place.repository());
         let mut call = Call::new(Method::HEAD, url, place.repository(), access, what);
@@ -164,7 +164,7 @@ impl Inner {
         place: &Reference,
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, RegistryError> {
-        let endpoint = self.endpoint(place.registry(), Access::Pull);
+        let endpoint = self.endpoint(place.registry());
         let digest = crate::oci::descriptor_digest(descriptor);
         let url = endpoint.url(self, &format!("{}/blobs/{digest}", place.repository())).await?;
         let what = format!("blob {} of `{}`", digest.short(), place.repository());

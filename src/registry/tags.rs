@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use reqwest::Method;
-use reqwest::header::LINK;
+use reqwest::header::{HeaderMap, LINK};
 use serde::Deserialize;
 use url::Url;
 
@@ -25,7 +25,7 @@ struct TagsJson {
 
 impl Inner {
     pub(super) async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
-        let endpoint = self.endpoint(repository.registry(), Access::Pull);
+        let endpoint = self.endpoint(repository.registry());
         let name = repository.repository();
         let what = format!("the tags of `{name}`");
         let mut url = endpoint.url(self, &format!("{name}/tags/list")).await?;
@@ -33,18 +33,16 @@ impl Inner {
         for _ in 0..MOST_PAGES {
             let call = Call::new(Method::GET, url.clone(), name, Access::Pull, what.clone());
             let response = self.call(&endpoint, &call, &[200]).await?;
-            let (from, links) = (response.url().clone(), response.headers().get_all(LINK).clone_texts());
+            let (from, next) = (response.url().clone(), next_page(response.url(), response.headers()));
             let (body, whole) = self.limited_body(response, &from, PAGE_LIMIT_BYTES).await?;
             let page: TagsJson = match serde_json::from_slice(&body) {
                 Ok(page) if whole => page,
                 _ => return Err(protocol(&endpoint, &what, "expected a list of tags".to_owned())),
             };
             tags.extend(page.tags.unwrap_or_default());
-            match next_page(&from, &links) {
+            match next.map(|next| endpoint.repair(next)) {
                 // Only the registry itself has its tags.
-                Some(next) if endpoint.is_home(&endpoint.repair(next.clone())) && next != url => {
-                    url = endpoint.repair(next);
-                }
+                Some(next) if endpoint.is_home(&next) && next != url => url = next,
                 _ => break,
             }
         }
@@ -52,7 +50,7 @@ impl Inner {
     }
 
     pub(super) async fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(reference.registry(), Access::Delete);
+        let endpoint = self.endpoint(reference.registry());
         let (name, target) = (reference.repository(), reference.tag_or_digest());
         let url = endpoint.url(self, &format!("{name}/manifests/{target}")).await?;
         let what = format!("the deletion of `{target}` in `{name}`");
@@ -61,19 +59,10 @@ impl Inner {
     }
 }
 
-trait Texts {
-    fn clone_texts(&self) -> Vec<String>;
-}
-
-impl Texts for reqwest::header::GetAll<'_, reqwest::header::HeaderValue> {
-    fn clone_texts(&self) -> Vec<String> {
-        self.iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
-    }
-}
-
 /// Reads `Link: </v2/x/tags/list?last=b>; rel="next"` (RFC 8288).
-fn next_page(from: &Url, links: &[String]) -> Option<Url> {
-    links.iter().flat_map(|link| link.split(',')).find_map(|link| {
+pub(super) fn next_page(from: &Url, headers: &HeaderMap) -> Option<Url> {
+    let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+    links.flat_map(|link| link.split(',')).find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
         let next = parameters
             .split(';')
@@ -89,7 +78,10 @@ mod tests {
     #[test]
     fn the_next_page_is_found() {
         let from: Url = "https://r.io/v2/x/tags/list?n=2".parse().unwrap();
-        let next = |text: &str| next_page(&from, &[text.to_owned()]).map(|url| url.to_string());
+        let next = |text: &str| {
+            let headers = HeaderMap::from_iter([(LINK, text.parse().unwrap())]);
+            next_page(&from, &headers).map(|url| url.to_string())
+        };
         assert_eq!(
             next(r#"</v2/x/tags/list?last=b&n=2>; rel="next""#).as_deref(),
             Some("https://r.io/v2/x/tags/list?last=b&n=2")

@@ -95,7 +95,7 @@ impl Inner {
     ) -> Result<Authorization, RegistryError> {
         match endpoint.challenge() {
             None => Ok(Authorization::default()),
-            Some(Challenge::Basic) => Ok(match self.credential(endpoint, repository).await? {
+            Some(Challenge::Basic) => Ok(match self.credential(endpoint, repository).await {
                 Some(Found { credential: Credential::Basic { username, password }, origin }) => {
                     Authorization::basic(&username, &password, origin)
                 }
@@ -126,7 +126,7 @@ impl Inner {
         if let Some(token) = endpoint.token(scopes) {
             return Ok(token);
         }
-        let found = self.credential(endpoint, repository).await?;
+        let found = self.credential(endpoint, repository).await;
         if let Some(Found { credential: Credential::Bearer(token), origin }) = &found {
             let fresh_until = Instant::now() + Duration::from_secs(3600);
             return Ok(Token { value: token.clone(), fresh_until, origin: Some(origin.clone()) });

@@ -97,8 +97,9 @@ impl Transport {
 
 fn proxies(config: &RegistryConfig) -> Result<Vec<Proxy>, RegistryError> {
     let settings = &config.proxies;
-    // Loopback is never asked through a proxy, as in Go's programs, where people know it from.
-    let direct = format!("localhost,127.0.0.0/8,::1,{}", settings.no_proxy);
+    // Loopback is never asked through a proxy, as in Go's programs, where people know it from; nor are the
+    // metadata services of clouds, which are this machine's own.
+    let direct = format!("localhost,127.0.0.0/8,::1,169.254.0.0/16,{}", settings.no_proxy);
     let mut proxies = Vec::new();
     for (name, url, make) in [
         ("HTTP_PROXY", &settings.http, Proxy::http as fn(Url) -> reqwest::Result<Proxy>),

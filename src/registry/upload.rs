@@ -26,17 +26,22 @@ const FIRST_CHUNK_BYTES: u64 = 16 << 20;
 /// Nobody limits bodies to less than this and calls itself a registry.
 const SMALLEST_CHUNK_BYTES: u64 = 256 << 10;
 
-/// A blob on its way into a repository.
-pub(super) struct Upload<'a> {
-    pub(super) inner: &'a Inner,
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) repository: &'a str,
+/// What is uploaded.
+pub(super) struct Blob<'a> {
     pub(super) digest: &'a Digest,
     pub(super) size_bytes: u64,
     pub(super) open: OpenBlob<'a>,
-    pub(super) session: Url,
-    pub(super) transfer: Transfer,
-    pub(super) authorization: Authorization,
+}
+
+/// A blob on its way into a repository.
+pub(super) struct Upload<'a> {
+    inner: &'a Inner,
+    endpoint: &'a Endpoint,
+    repository: &'a str,
+    blob: Blob<'a>,
+    session: Url,
+    transfer: Transfer,
+    authorization: Authorization,
     /// Bytes the registry has.
     offset: u64,
     /// Bytes that were reported as moved.
@@ -64,8 +69,7 @@ impl<'a> Upload<'a> {
         inner: &'a Inner,
         endpoint: &'a Endpoint,
         repository: &'a str,
-        blob: (&'a Digest, u64),
-        open: OpenBlob<'a>,
+        blob: Blob<'a>,
         session: Url,
         transfer: Transfer,
     ) -> Self {
@@ -73,9 +77,7 @@ impl<'a> Upload<'a> {
             inner,
             endpoint,
             repository,
-            digest: blob.0,
-            size_bytes: blob.1,
-            open,
+            blob,
             session,
             transfer,
             authorization: Authorization::default(),
@@ -88,7 +90,7 @@ impl<'a> Upload<'a> {
     }
 
     fn what(&self) -> String {
-        format!("the upload of blob {} to `{}`", self.digest.short(), self.repository)
+        format!("the upload of blob {} to `{}`", self.blob.digest.short(), self.repository)
     }
 
     /// Uploads the blob, come what may within bounds.
@@ -125,12 +127,12 @@ impl<'a> Upload<'a> {
         let scopes = self.call(Method::PUT).scopes();
         self.authorization = inner.runtime.wait(inner.authorize(self.endpoint, self.repository, &scopes))?;
         if self.offset == 0 && self.chunk.is_none() && self.monolithic {
-            return self.put(self.size_bytes);
+            return self.put(self.blob.size_bytes);
         }
-        if self.offset == self.size_bytes {
+        if self.offset == self.blob.size_bytes {
             return self.put(0);
         }
-        let left = self.size_bytes - self.offset;
+        let left = self.blob.size_bytes - self.offset;
         let length = self.chunk.map_or(left, |chunk| chunk.min(left));
         let response = self.send(Method::PATCH, self.session.clone(), length)?;
         match response.status().as_u16() {
@@ -142,23 +144,23 @@ impl<'a> Upload<'a> {
                 });
                 Ok(Step::Further)
             }
-            _ => Err(Failure::Answer(response)),
+            _ => Err(Failure::Answer(Box::new(response))),
         }
     }
 
     /// Ends the upload with the last `length` bytes, which are all or none.
     fn put(&mut self, length: u64) -> Result<Step, Failure> {
         let mut url = self.session.clone();
-        url.query_pairs_mut().append_pair("digest", self.digest.as_str());
+        url.query_pairs_mut().append_pair("digest", self.blob.digest.as_str());
         let response = self.send(Method::PUT, url, length)?;
         match response.status().as_u16() {
             200 | 201 | 204 => {
                 let said = response.headers().get(super::pull::DIGEST_HEADER).and_then(|d| d.to_str().ok());
                 let said = said.and_then(|text| text.parse::<Digest>().ok());
-                if let Some(said) = said.filter(|said| said != self.digest) {
+                if let Some(said) = said.filter(|said| said != self.blob.digest) {
                     let registry = &self.endpoint.registry;
                     return Err(
-                        RegistryError::wrong_digest(registry, &self.what(), self.digest, &said).into()
+                        RegistryError::wrong_digest(registry, &self.what(), self.blob.digest, &said).into()
                     );
                 }
                 Ok(Step::Done)
@@ -166,10 +168,10 @@ impl<'a> Upload<'a> {
             // 202 to a PUT: some registries take the bytes and want the end said separately.
             202 if length > 0 => {
                 self.follow_location(response.headers())?;
-                self.offset = self.size_bytes;
+                self.offset = self.blob.size_bytes;
                 Ok(Step::Further)
             }
-            _ => Err(Failure::Answer(response)),
+            _ => Err(Failure::Answer(Box::new(response))),
         }
     }
 
@@ -198,10 +200,11 @@ impl<'a> Upload<'a> {
         if let Some(header) = header {
             request = request.header(AUTHORIZATION, header.reveal());
         }
-        let source = |source: io::Error| RegistryError::Source { digest: self.digest.to_string(), source };
+        let source =
+            |source: io::Error| RegistryError::Source { digest: self.blob.digest.to_string(), source };
         let mut reader: Box<dyn Read + Send> = Box::new(io::empty());
         if length > 0 {
-            reader = (self.open)().map_err(source)?;
+            reader = (self.blob.open)().map_err(source)?;
             skip(&mut reader, self.offset).map_err(source)?;
         }
         let (transfer, reported, offset) = (&mut self.transfer, &mut self.reported, self.offset);
@@ -230,7 +233,7 @@ impl<'a> Upload<'a> {
                 inner.runtime.wait(backoff.wait(&what, error))?;
                 self.realign()
             }
-            Failure::Answer(response) => self.recover_from(response, &what, backoff),
+            Failure::Answer(response) => self.recover_from(*response, &what, backoff),
         }
     }
 
@@ -303,8 +306,8 @@ impl<'a> Upload<'a> {
         let next = match self.chunk {
             Some(chunk) if chunk <= SMALLEST_CHUNK_BYTES => return Err(error),
             Some(chunk) => chunk / 2,
-            None if self.size_bytes <= SMALLEST_CHUNK_BYTES => return Err(error),
-            None => FIRST_CHUNK_BYTES.min(self.size_bytes / 2),
+            None if self.blob.size_bytes <= SMALLEST_CHUNK_BYTES => return Err(error),
+            None => FIRST_CHUNK_BYTES.min(self.blob.size_bytes / 2),
         };
         let next = next.max(SMALLEST_CHUNK_BYTES);
         self.chunk = Some(next);
@@ -323,7 +326,7 @@ impl<'a> Upload<'a> {
         match inner.runtime.wait(inner.call_once(self.endpoint, &call, &[204, 200, 202])) {
             Ok(response) => match range_end(response.headers()) {
                 // `0-0` means one byte to some and none to others.
-                Some(end) if end > 1 && end <= self.size_bytes => {
+                Some(end) if end > 1 && end <= self.blob.size_bytes => {
                     self.follow_location(response.headers())?;
                     self.offset = end;
                     Ok(())
@@ -349,7 +352,7 @@ enum Failure {
     /// No answer.
     Error(RegistryError),
     /// An answer that is not success.
-    Answer(Response),
+    Answer(Box<Response>),
     /// Nothing to be tried again.
     Fatal(RegistryError),
 }

@@ -71,8 +71,8 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
             .map_err(|errno| Failure::setup("make a pid namespace", errno))?;
     }
     let prepared = match order.launch {
-        LaunchKind::InPlace => Prepared::Occupied(in_place::occupy(order, connection)?),
-        LaunchKind::Chroot => Prepared::Furnished(chroot::furnish(order)?),
+        LaunchKind::InPlace => Prepared::Occupied(Box::new(in_place::occupy(order, connection)?)),
+        LaunchKind::Chroot => Prepared::Furnished(Box::new(chroot::furnish(order)?)),
         LaunchKind::Namespaces | LaunchKind::None => Prepared::Nothing,
     };
     let exit = match sys::fork() {
@@ -88,8 +88,8 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
 /// What was done to the file system for a step.
 enum Prepared {
     Nothing,
-    Furnished(Placed),
-    Occupied(Occupied),
+    Furnished(Box<Placed>),
+    Occupied(Box<Occupied>),
 }
 
 impl Prepared {

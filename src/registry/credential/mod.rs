@@ -4,6 +4,7 @@
 //! line passes contents in a [`CredentialSources`]. Sources are merged, none shadows another: what was given
 //! on the command line wins; else the entry with the longest matching path; else the earlier source.
 
+pub(super) mod cloud;
 pub mod docker_config;
 mod environment;
 mod helper;

@@ -30,10 +30,12 @@ fn an_open_registry() {
     let from = reference(format!("{}/team/app:1", registry.host()));
     let layers = [noise(300_000, 1), noise(10, 2), noise(2_000_000, 3)];
     let (image, memory) = image(&layers, "linux/amd64", ManifestFormat::Oci);
-    let pushed = client.push_image(&image, &memory, std::slice::from_ref(&other), &[from.clone()]).unwrap();
+    let pushed = client
+        .push_image(&image, &memory, std::slice::from_ref(&other), std::slice::from_ref(&from))
+        .unwrap();
     let mounted =
         pushed.iter().filter(|(_, how)| matches!(how, Pushed::Mounted { from } if from == "team/app"));
-    assert_eq!(mounted.count(), 3, "{pushed:?}");
+    assert_eq!(mounted.count(), 4, "layers and config: {pushed:?}");
     client.check_push(&other).unwrap();
     assert_eq!(client.list_tags(&other).unwrap(), ["2"]);
     client.delete(&other.with_digest(image.digest())).unwrap();

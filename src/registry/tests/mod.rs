@@ -4,6 +4,7 @@
 mod support;
 
 mod auth;
+mod beyond;
 mod distribution;
 mod download;
 mod network;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use super::*;
 use crate::blob::{BlobError, BlobSource};
 use crate::event::{Event, Report};
-use crate::oci::{DiffId, ImageConfig, Layer, ManifestFormat, descriptor, media_type};
+use crate::oci::{DiffId, ImageConfig, Layer, ManifestFormat, descriptor, descriptor_digest, media_type};
 
 /// Keeps what was reported.
 #[derive(Clone, Default)]

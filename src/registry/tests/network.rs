@@ -58,7 +58,7 @@ fn ipv6_literals() {
     let (image, memory) = image(&[noise(1000, 1)], "linux/amd64", ManifestFormat::Oci);
     let name = reference(format!("{}/app:1", registry.host()));
     assert!(registry.host().starts_with("[::1]:"));
-    client().push_image(&image, &memory, &[name.clone()], &[]).unwrap();
+    client().push_image(&image, &memory, std::slice::from_ref(&name), &[]).unwrap();
     assert_eq!(
         client().image(&name, &"linux/amd64".parse().unwrap()).unwrap().image.digest(),
         image.digest()
