@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::trees::make_root_dir;
 use super::unpack::unpack;
-use super::workdir::{BuildDir, remove_tree};
+use super::workdir::{WorkDir, remove_tree};
 use super::{Rootfs, RootfsError, Storage};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
@@ -16,13 +16,13 @@ use crate::tree::{RootDir, copy_tree};
 
 /// Plain directories.
 pub(super) struct DirectoryStorage {
-    build: Arc<BuildDir>,
+    build: Arc<WorkDir>,
     reporter: Reporter,
 }
 
 impl DirectoryStorage {
     pub(super) fn open(work_dir: &Path, reporter: Reporter) -> Result<Self, RootfsError> {
-        Ok(Self { build: Arc::new(BuildDir::create(work_dir, &reporter)?), reporter })
+        Ok(Self { build: Arc::new(WorkDir::create(work_dir, &reporter)?), reporter })
     }
 }
 
@@ -42,7 +42,7 @@ impl Storage for DirectoryStorage {
 }
 
 struct DirectoryRootfs {
-    build: Arc<BuildDir>,
+    build: Arc<WorkDir>,
     dir: PathBuf,
     root: Arc<RootDir>,
     /// The state at the end of the last step.
@@ -50,7 +50,7 @@ struct DirectoryRootfs {
 }
 
 impl DirectoryRootfs {
-    fn empty(build: &Arc<BuildDir>) -> Result<Self, RootfsError> {
+    fn empty(build: &Arc<WorkDir>) -> Result<Self, RootfsError> {
         let dir = build.subdir()?;
         let path = dir.join("root");
         make_root_dir(&path)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::trees::{Tree, Trees, make_root_dir};
-use super::workdir::{BuildDir, remove_tree};
+use super::workdir::{WorkDir, remove_tree};
 use super::{Rootfs, RootfsError, Storage};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
@@ -27,7 +27,7 @@ pub(super) struct OverlayStorage {
 }
 
 struct Shared {
-    build: BuildDir,
+    build: WorkDir,
     userxattr: bool,
 }
 
@@ -38,7 +38,7 @@ impl OverlayStorage {
         userxattr: bool,
         reporter: Reporter,
     ) -> Result<Self, RootfsError> {
-        let build = BuildDir::create(work_dir, &reporter)?;
+        let build = WorkDir::create(work_dir, &reporter)?;
         let trees = Trees::open(trees_dir, userxattr, reporter)?;
         Ok(Self { shared: Arc::new(Shared { build, userxattr }), trees })
     }

@@ -12,7 +12,7 @@ use super::RootfsError;
 use crate::event::Reporter;
 use crate::tree::RootDir;
 
-/// Names of builds' directories begin with it; nothing else below the work directory is touched.
+/// Names of builds' directories begin with it; nothing else beside them is touched.
 const PREFIX: &str = "build-";
 
 /// In each of them; the kernel drops the lock with the process, however that ends.
@@ -20,23 +20,23 @@ const LOCK: &str = "lock";
 
 /// One build's directory; removed when dropped.
 #[derive(Debug)]
-pub(super) struct BuildDir {
+pub struct WorkDir {
     path: PathBuf,
     next: AtomicU64,
     _lock: File,
 }
 
-impl BuildDir {
-    /// Makes a directory for this build below `work_dir`, and begins to remove those of builds that were killed.
-    pub(super) fn create(work_dir: &Path, reporter: &Reporter) -> Result<Self, RootfsError> {
+impl WorkDir {
+    /// Makes a directory for this build in `parent`, which is made if missing, and begins to remove those of builds that were killed.
+    pub fn create(parent: &Path, reporter: &Reporter) -> Result<Self, RootfsError> {
         let create = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
-        create(work_dir).map_err(RootfsError::io("create", work_dir))?;
-        sweep(work_dir, reporter.clone());
+        create(parent).map_err(RootfsError::io("create", parent))?;
+        sweep(parent, reporter.clone());
         loop {
             let path = tempfile::Builder::new()
                 .prefix(PREFIX)
-                .tempdir_in(work_dir)
-                .map_err(RootfsError::io("create a directory in", work_dir))?
+                .tempdir_in(parent)
+                .map_err(RootfsError::io("create a directory in", parent))?
                 .keep();
             let lock = File::create(path.join(LOCK)).map_err(RootfsError::io("create", &path.join(LOCK)))?;
             flock(&lock, FlockOperation::NonBlockingLockShared)
@@ -48,6 +48,11 @@ impl BuildDir {
         }
     }
 
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes a directory in it under a new name.
     pub(super) fn subdir(&self) -> Result<PathBuf, RootfsError> {
         let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
@@ -56,7 +61,7 @@ impl BuildDir {
     }
 }
 
-impl Drop for BuildDir {
+impl Drop for WorkDir {
     fn drop(&mut self) {
         remove_tree(&self.path);
     }
@@ -77,8 +82,8 @@ fn try_remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// Removes in the background what killed builds left; a build that runs holds its lock.
-fn sweep(work_dir: &Path, reporter: Reporter) {
-    let Ok(entries) = std::fs::read_dir(work_dir) else { return };
+fn sweep(parent: &Path, reporter: Reporter) {
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
     let stale: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| {
@@ -123,14 +128,14 @@ mod tests {
     #[test]
     fn killed_builds_are_swept_and_running_ones_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let running = BuildDir::create(dir.path(), &Reporter::silent()).unwrap();
+        let running = WorkDir::create(dir.path(), &Reporter::silent()).unwrap();
         let killed = dir.path().join("build-killed");
         std::fs::create_dir_all(killed.join("a/b")).unwrap();
         std::fs::write(killed.join("lock"), "").unwrap();
         std::fs::set_permissions(killed.join("a"), std::os::unix::fs::PermissionsExt::from_mode(0o000))
             .unwrap();
         std::fs::create_dir(dir.path().join("other")).unwrap();
-        let second = BuildDir::create(dir.path(), &Reporter::silent()).unwrap();
+        let second = WorkDir::create(dir.path(), &Reporter::silent()).unwrap();
         for _ in 0..200 {
             if !killed.exists() {
                 break;
