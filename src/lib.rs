@@ -1,8 +1,58 @@
 //! kiln builds container images from Dockerfiles without a daemon.
+//!
+//! This page is the map: the parts, which way data flows, and what holds everywhere.
+//!
+//! ```text
+//! argv+env ─ cli ─▶ Request ─▶ Dockerfile ─▶ Plan ─▶ per stage, concurrently:
+//!    Stage + Instruction ─▶ run: Rootfs + Launch ─▶ ChangeSet ─┐
+//!                        └▶ copy: planned changes ─────────────┴▶ write_layer ─▶ Layer
+//!    Layers + config ─▶ Image ─▶ Output.commit (blobs, config, manifest, then tags) ─▶ Receipt
+//! ```
+//!
+//! # The house
+//!
+//! A file imports only lower floors and its own folder; floor-4 folders never import each other. The test
+//! `floors` enforces it.
+//!
+//! | floor | folder | what it is |
+//! |---|---|---|
+//! | 0 | [`oci`] | image vocabulary: digests, descriptors, configs, platforms, references; pure |
+//! | 0 | [`event`] | what the library has to say: its only voice |
+//! | 1 | [`stream`] | hashing, verifying, compressing, decompressing, bounded pipes |
+//! | 1 | [`tree`] | files below a root and never above it; walking and copying them |
+//! | 1 | [`dockerfile`] | text to syntax tree, variable expansion, history texts; pure |
+//! | 2 | [`blob`] | content-addressed bytes: sources, and the local store in OCI-layout form |
+//! | 2 | [`layer`] | changes to layers and back: canonical tar, hostile-input checks |
+//! | 2 | [`plan`] | syntax to build graph, and BuildKit's lint rules; pure |
+//! | 3 | [`registry`] | the distribution client: credentials, pull, push, mount, mirrors |
+//! | 3 | [`context`] | build contexts: directory, tar, git, HTTP; ignore files; wildcards |
+//! | 3 | [`snapshot`] | what changed in a tree: an overlay's upper directory, or two indexes |
+//! | 3 | [`sandbox`] | socket *launch*: one process in a root; all `unsafe` code is in `sandbox/sys.rs` |
+//! | 4 | [`rootfs`] | socket *storage*: where a stage's files live: overlay or plain directory |
+//! | 4 | [`output`] | socket *output*: registry, OCI layout, docker archive, root filesystem, store |
+//! | 5 | [`build`] | the engine: schedule, base images, one file for each kind of step |
+//! | 6 | [`cli`] | the front doors (docker's and kaniko's), wiring, progress, failure rendering |
+//!
+//! A socket is a small trait with an `open()` that only `cli/wire.rs` calls. Nothing outside a socket asks
+//! which implementation it has.
+//!
+//! # What holds everywhere
+//!
+//! * A stage's files are made only when a step or a reader needs them: a copy is planned against a view of
+//!   the tree and becomes a layer straight from its source (`build/tree.rs`, `build/copy/`).
+//! * A layer depends on what changed and on nothing else: entries in component-wise byte order with their
+//!   ancestor directories, unchanged ones dropped, whole-second times, no names of users. Storage, isolation
+//!   and thread count do not show in it.
+//! * Given a source epoch the same input gives the same image digest.
+//! * Bytes from outside are verified inside the reader that delivers them.
+//! * Names (tags, `index.json`, output files) move last.
+//! * Everything mounted dies with kiln: it works in a mount namespace of its own wherever it may have one.
+//!
+//! There is no build cache yet: every build runs every step it needs. Unpacked base layers and blobs are kept
+//! below kiln's root directory and reused.
 
 pub mod blob;
 pub mod build;
-pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod dockerfile;

@@ -126,6 +126,49 @@ fn a_killed_session_is_swept_and_a_living_one_is_not() {
     assert_eq!(count(dir.path(), "ingest"), 0, "a session that ends takes its files along");
 }
 
+/// Run by the test below, in a process of its own, until it is killed.
+#[test]
+#[ignore = "the child of another test"]
+fn writes_until_killed() {
+    let Some(dir) = std::env::var_os("KILN_TEST_STORE") else { return };
+    let store = Store::open(Path::new(&dir)).unwrap();
+    for number in 0u64.. {
+        let image = put_image(&store, &format!("image {number} {}", "x".repeat(100_000)));
+        store.set_tag("the:tag", &image).unwrap();
+    }
+}
+
+#[test]
+fn a_process_killed_at_any_instant_leaves_a_store_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "blob::tests::writes_until_killed", "--ignored"])
+            .env("KILN_TEST_STORE", dir.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let before = fs::read_dir(dir.path().join("blobs/sha256")).map_or(0, Iterator::count);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while fs::read_dir(dir.path().join("blobs/sha256")).map_or(0, Iterator::count) < before + 5 + round {
+            assert!(std::time::Instant::now() < deadline, "the child writes nothing");
+            std::thread::sleep(Duration::from_micros(700 * round as u64));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(count(dir.path(), "ingest"), 2, "nothing but our own session");
+        for entry in fs::read_dir(dir.path().join("blobs/sha256")).unwrap() {
+            let path = entry.unwrap().path();
+            let digest = Digest::of(&fs::read(&path).unwrap());
+            assert_eq!(digest.hex(), path.file_name().unwrap().to_str().unwrap());
+        }
+        for tag in store.tags().unwrap() {
+            assert!(store.read(&tag.descriptor).unwrap().starts_with(b"{"));
+        }
+    }
+}
+
 #[test]
 fn tags_come_and_go() {
     let dir = tempfile::tempdir().unwrap();

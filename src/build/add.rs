@@ -7,11 +7,8 @@ use super::Build;
 use super::copy::{CopyRoot, CopySource};
 use super::copy_step::{CopyFlags, absolute_destination, copy_text, expand_flag, inline};
 use super::error::Problem;
-use super::inputs::ssh_agent;
 use super::stage::Stage;
-use crate::context::{
-    GitSource, SourceKind, checkout, classify_source, download, parse_git_source, validate_checksum,
-};
+use crate::context::{GitSource, SourceKind, classify_source, download, parse_git_source, validate_checksum};
 use crate::dockerfile::{Add, Source};
 use crate::layer::{ApplyOptions, Owners, TarReader, Whiteouts, apply_tar};
 use crate::stream::auto_decoder;
@@ -135,8 +132,9 @@ impl Build<'_> {
         }
         let into = self.step_dir(stage, &crate::oci::Digest::of(text.as_bytes()).hex()[..16]);
         let checksum = checksum.or(source.checksum.as_deref());
-        let reporter = &self.services.reporter;
-        let checkout = checkout(&source, keep, checksum, ssh_agent(self.request), &into, reporter)?;
+        let checksum = checksum.map(str::to_owned);
+        let bench = self.services.workbench();
+        let checkout = bench.checkout(source, keep, checksum.as_deref(), self.request, &into)?;
         let root = Arc::new(open_root(&checkout.directory)?);
         Ok(CopySource::Whole { from: CopyRoot { root, ignore: None, keep_owner: false } })
     }

@@ -172,10 +172,12 @@ impl Problem {
             Self::Copy(CopyError::NotFound { ignored: true, .. }) => {
                 Some("an ignore file hides it: look into `.dockerignore`".to_owned())
             }
-            Self::Copy(CopyError::NotFound { .. }) => {
-                Some("paths of COPY and ADD are relative to the build context, not to the Dockerfile".to_owned())
+            Self::Copy(CopyError::NotFound { .. }) => Some(
+                "paths of COPY and ADD are relative to the build context, not to the Dockerfile".to_owned(),
+            ),
+            Self::Process { code: 127, .. } => {
+                Some("the shell did not find the command in the image".to_owned())
             }
-            Self::Process { code: 127, .. } => Some("the shell did not find the command in the image".to_owned()),
             Self::Process { code: 137, .. } => {
                 Some("the process was killed: most often memory ran out".to_owned())
             }

@@ -1,6 +1,7 @@
 //! What a build reads: the Dockerfile, the main context, the named contexts, and the source epoch they imply.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -8,8 +9,8 @@ use super::base::Once;
 use super::error::{BuildError, Problem};
 use super::{Build, ContextSource, DockerfileSource, NamedContext, Request, Services, SshSource};
 use crate::context::{
-    Archive, ContextTree, Fetch, Ignore, checkout, download, find_dockerfile, find_ignore, open_directory,
-    open_stream, parse_git_context,
+    Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitSource, Ignore, checkout_with, download,
+    find_dockerfile, find_ignore, open_directory, open_stream, parse_git_context,
 };
 use crate::dockerfile::{self, Dockerfile, InstructionKind, Source};
 use crate::event::Reporter;
@@ -17,16 +18,26 @@ use crate::oci::Platform;
 use crate::plan::{self, Base, EpochSource, Plan, PlanRequest, StageId};
 use crate::tree::RootDir;
 
-/// What reading needs of the world.
-pub(super) struct Workbench<'a> {
-    pub(super) reporter: &'a Reporter,
-    pub(super) fetch: &'a dyn Fetch,
-    pub(super) work_dir: &'a Path,
+/// What reading a Dockerfile and its contexts needs of the world.
+pub struct Workbench<'a> {
+    /// Where events go.
+    pub reporter: &'a Reporter,
+    /// How files are downloaded.
+    pub fetch: &'a dyn Fetch,
+    /// Variables for the `git` program.
+    pub git_environment: &'a [(OsString, OsString)],
+    /// A directory of the caller's own, which it removes.
+    pub work_dir: &'a Path,
 }
 
 impl Services {
     pub(super) fn workbench(&self) -> Workbench<'_> {
-        Workbench { reporter: &self.reporter, fetch: &*self.fetch, work_dir: &self.work_dir }
+        Workbench {
+            reporter: &self.reporter,
+            fetch: &*self.fetch,
+            git_environment: &self.git_environment,
+            work_dir: &self.work_dir,
+        }
     }
 }
 
@@ -49,13 +60,8 @@ pub struct DockerfileText {
 }
 
 /// Reads the Dockerfile of a request without understanding it.
-pub fn read_dockerfile(
-    request: &Request,
-    reporter: &Reporter,
-    fetch: &dyn Fetch,
-    work_dir: &Path,
-) -> Result<DockerfileText, BuildError> {
-    Ok(read_at(request, &Workbench { reporter, fetch, work_dir })?.0)
+pub fn read_dockerfile(request: &Request, bench: &Workbench<'_>) -> Result<DockerfileText, BuildError> {
+    Ok(read_at(request, bench)?.0)
 }
 
 fn read_at(request: &Request, bench: &Workbench<'_>) -> Result<(DockerfileText, ContextTree), Problem> {
@@ -119,7 +125,7 @@ impl Workbench<'_> {
                 })?;
                 let keep = source.keep_git_dir.unwrap_or(false)
                     || request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|v| is_true(v));
-                let checkout = checkout(&source, keep, None, ssh_agent(request), &into, self.reporter)?;
+                let checkout = self.checkout(source, keep, None, request, &into)?;
                 let mut opened = open_directory(&checkout.directory, Arc::new(Ignore::none()))?;
                 opened.time = Some(checkout.commit_time);
                 opened.commit = Some(checkout.commit);
@@ -141,6 +147,9 @@ impl Workbench<'_> {
         })?;
         match open_stream(reader, into)? {
             Archive::Tree(mut tree) => {
+                for warning in &tree.warnings {
+                    self.reporter.warning(format!("build context: {warning}"));
+                }
                 tree.time = last_modified.or(tree.time);
                 Ok(Opened { tree, lone_dockerfile: None })
             }
@@ -151,6 +160,45 @@ impl Workbench<'_> {
             }
         }
     }
+}
+
+impl Workbench<'_> {
+    /// Checks a git repository out below `into`, with the agent and the secrets that are meant for it.
+    pub(super) fn checkout(
+        &self,
+        mut source: GitSource,
+        keep_git_dir: bool,
+        checksum: Option<&str>,
+        request: &Request,
+        into: &Path,
+    ) -> Result<Checkout, Problem> {
+        // With a source epoch the files' own times matter, and a checkout has none but the commit's.
+        source.mtime_commit |= request.build_args.contains_key("SOURCE_DATE_EPOCH");
+        let authorization = git_authorization(request)?;
+        let options = CheckoutOptions {
+            keep_git_dir,
+            checksum,
+            ssh_auth_sock: ssh_agent(request),
+            known_hosts: None,
+            authorization: authorization.as_deref(),
+            environment: self.git_environment.to_vec(),
+        };
+        Ok(checkout_with(&source, &options, into, self.reporter)?)
+    }
+}
+
+/// Returns the `Authorization` header that the secrets `GIT_AUTH_HEADER` or `GIT_AUTH_TOKEN` ask for.
+fn git_authorization(request: &Request) -> Result<Option<String>, Problem> {
+    use base64::Engine;
+    let read = |id: &str| request.secrets.get(id).map(super::mounts::read_secret).transpose();
+    if let Some(header) = read("GIT_AUTH_HEADER")? {
+        return Ok(Some(String::from_utf8_lossy(&header).trim().to_owned()));
+    }
+    let token = read("GIT_AUTH_TOKEN")?;
+    Ok(token.map(|token| {
+        let pair = [b"x-access-token:".as_slice(), token.trim_ascii()].concat();
+        format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+    }))
 }
 
 pub(super) fn is_true(text: &str) -> bool {
@@ -256,7 +304,11 @@ pub(super) fn plan(
 }
 
 /// Returns what planning and checking need of a request.
-pub(super) fn plan_request(request: &Request, build_platform: &Platform, target_platform: &Platform) -> PlanRequest {
+pub(super) fn plan_request(
+    request: &Request,
+    build_platform: &Platform,
+    target_platform: &Platform,
+) -> PlanRequest {
     PlanRequest {
         build_args: request.build_args.clone(),
         target: request.target.clone(),

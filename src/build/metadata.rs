@@ -167,10 +167,6 @@ impl Build<'_> {
                 (None, Some(default)) => Some(stage.expand(default)?),
                 (None, None) => self.plan.global_args.get(name).cloned(),
             };
-            let value = match (name.as_str(), self.epoch) {
-                ("SOURCE_DATE_EPOCH", Some(epoch)) if value.is_some() => Some(epoch.to_string()),
-                _ => value,
-            };
             stage.scope.declare(name, value.as_deref());
             shown.push((name.clone(), value));
         }

@@ -36,7 +36,7 @@ pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;
-pub use inputs::{DockerfileText, read_dockerfile};
+pub use inputs::{DockerfileText, Workbench, read_dockerfile};
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
 };
@@ -71,9 +71,12 @@ struct Build<'a> {
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
     let (dockerfile, inputs) = inputs::open(request, services)?;
-    let plan = inputs::plan(&dockerfile, request, services, &platform)?;
+    let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
     let epoch = inputs::epoch(&plan, request, services, &inputs)
         .map_err(|problem| BuildError { problem, place: None })?;
+    if plan.source_date_epoch.is_some() {
+        plan.set_source_date_epoch(epoch);
+    }
     let options = LayerOptions {
         compression: request.compression,
         threads: request.compression_threads,

@@ -256,13 +256,7 @@ impl Build<'_> {
 
     /// Returns a secret's value; `None` if it was not given.
     pub(super) fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Problem> {
-        match self.request.secrets.get(id) {
-            None => Ok(None),
-            Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
-            Some(SecretSource::File(path)) => {
-                std::fs::read(path).map(Some).map_err(io_problem("read the secret", path))
-            }
-        }
+        self.request.secrets.get(id).map(read_secret).transpose()
     }
 
     fn secret_mount(&self, stage: &Stage, mounts: &mut StepMounts, spec: &MountSpec) -> Result<(), Problem> {
@@ -373,6 +367,13 @@ fn frame(parts: &[&str]) -> String {
         bytes.extend_from_slice(part.as_bytes());
     }
     Digest::of(&bytes).hex().to_owned()
+}
+
+pub(super) fn read_secret(source: &SecretSource) -> Result<Vec<u8>, Problem> {
+    match source {
+        SecretSource::Value(value) => Ok(value.clone()),
+        SecretSource::File(path) => std::fs::read(path).map_err(io_problem("read the secret", path)),
+    }
 }
 
 fn owned_by_root(root: &Arc<RootDir>, path: &Path) -> io::Result<bool> {

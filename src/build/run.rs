@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::Problem;
 use super::mounts::StepMounts;
@@ -87,6 +88,7 @@ impl Build<'_> {
     fn run_task(&self, stage: &Stage, task: &Task) -> Result<(Exit, Vec<String>), Problem> {
         let mut tail = Tail::default();
         let reporter = &self.services.reporter;
+        let _running = Running::begin(&self.services.steps_running);
         let exit = self.services.launch.run(task, &mut |stream: OutputStream, bytes: &[u8]| {
             tail.push(bytes);
             reporter.report(Event::StepOutput { step: stage.step.clone(), stream, bytes: bytes.to_vec() });
@@ -149,6 +151,22 @@ fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>) -> Prob
         Exit::Signal(signal) => format!("exit code: {} (killed by signal {signal})", 128 + signal),
     };
     Problem::Process { command: argv.join(" "), ending, code: exit.code(), last_output }
+}
+
+/// Counts a step for as long as it runs.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// The last lines of an output, bounded.

@@ -1,7 +1,9 @@
 //! What a build works with: every socket opened, by `cli/` alone.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use crate::blob::Store;
 use crate::context::Fetch;
@@ -29,12 +31,16 @@ pub struct Services {
     pub outputs: Vec<Arc<dyn Output>>,
     /// How files are downloaded.
     pub fetch: Arc<dyn Fetch>,
+    /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.
+    pub git_environment: Vec<(OsString, OsString)>,
     /// A directory of this build's own; the caller removes it.
     pub work_dir: PathBuf,
     /// Where cache mounts persist.
     pub cache_mounts_dir: PathBuf,
     /// Stops the build.
     pub cancel: Arc<Cancel>,
+    /// How many steps run at the moment: nobody may end the process while this is not 0.
+    pub steps_running: Arc<AtomicUsize>,
     /// The time of the build, where no source epoch is given.
     pub now: Timestamp,
     /// The platform kiln runs on.

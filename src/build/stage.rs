@@ -112,7 +112,7 @@ impl Build<'_> {
     fn begin_stage(&self, id: StageId) -> Result<Stage, Problem> {
         let planned = &self.plan.stages[id.0];
         match &planned.base {
-            Base::Scratch => Ok(self.from_scratch(id)),
+            Base::Scratch => Ok(self.scratch_stage(id)),
             Base::Stage(parent) => {
                 let parent = self.stage(*parent)?;
                 Ok(Stage {
@@ -127,12 +127,12 @@ impl Build<'_> {
             }
             Base::Image { text } => {
                 let image = self.image(text, &planned.platform)?;
-                Ok(self.from_image(id, image))
+                Ok(self.image_stage(id, image))
             }
             Base::Context { name, .. } => match self.context_image(name, &planned.platform)? {
-                Some(image) => Ok(self.from_image(id, image)),
-                None if self.is_scratch_context(name) => Ok(self.from_scratch(id)),
-                None => self.from_files(id, name),
+                Some(image) => Ok(self.image_stage(id, image)),
+                None if self.is_scratch_context(name) => Ok(self.scratch_stage(id)),
+                None => self.files_stage(id, name),
             },
         }
     }
@@ -154,7 +154,7 @@ impl Build<'_> {
         }
     }
 
-    fn from_scratch(&self, id: StageId) -> Stage {
+    fn scratch_stage(&self, id: StageId) -> Stage {
         let mut stage = self.new_stage(id, Origin::Scratch);
         stage.config.os = stage.platform.os.clone();
         stage.config.architecture = stage.platform.architecture.clone();
@@ -165,7 +165,7 @@ impl Build<'_> {
         stage
     }
 
-    fn from_image(&self, id: StageId, image: Arc<BaseImage>) -> Stage {
+    fn image_stage(&self, id: StageId, image: Arc<BaseImage>) -> Stage {
         let mut stage = self.new_stage(id, Origin::Layers(image.layers.clone()));
         stage.config = image.config.clone();
         stage.config.created = None;
@@ -198,8 +198,8 @@ impl Build<'_> {
     }
 
     /// Starts from the files of a named context: they become the stage's first layer.
-    fn from_files(&self, id: StageId, name: &str) -> Result<Stage, Problem> {
-        let mut stage = self.from_scratch(id);
+    fn files_stage(&self, id: StageId, name: &str) -> Result<Stage, Problem> {
+        let mut stage = self.scratch_stage(id);
         self.copy_context(&mut stage, name)?;
         Ok(stage)
     }

@@ -41,6 +41,23 @@ impl Environment {
         }
     }
 
+    /// Returns what the `git` program needs to know: where programs are, and how the network is reached.
+    pub fn for_git(&self) -> Vec<(OsString, OsString)> {
+        const NAMES: [&str; 9] = [
+            "PATH",
+            "GIT_SSL_CAINFO",
+            "SSL_CERT_FILE",
+            "HTTP_PROXY",
+            "http_proxy",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "NO_PROXY",
+            "no_proxy",
+        ];
+        let known = |name: &&str| Some((OsString::from(*name), self.os(name)?.to_owned()));
+        NAMES.iter().filter_map(known).collect()
+    }
+
     /// Returns a variable's value as it is.
     pub fn os(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str)

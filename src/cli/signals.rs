@@ -1,8 +1,11 @@
 //! Ctrl-C and its relatives: the first asks the build to stop, the second does not ask.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,13 +13,40 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::fail::INTERRUPTED;
 use crate::sandbox::Cancel;
 
+/// How long a stopped build may take to end by itself. A registry that does not answer can take longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What has to be looked after when the process ends before its work has.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// How many steps run; the process must not end while this is not 0.
+    pub steps_running: Arc<AtomicUsize>,
+    /// The build's own directory.
+    pub work_dir: Mutex<Option<PathBuf>>,
+}
+
+impl Ending {
+    /// Ends the process; steps have been stopped by now and are waited for.
+    async fn end(&self) -> ! {
+        tokio::time::sleep(PATIENCE).await;
+        while self.steps_running.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if let Some(path) = self.work_dir.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // What is still mounted there goes with the process; the next build sweeps the rest.
+            let _ = std::fs::remove_dir_all(path);
+        }
+        std::process::exit(i32::from(INTERRUPTED))
+    }
+}
+
 /// Throws `cancel` on the first SIGINT, SIGTERM or SIGHUP and exits the process on the second.
 ///
 /// Must be called after the sandbox was entered: it starts a thread. A process that cannot watch signals
 /// is ended by them, which is what they are for.
-pub fn watch(cancel: Arc<Cancel>) {
+pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>) {
     thread::spawn(move || {
-        let Ok(runtime) = Builder::new_current_thread().enable_io().build() else { return };
+        let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
             let Ok(mut signals) = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>() else {
@@ -25,8 +55,10 @@ pub fn watch(cancel: Arc<Cancel>) {
             next(&mut signals).await;
             say("interrupted: stopping (once more to stop at once)");
             cancel.cancel();
-            next(&mut signals).await;
-            std::process::exit(i32::from(INTERRUPTED));
+            tokio::select! {
+                () = next(&mut signals) => std::process::exit(i32::from(INTERRUPTED)),
+                _ = ending.end() => {}
+            }
         });
     });
 }

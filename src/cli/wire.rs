@@ -135,6 +135,7 @@ pub fn open_workshop(
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        git_environment: invocation.git_environment.clone(),
         store,
         registry: client,
         launch,
@@ -143,6 +144,7 @@ pub fn open_workshop(
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
+        steps_running: Arc::default(),
         now: now(),
         build_platform: Platform::host(),
         keep_base_blobs: invocation.outputs.iter().any(|spec| matches!(spec, OutputSpec::Store { .. })),

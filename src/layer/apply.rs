@@ -9,8 +9,8 @@
 //! overlay and nothing elsewhere.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;

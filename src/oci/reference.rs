@@ -143,13 +143,7 @@ impl FromStr for Reference {
             ));
         }
         let (registry, path) = match rest.split_once('/') {
-            Some((host, path))
-                if host.contains(['.', ':'])
-                    || host == "localhost"
-                    || host.bytes().any(|b| b.is_ascii_uppercase()) =>
-            {
-                (host, path)
-            }
+            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path),
             _ => (DEFAULT_REGISTRY, rest),
         };
         if !is_host(registry) {

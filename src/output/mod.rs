@@ -202,4 +202,6 @@ impl BuildResult {
 }
 
 #[cfg(test)]
+mod push_tests;
+#[cfg(test)]
 mod tests;

@@ -113,7 +113,7 @@ impl Output for RegistryOutput {
     }
 
     fn layer_ready(&self, layer: &Layer) {
-        if let Some(early) = &*self.early.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(early) = &mut *self.early.lock().unwrap_or_else(PoisonError::into_inner) {
             early.queue(layer.clone());
         }
     }
@@ -221,6 +221,7 @@ type EarlyOutcome = (Digest, Result<(), String>);
 struct EarlyUploads {
     repository: Reference,
     queue: Sender<Layer>,
+    queued: BTreeSet<Digest>,
     threads: Vec<JoinHandle<Vec<EarlyOutcome>>>,
 }
 
@@ -246,12 +247,14 @@ impl EarlyUploads {
                 })
             })
             .collect();
-        Self { repository, queue, threads }
+        Self { repository, queue, queued: BTreeSet::new(), threads }
     }
 
-    /// Queues a layer; a queue nobody reads any more is found out at the commit.
-    fn queue(&self, layer: Layer) {
-        let _ = self.queue.send(layer);
+    /// Queues a layer, each blob once; a queue nobody reads any more is found out at the commit.
+    fn queue(&mut self, layer: Layer) {
+        if self.queued.insert(descriptor_digest(&layer.descriptor)) {
+            let _ = self.queue.send(layer);
+        }
     }
 
     /// Waits for what is under way; returns what became of every layer that was queued.

@@ -16,10 +16,10 @@ use crate::oci::{DiffId, ImageConfig, ManifestFormat, descriptor, descriptor_dig
 use crate::registry::RegistryConfig;
 
 /// A store with an image of three layers, two of them equal.
-struct Fixture {
-    directory: TempDir,
+pub(super) struct Fixture {
+    pub(super) directory: TempDir,
     store: Arc<Store>,
-    result: BuildResult,
+    pub(super) result: BuildResult,
     stdout: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -44,7 +44,7 @@ fn tar_with(name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 impl Fixture {
-    fn new(names: &[&str]) -> Self {
+    pub(super) fn new(names: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store")).unwrap();
         let one = tar_with("one", b"1");
@@ -78,7 +78,7 @@ impl Fixture {
         self.directory.path().join(name)
     }
 
-    fn parts(&self) -> OutputParts {
+    pub(super) fn parts(&self) -> OutputParts {
         let stdout = Arc::clone(&self.stdout);
         OutputParts {
             client: Client::new(RegistryConfig::default(), Reporter::silent()).unwrap(),

@@ -18,7 +18,7 @@ use crate::snapshot::overlay_changes;
 use crate::tree::{RootDir, copy_tree};
 
 /// Above this many lowers they are merged into one: the kernel's limit less some room.
-const MERGE_ABOVE: usize = MAX_LOWERS - 4;
+const MERGE_ABOVE: usize = if cfg!(test) { 12 } else { MAX_LOWERS - 4 };
 
 /// Overlays of one kind.
 pub(super) struct OverlayStorage {

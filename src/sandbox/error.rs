@@ -110,6 +110,9 @@ pub enum SandboxError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another kiln has the place of `/`.
+    #[error("another kiln runs a step in place in this container")]
+    Occupied,
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]
     Cancelled,

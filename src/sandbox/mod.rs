@@ -13,18 +13,23 @@
 
 mod cancel;
 mod child;
+mod chroot;
 mod enter;
 mod error;
+mod in_place;
+mod journal;
 mod mounting;
 mod namespaces;
 mod network;
 mod overlay;
+mod placing;
 mod probe;
 mod process;
 mod reap;
 mod seccomp;
 mod step;
 mod supervise;
+mod swap;
 mod sys;
 mod targets;
 mod task;
@@ -73,9 +78,9 @@ pub struct LaunchOptions {
 pub fn open(entered: &Entered, options: LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
     match entered.launch {
         LaunchKind::Namespaces => Ok(Arc::new(namespaces::Namespaces::new(entered, options))),
-        LaunchKind::Chroot | LaunchKind::InPlace | LaunchKind::None => {
-            Ok(Arc::new(NoLaunch { reason: entered.description.clone() }))
-        }
+        LaunchKind::Chroot => Ok(Arc::new(chroot::Chroot::new(options))),
+        LaunchKind::InPlace => Ok(Arc::new(in_place::InPlace::new(options))),
+        LaunchKind::None => Ok(Arc::new(NoLaunch { reason: entered.description.clone() })),
     }
 }
 
@@ -102,6 +107,15 @@ impl Launch for NoLaunch {
 ///
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning.
 pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
-    let _ = state_dir;
-    Ok(None)
+    match swap::Swap::recover(state_dir) {
+        Ok(None) => Ok(None),
+        Ok(Some(root)) => Ok(Some(format!(
+            "put the container's own files back: a kiln that ran a step of `{}` in place was killed",
+            root.display()
+        ))),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SandboxError::Occupied),
+        Err(source) => {
+            Err(SandboxError::Setup { action: "put the container's own files back".to_owned(), source })
+        }
+    }
 }

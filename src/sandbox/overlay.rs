@@ -17,6 +17,10 @@ use super::mounting::attach;
 /// How many lower directories the kernel stacks at most (OVL_MAX_STACK).
 pub const MAX_LOWERS: usize = 500;
 
+/// Nothing in an overlay of ours outlives a crash of the machine, so no write to one has to reach the disk: neither
+/// when it is unmounted nor when a package manager asks for it (Linux 5.10).
+const VOLATILE: &str = "volatile";
+
 /// What an overlay is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Overlay<'a> {
@@ -63,6 +67,10 @@ impl Overlay<'_> {
         if let Some((upper, work)) = &opened.upper {
             fsconfig_set_string(context, "upperdir", by_descriptor(upper))?;
             fsconfig_set_string(context, "workdir", by_descriptor(work))?;
+            match fsconfig_set_flag(context, VOLATILE) {
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno),
+            }
         }
         for (key, value) in self.plain_options() {
             fsconfig_set_string(context, key, value)?;
@@ -93,8 +101,15 @@ impl Overlay<'_> {
         if self.userxattr {
             options.push_str(",userxattr");
         }
-        let options = std::ffi::CString::new(options).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Ok(mount("kiln", by_descriptor(target), "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
+        let mount_with = |options: &str| -> io::Result<()> {
+            let options = std::ffi::CString::new(options).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let target = by_descriptor(target);
+            Ok(mount("kiln", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
+        };
+        if self.upper.is_some() && mount_with(&format!("{options},{VOLATILE}")).is_ok() {
+            return Ok(());
+        }
+        mount_with(&options)
     }
 }
 

@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::LaunchKind;
 use super::seccomp::{self, Profile};
 use super::sys;
 use super::wire::{Cause, Failure, Order};
@@ -48,7 +49,12 @@ fn prepare(order: &Order) -> Result<(), Failure> {
     give_stdio_to(order.user.uid);
     if !order.insecure {
         let profile = if order.single_id { Profile::SingleId } else { Profile::Default };
-        seccomp::install(profile).map_err(|error| Failure::setup("install the system call filter", error))?;
+        match seccomp::install(profile) {
+            // Without SYS_ADMIN there is no filter of ours; the container that withholds it has one, or wants none.
+            Err(error)
+                if order.launch != LaunchKind::Namespaces && error.raw_os_error() == Some(libc::EACCES) => {}
+            other => other.map_err(|error| Failure::setup("install the system call filter", error))?,
+        }
     }
     become_user(order)?;
     sys::reset_signals();
@@ -149,7 +155,12 @@ fn drop_bounding(keep: CapabilitySet) -> io::Result<()> {
             continue;
         }
         match rustix::thread::capability_is_in_bounding_set(capability) {
-            Ok(true) => rustix::thread::remove_capability_from_bounding_set(capability)?,
+            Ok(true) => match rustix::thread::remove_capability_from_bounding_set(capability) {
+                Ok(()) => {}
+                // Who lacks SETPCAP was given few capabilities to begin with, and cannot get more.
+                Err(rustix::io::Errno::PERM) => return Ok(()),
+                Err(errno) => return Err(errno.into()),
+            },
             Ok(false) => {}
             // The kernel knows no capability of this number, nor any higher.
             Err(_) => break,

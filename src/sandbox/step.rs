@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::child::{Role, command};
-use super::targets::Stubs;
+use super::targets::Held;
 use super::wire::{Order, Receiver, Report, send};
 use super::{Exit, SandboxError, Task, process};
 use crate::event::OutputStream;
@@ -27,7 +27,7 @@ pub(super) fn run(task: &Task, order: &Order, output: &mut Output<'_>) -> Result
     if task.cancel.is_cancelled() {
         return Err(SandboxError::Cancelled);
     }
-    let mut stubs = Stubs::new(&task.root).map_err(|source| SandboxError::Setup {
+    let mut stubs = Held::new(&task.root).map_err(|source| SandboxError::Setup {
         action: format!("open the root `{}`", task.root.display()),
         source,
     })?;
@@ -81,7 +81,7 @@ impl Running {
     fn follow(
         &mut self,
         task: &Task,
-        stubs: &mut Stubs,
+        stubs: &mut Held,
         output: &mut Output<'_>,
     ) -> Result<Option<Report>, SandboxError> {
         let failed = |source: io::Error| SandboxError::Child { action: "talk to the step's process", source };
@@ -103,6 +103,9 @@ impl Running {
                     stubs.hold(&made).map_err(failed)?;
                     // If it was cancelled meanwhile the child knows by now.
                     let _ = send(&self.socket, &());
+                }
+                Some(Report::Warning(text)) => {
+                    output(OutputStream::Stderr, format!("kiln: warning: {text}\n").as_bytes());
                 }
                 // The first word counts: what follows a failure is how the failed process ended.
                 Some(report) => last = last.or(Some(report)),
@@ -164,7 +167,7 @@ impl Running {
         match followed? {
             Some(Report::Ended(exit)) => Ok(exit),
             Some(Report::Failed(failure)) => Err(failure.into()),
-            Some(Report::Stubs(_)) | None => Err(SandboxError::ChildVanished { status }),
+            Some(Report::Stubs(_) | Report::Warning(_)) | None => Err(SandboxError::ChildVanished { status }),
         }
     }
 }

@@ -12,12 +12,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use super::namespaces;
+use super::in_place::Occupied;
+use super::placing::Placed;
 use super::reap;
 use super::sys::{self, Fork};
 use super::task::Exit;
 use super::wire::{Failure, Order, Receiver, Report, send};
-use super::{LaunchKind, process};
+use super::{LaunchKind, chroot, in_place, namespaces, process};
 
 /// How often orphans that have ended are collected while the step runs.
 const COLLECT_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
@@ -69,10 +70,35 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
         nix::sched::unshare(CloneFlags::CLONE_NEWPID)
             .map_err(|errno| Failure::setup("make a pid namespace", errno))?;
     }
-    match sys::fork().map_err(|error| Failure::setup("fork", error))? {
-        Fork::Child => start(order, connection),
-        Fork::Parent(pid) => watch(pid, pid_namespace, &connection.socket)
+    let prepared = match order.launch {
+        LaunchKind::InPlace => Prepared::Occupied(in_place::occupy(order, connection)?),
+        LaunchKind::Chroot => Prepared::Furnished(chroot::furnish(order)?),
+        LaunchKind::Namespaces | LaunchKind::None => Prepared::Nothing,
+    };
+    let exit = match sys::fork() {
+        Ok(Fork::Child) => start(order, connection),
+        Ok(Fork::Parent(pid)) => watch(pid, pid_namespace, &connection.socket)
             .map_err(|error| Failure::setup("watch over the step", error)),
+        Err(error) => Err(Failure::setup("fork", error)),
+    };
+    let undone = prepared.undo();
+    exit.and_then(|exit| undone.map(|()| exit))
+}
+
+/// What was done to the file system for a step.
+enum Prepared {
+    Nothing,
+    Furnished(Placed),
+    Occupied(Occupied),
+}
+
+impl Prepared {
+    fn undo(self) -> Result<(), Failure> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Furnished(mut placed) => placed.undo(),
+            Self::Occupied(occupied) => occupied.leave(),
+        }
     }
 }
 
@@ -93,9 +119,9 @@ fn become_step(order: &Order, connection: &mut Connection) -> Failure {
     }
     let ready = match order.launch {
         LaunchKind::Namespaces => namespaces::set_up(order, connection),
-        LaunchKind::Chroot | LaunchKind::InPlace | LaunchKind::None => {
-            Err(Failure::setup("start a step", io::Error::from(io::ErrorKind::Unsupported)))
-        }
+        LaunchKind::Chroot => chroot::change_root(&order.root),
+        LaunchKind::InPlace => Ok(()),
+        LaunchKind::None => Err(Failure::setup("start a step", io::Error::from(io::ErrorKind::Unsupported))),
     };
     match ready {
         Ok(()) => process::become_step(order),

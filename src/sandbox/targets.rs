@@ -1,6 +1,6 @@
 //! Places in the root where something gets mounted: made before the step, gone after it.
 //!
-//! The child makes them ([`Targets`]) because only it sees the root with its mounts; kiln removes them ([`Stubs`])
+//! The child makes them ([`Targets`]) because only it sees the root with its mounts; kiln removes them ([`Held`])
 //! because it outlives the step. What the step itself renamed is found again through an open descriptor, and the
 //! modification times of the directories around are as if nothing had ever been there.
 
@@ -63,6 +63,11 @@ impl Targets {
         &self.root
     }
 
+    /// Returns what was made since this was asked last.
+    pub(super) fn take_stubs(&mut self) -> Vec<Stub> {
+        std::mem::take(&mut self.stubs)
+    }
+
     /// Returns the descriptor of the root, and what was made in it that is not hidden in a mount.
     pub(super) fn finish(self) -> (OwnedFd, Vec<Stub>) {
         (self.fd, self.stubs)
@@ -103,15 +108,15 @@ impl Targets {
     }
 }
 
-/// kiln's side: holds on to what the child made in a root, to remove it after the step.
+/// The other side: holds on to what was made in a root, to remove it after the step.
 #[derive(Debug)]
-pub(super) struct Stubs {
+pub(super) struct Held {
     root: RootDir,
     fd: OwnedFd,
     held: Vec<OwnedFd>,
 }
 
-impl Stubs {
+impl Held {
     /// Takes hold of nothing yet.
     pub(super) fn new(root: &Path) -> io::Result<Self> {
         let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -121,11 +126,20 @@ impl Stubs {
     /// Takes hold of what the child made; the step has not begun.
     pub(super) fn hold(&mut self, stubs: &[Stub]) -> io::Result<()> {
         for stub in stubs {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = openat2(&self.fd, &stub.path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
-            self.held.push(fd);
+            self.held.push(self.open(&stub.path)?);
         }
         Ok(())
+    }
+
+    /// Opens an entry of the root itself, a link not followed.
+    pub(super) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat2(&self.fd, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
+    }
+
+    /// Returns the descriptor of the root.
+    pub(super) fn root_fd(&self) -> &OwnedFd {
+        &self.fd
     }
 
     /// Removes what is still as it was made, wherever the step moved it to. The step is over.
@@ -141,7 +155,7 @@ impl Stubs {
     }
 
     /// Returns where `fd` is in the root now; `None` if it is not there any more.
-    fn path_of(&self, fd: &OwnedFd) -> Option<PathBuf> {
+    pub(super) fn path_of(&self, fd: &OwnedFd) -> Option<PathBuf> {
         let now = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
         let path = now(fd)?.strip_prefix(now(&self.fd)?).ok()?.to_path_buf();
         // A deleted file's link ends in ` (deleted)`, which could also be a name: only the inode tells.

@@ -94,6 +94,8 @@ pub(super) struct Stub {
 pub(super) enum Report {
     /// These were made in the root; the child waits for a line before it starts the step.
     Stubs(Vec<Stub>),
+    /// The user should know this.
+    Warning(String),
     /// The step could not be started.
     Failed(Failure),
     /// The step ended, and nothing of it is left.

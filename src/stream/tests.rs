@@ -194,22 +194,37 @@ fn golden_file_of_an_empty_layer() {
     assert_eq!(decompress(&bytes), [0; 1024]);
 }
 
+/// Streams a file through a compressor; returns the compressed size and the peak of the memory in KiB.
+fn stream_file(path: &std::path::Path, compression: Compression, threads: usize) -> (u64, u64) {
+    // Resets the peak (proc(5), `clear_refs`).
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let out = HashingWriter::new(std::io::sink());
+    let mut compressor = Compressor::new(out, compression, NonZeroUsize::new(threads).unwrap()).unwrap();
+    std::io::copy(&mut std::fs::File::open(path).unwrap(), &mut compressor).unwrap();
+    let size = compressor.finish().unwrap().size_bytes();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    (size, peak.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
 /// `KILN_MEASURE=/path/of/a/file cargo test --release --lib stream::tests::measure -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
 fn measure() {
     let Some(path) = std::env::var_os("KILN_MEASURE") else { return };
-    let data = std::fs::read(path).unwrap();
+    let path = std::path::Path::new(&path);
+    let length = std::fs::metadata(path).unwrap().len();
     let levels = [1, 3, 4, 5, 6, 9].map(|level| Compression::Gzip { level });
     for compression in levels.into_iter().chain([1, 3, 9].map(|level| Compression::Zstd { level })) {
         let mut line = format!("{compression}:");
         let mut size = 0;
-        for threads in [1, 2] {
+        for threads in [1, 2, 4] {
             let start = Instant::now();
-            size = compress(&data, compression, threads, 64 * 1024).len();
-            let rate = data.len() as f64 / 1e6 / start.elapsed().as_secs_f64();
-            line += &format!(" {rate:.0} MB/s on {threads},");
+            let (found, peak) = stream_file(path, compression, threads);
+            let rate = length as f64 / 1e6 / start.elapsed().as_secs_f64();
+            line += &format!(" {rate:.0} MB/s and {} MiB on {threads},", peak / 1024);
+            size = found;
         }
-        println!("{line} ratio {:.4}", size as f64 / data.len() as f64);
+        println!("{line} ratio {:.4}", size as f64 / length as f64);
     }
 }

@@ -72,7 +72,8 @@ fn doctor_explains_every_kind() {
     require!(Busybox, Root, Program(RUNTIME), Program("capsh"), Program("python3"));
     let context = Context::empty();
     let out = tempfile::tempdir().unwrap();
-    for (kind, word) in [("E", "namespaces"), ("B", "user-namespaces"), ("N", "none")] {
+    for (kind, word) in [("E", "kiln may make them itself"), ("B", "inside a user namespace"), ("N", "none")]
+    {
         let said = as_kind(kind, context.path(), out.path(), "kiln doctor").ok();
         assert!(said.stdout.contains(word), "kind {kind} should say `{word}`\n{said}");
     }

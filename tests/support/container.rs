@@ -1,5 +1,6 @@
 //! kiln inside containers as CI systems and clusters start them (`tools/as-kind` lists the kinds).
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,6 +14,9 @@ pub(crate) const RUNTIME: &str = "runc";
 /// Runs a shell script in a container of a kind. The context is at `/context`, kiln on the PATH, and
 /// `/out` is a directory of the host that outlives the container.
 pub(crate) fn as_kind(kind: &str, context: &Path, out: &Path, script: &str) -> Outcome {
+    // The container's root may be nobody out here.
+    std::fs::set_permissions(out, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(context, std::fs::Permissions::from_mode(0o755)).unwrap();
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/as-kind");
     let mut command = Command::new(tool);
     command.arg(kind).arg(tree()).arg("--volume").arg(format!("{}:/context", context.display()));

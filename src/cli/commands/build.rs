@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,8 @@ use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::{Progress, bytes};
 use crate::cli::request::{Invocation, Reports, RequestError, invocation};
-use crate::cli::{commit, signals, wire};
+use crate::cli::signals::{self, Ending};
+use crate::cli::{commit, wire};
 use crate::event::Reporter;
 use crate::oci::Reference;
 use crate::output::Receipt;
@@ -58,8 +59,11 @@ pub(crate) fn perform(
         path: "eventfd".into(),
         source,
     })?);
-    signals::watch(Arc::clone(&cancel));
-    let workshop = wire::open_workshop(invocation, entered, cancel, reporter)?;
+    let ending = Arc::new(Ending::default());
+    signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
+    let mut workshop = wire::open_workshop(invocation, entered, cancel, reporter)?;
+    workshop.services.steps_running = Arc::clone(&ending.steps_running);
+    *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) = Some(workshop.services.work_dir.clone());
     let outcome = build(&invocation.request, &workshop.services);
     let stdout_is_taken = workshop.stdout_is_taken;
     let closed = workshop.close();

@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::json;
 
 use super::{print, print_json};
-use crate::build::{BuildError, NamedContext, Place, Problem, Wanted, check, read_dockerfile};
+use crate::build::{BuildError, NamedContext, Place, Problem, Wanted, Workbench, check, read_dockerfile};
 use crate::cli::args::{CheckArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::{Failure, excerpt};
@@ -29,7 +29,13 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         path: std::env::temp_dir(),
         source,
     })?;
-    let source = match read_dockerfile(&request, &reporter, fetch.as_ref(), work_dir.path()) {
+    let bench = Workbench {
+        reporter: &reporter,
+        fetch: fetch.as_ref(),
+        git_environment: &environment.for_git(),
+        work_dir: work_dir.path(),
+    };
+    let source = match read_dockerfile(&request, &bench) {
         Ok(read) => read,
         Err(error) => {
             if args.format == Format::Json {

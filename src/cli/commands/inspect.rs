@@ -80,7 +80,7 @@ fn as_text(image: &Image, names: &[Reference], out: &mut dyn Write) -> Result<()
         field("name", &name.to_string())?;
     }
     field("digest", image.digest().as_str())?;
-    field("media type", &image.descriptor.media_type().as_ref())?;
+    field("media type", image.descriptor.media_type().as_ref())?;
     field("config", image.config_descriptor.digest().as_ref())?;
     field("platform", &image.config.platform().to_string())?;
     field("created", image.config.created.as_deref().unwrap_or_default())?;

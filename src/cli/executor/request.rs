@@ -17,7 +17,7 @@ use crate::sandbox::{Isolation, SandboxError};
 
 /// A build in kaniko's terms.
 #[derive(Debug)]
-pub struct Execution {
+pub(super) struct Execution {
     /// The build.
     pub invocation: Invocation,
     /// The directory inside a context that has to be unpacked first.
@@ -28,7 +28,7 @@ pub struct Execution {
 
 /// Files that later jobs of a pipeline read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DigestFiles {
+pub(super) struct DigestFiles {
     /// The digest alone.
     pub digest: Option<PathBuf>,
     /// `name@digest`, a line for each destination.
@@ -80,7 +80,7 @@ impl ExecutorError {
 }
 
 /// Reads everything the executor was given.
-pub fn execution(args: &ExecutorArgs, environment: &Environment) -> Result<Execution, ExecutorError> {
+pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Result<Execution, ExecutorError> {
     refuse(args)?;
     let mut warnings = Vec::new();
     let place = context::context(args, environment)?;
@@ -98,6 +98,7 @@ pub fn execution(args: &ExecutorArgs, environment: &Environment) -> Result<Execu
         None => Isolation::Auto,
     };
     let invocation = Invocation {
+        git_environment: environment.for_git(),
         outputs: outputs(&args.output, no_push, environment),
         registry,
         isolation,
@@ -113,7 +114,7 @@ pub fn execution(args: &ExecutorArgs, environment: &Environment) -> Result<Execu
 }
 
 /// Returns kiln's root directory: kaniko's own directory where one is named.
-pub fn root(args: &ExecutorArgs, environment: &Environment) -> PathBuf {
+pub(super) fn root(args: &ExecutorArgs, environment: &Environment) -> PathBuf {
     let named = args.kaniko_dir.clone().or_else(|| environment.set_var("KANIKO_DIR").map(PathBuf::from));
     environment.store_root(named.filter(|_| environment.set_var("KILN_ROOT").is_none()).as_ref())
 }
@@ -279,12 +280,12 @@ fn files(flags: &OutputFlags, environment: &Environment) -> Result<DigestFiles, 
 }
 
 /// Reads a variable as kaniko reads its booleans: anything Go takes for true.
-pub fn environment_bool(environment: &Environment, name: &str) -> bool {
+pub(super) fn environment_bool(environment: &Environment, name: &str) -> bool {
     environment.var(name).and_then(values::parse_bool).unwrap_or(false)
 }
 
 /// Reads Go's durations (`336h`, `1h30m`, `-1s`), in seconds.
-pub fn parse_duration_seconds(option: &'static str, text: &str) -> Result<f64, ValueError> {
+pub(super) fn parse_duration_seconds(option: &'static str, text: &str) -> Result<f64, ValueError> {
     let fail = || ValueError::new(option, text, "expected a duration such as `336h` or `1h30m`");
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use super::args::WarmerCli;
 use super::registry::{registry_config, retries};
 use super::request::{ExecutorError, parse_duration_seconds};
-use crate::build::{BuildError, ContextSource, DockerfileSource, Problem, Request, read_dockerfile};
+use crate::build::{
+    BuildError, ContextSource, DockerfileSource, Problem, Request, Workbench, read_dockerfile,
+};
 use crate::cli::args::{SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
@@ -73,7 +75,13 @@ fn bases(
     request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
     let fetch = wire::open_fetch(config, reporter.clone())?;
     let work_dir = wire::open_work_dir(&environment.store_root(None))?;
-    let text = read_dockerfile(&request, reporter, fetch.as_ref(), work_dir.path())?;
+    let bench = Workbench {
+        reporter,
+        fetch: fetch.as_ref(),
+        git_environment: &environment.for_git(),
+        work_dir: work_dir.path(),
+    };
+    let text = read_dockerfile(&request, &bench)?;
     let dockerfile =
         parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
     let planned = PlanRequest {

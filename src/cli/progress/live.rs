@@ -49,7 +49,7 @@ impl Live {
     fn start(&self, state: &mut State, step: StepId, instruction: &str) {
         let heading = format!("{} {}", text::step(&step), text::instruction(instruction));
         let bar = self.screen.add(ProgressBar::new_spinner().with_style(style(STEP)));
-        bar.set_prefix(heading.clone());
+        bar.set_prefix(short(&heading));
         bar.enable_steady_tick(TICK);
         state.steps.insert(step, Step { bar, heading, lines: Lines::default(), layer: None });
     }
@@ -145,6 +145,18 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .expect("the templates of this file are well-formed")
         .progress_chars("=> ")
+}
+
+/// Characters of a running step's heading: the rest of the line is for its output. A line that wraps cannot
+/// be redrawn.
+const HEADING: usize = 60;
+
+/// Cuts a heading short.
+fn short(heading: &str) -> String {
+    match heading.char_indices().nth(HEADING) {
+        Some((end, _)) => format!("{}…", &heading[..end]),
+        None => heading.to_owned(),
+    }
 }
 
 /// Returns a line of output without what would move the cursor.

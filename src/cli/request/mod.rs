@@ -9,6 +9,7 @@ mod registry;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -38,6 +39,8 @@ pub struct Invocation {
     pub outputs: Vec<OutputSpec>,
     /// How registries are reached.
     pub registry: RegistryConfig,
+    /// Variables for the `git` program.
+    pub git_environment: Vec<(OsString, OsString)>,
     /// How steps are kept apart.
     pub isolation: Isolation,
     /// kiln's store.
@@ -165,6 +168,7 @@ pub fn invocation(
             .ok_or_else(|| ValueError::new("--jobs", "0", "expected a number from 1"))?;
     }
     Ok(Invocation {
+        git_environment: environment.for_git(),
         request,
         outputs: delivery.outputs,
         registry: registry_config(&args.registry, environment)?,

@@ -121,13 +121,20 @@ proptest! {
             build(&before, &plans);
             let tar = tar_of(&before);
             let expected = list(&before);
-            for options in [LAYER, ARCHIVE, LOWER] {
+            for options in [LAYER, LOWER, ARCHIVE] {
                 let (_after_dir, after) = temporary();
                 let applied = unpack(&tar, &after, &options).unwrap();
                 prop_assert!(applied.warnings.is_empty() && applied.implied_dirs.is_empty());
                 prop_assert_eq!(applied.entries as usize, expected.len());
-                prop_assert_eq!(&list(&after), &expected);
-                prop_assert!(tar_of(&after) == tar, "the same tree has the same bytes");
+                if options == ARCHIVE {
+                    // Of a user's archive only file capabilities are taken, as docker does.
+                    let mut bare = expected.clone();
+                    bare.values_mut().for_each(|listed| listed.xattrs.clear());
+                    prop_assert_eq!(&list(&after), &bare);
+                } else {
+                    prop_assert_eq!(&list(&after), &expected);
+                    prop_assert!(tar_of(&after) == tar, "the same tree has the same bytes");
+                }
             }
         }
     }

@@ -1,0 +1,76 @@
+//! Launch `chroot`: a changed root directory and nothing else.
+//!
+//! For somebody else's container image in which nothing can be mounted. Device nodes are made in the root for the time of
+//! the step; there is no /proc and no /sys, which some programs miss: kiln says so once.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::in_place::refuse_network;
+use super::placing::Placed;
+use super::task::{Exit, Task};
+use super::wire::{Failure, Order};
+use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
+use crate::event::OutputStream;
+
+/// Said before the first step.
+const WARNING: &str = "kiln: warning: commands run without /proc here, which some programs need (java, ps, `<(…)`, \
+                       terminals); see `kiln doctor`\n";
+
+/// The launch as kiln sees it.
+#[derive(Debug)]
+pub(super) struct Chroot {
+    options: LaunchOptions,
+    warned: AtomicBool,
+}
+
+impl Chroot {
+    pub(super) fn new(options: LaunchOptions) -> Self {
+        Self { options, warned: AtomicBool::new(false) }
+    }
+}
+
+impl Launch for Chroot {
+    fn name(&self) -> &'static str {
+        "chroot"
+    }
+
+    /// One: a cache directory is lent to one step at a time.
+    fn capacity(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            output(OutputStream::Stderr, WARNING.as_bytes());
+        }
+        let order = Order {
+            dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
+            ..Order::new(LaunchKind::Chroot, task)
+        };
+        step::run(task, &order, output)
+    }
+}
+
+/// Puts into the root what the step is to find there.
+pub(super) fn furnish(order: &Order) -> Result<Placed, Failure> {
+    refuse_network(order)?;
+    let mut placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
+    match placed.place_all(order, true) {
+        Ok(()) => Ok(placed),
+        Err(failure) => {
+            // The first failure tells more than what follows from it.
+            let _ = placed.undo();
+            Err(failure)
+        }
+    }
+}
+
+/// Changes the root of this process, the step's first.
+pub(super) fn change_root(root: &Path) -> Result<(), Failure> {
+    let change = || -> std::io::Result<()> {
+        rustix::process::chroot(root)?;
+        Ok(rustix::process::chdir(c"/")?)
+    };
+    change().map_err(|error| Failure::setup("change the root", error))
+}

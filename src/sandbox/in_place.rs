@@ -1,0 +1,129 @@
+//! Launch `in-place`: for the time of a step the stage's files are the container's own.
+//!
+//! What kiln can do in a default Docker or Kubernetes container: no mounts, no namespaces, and still real /proc, /sys
+//! and /dev for the step. The stage's tree has to be on the container's own file system; steps take turns.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::mounting::mount_id;
+use super::placing::Placed;
+use super::supervise::Connection;
+use super::swap::Swap;
+use super::task::{Exit, Network, Task};
+use super::wire::{Failure, Order, Report};
+use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
+use crate::event::OutputStream;
+
+/// The launch as kiln sees it.
+#[derive(Debug)]
+pub(super) struct InPlace {
+    options: LaunchOptions,
+    turn: Mutex<()>,
+}
+
+impl InPlace {
+    pub(super) fn new(options: LaunchOptions) -> Self {
+        Self { options, turn: Mutex::new(()) }
+    }
+}
+
+impl Launch for InPlace {
+    fn name(&self) -> &'static str {
+        "in-place"
+    }
+
+    fn capacity(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+        // A panic in an output callback leaves nothing half done: the child puts everything back.
+        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let order = Order {
+            dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
+            state_dir: self.options.state_dir.clone(),
+            ..Order::new(LaunchKind::InPlace, task)
+        };
+        step::run(task, &order, output)
+    }
+}
+
+/// A stage in the place of `/`, until [`Occupied::leave`].
+pub(super) struct Occupied {
+    placed: Placed,
+    swap: Option<Swap>,
+}
+
+/// Puts the stage into place; after an error everything is as it was.
+pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied, Failure> {
+    refuse_network(order)?;
+    check_place(&order.root)?;
+    let placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
+    let mut occupied = Occupied { placed, swap: None };
+    match occupied.begin(order, connection) {
+        Ok(()) => Ok(occupied),
+        Err(failure) => {
+            // The first failure tells more than what follows from it.
+            let _ = occupied.leave();
+            Err(failure)
+        }
+    }
+}
+
+impl Occupied {
+    fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
+        self.placed.place_all(order, false)?;
+        let failed = |error| Failure::setup("put the stage into the place of `/`", error);
+        let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent()).map_err(failed)?;
+        let hidden = self.swap.insert(swap).enter().map_err(failed)?;
+        for path in hidden {
+            let text = format!(
+                "the step does not see the image's `{}`: the container has a mount there",
+                path.display()
+            );
+            connection.report(&Report::Warning(text)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Puts everything back.
+    pub(super) fn leave(mut self) -> Result<(), Failure> {
+        let left = match self.swap.take() {
+            Some(swap) => {
+                swap.leave().map_err(|error| Failure::setup("put the container's files back", error))
+            }
+            None => Ok(()),
+        };
+        // As long as the stage is in `/`, its tree is not where the placed things are looked for.
+        left.and_then(|()| self.placed.undo())
+    }
+}
+
+/// Says no to what takes a network namespace.
+pub(super) fn refuse_network(order: &Order) -> Result<(), Failure> {
+    if order.network == Network::None {
+        return Err(Failure::setup(
+            "cut a step off the network",
+            std::io::Error::new(
+                std::io::ErrorKind::Unsupported,
+                "that takes namespaces, which cannot be made here",
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Renames between a volume and the container's own file system do not work.
+fn check_place(root: &Path) -> Result<(), Failure> {
+    let id = |path: &Path| {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        mount_id(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+    };
+    let failed = |error| Failure::setup(format!("look at `{}`", root.display()), error);
+    if id(root).map_err(failed)? == id(Path::new("/")).map_err(failed)? {
+        return Ok(());
+    }
+    let text = "steps in place need it on the container's own file system, and it is on a volume";
+    Err(failed(std::io::Error::new(std::io::ErrorKind::CrossesDevices, text)))
+}

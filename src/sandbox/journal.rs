@@ -1,0 +1,107 @@
+//! What a rename-swap has to know to be undone by another process: begun, and how far.
+//!
+//! One JSON line each, written before what it tells of. Within a phase nothing needs to be noted: a phase moves whatever is
+//! still there to move, so doing it again from anywhere finishes it. The kernel's page cache survives the death of
+//! a process, which is all this is for: nothing is synced.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::wire::path;
+
+/// The journal's name in the state directory.
+const NAME: &str = "in-place.journal";
+
+/// A swap's parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Begin {
+    /// The stage's tree.
+    #[serde(with = "path")]
+    pub(super) root: PathBuf,
+    /// Where the container's own entries wait.
+    #[serde(with = "path")]
+    pub(super) park: PathBuf,
+    /// Top-level names that are never moved.
+    pub(super) kept: Vec<std::ffi::OsString>,
+    /// Directories of the container that are in the stage's tree for now: where they belong, and where they are.
+    pub(super) lent: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+}
+
+/// A directory of the container that could not be moved: its entries were, and it has others during the step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Residual {
+    #[serde(with = "path")]
+    pub(super) path: PathBuf,
+    pub(super) look: Look,
+}
+
+/// A directory's own metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Look {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime_seconds: i64,
+    pub(super) mtime_nanoseconds: u32,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Line {
+    /// The container's entries begin to be moved away.
+    Begin(Begin),
+    Residual(Residual),
+    /// They are all away; from here on what is in `/` is the stage's.
+    Away,
+    /// The stage's entries are all back in its tree; the container's begin to return.
+    Returning,
+}
+
+/// An open journal, locked by the process that swaps.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Begins a journal; there must be none.
+    pub(super) fn create(state_dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(state_dir)?;
+        let path = state_dir.join(NAME);
+        let file = File::options().append(true).create_new(true).open(&path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path, file })
+    }
+
+    /// Takes over the journal of a process that died; `None` if there is none. `WouldBlock` if its process lives.
+    pub(super) fn take_over(state_dir: &Path) -> io::Result<Option<(Self, Vec<Line>)>> {
+        let path = state_dir.join(NAME);
+        let file = match File::options().append(true).read(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let text = std::fs::read_to_string(&path)?;
+        // A last line cut short tells of something that was not begun.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let lines = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+        Ok(Some((Self { path, file }, lines)))
+    }
+
+    /// Adds a line.
+    pub(super) fn write(&mut self, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.file.write_all(&text)
+    }
+
+    /// Ends it: everything is where it was.
+    pub(super) fn finish(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+    }
+}
