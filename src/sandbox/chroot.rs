@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::in_place::refuse_network;
 use super::placing::Placed;
 use super::task::{Exit, Task};
-use super::wire::{Failure, Order};
+use super::wire::{Failure, Order, hosts_file};
 use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
 use crate::event::OutputStream;
 
@@ -21,12 +21,18 @@ const WARNING: &str = "kiln: warning: commands run without /proc here, which som
 #[derive(Debug)]
 pub(super) struct Chroot {
     options: LaunchOptions,
+    /// The container's own `/etc/hosts`: a step has no other host name than the container.
+    hosts: String,
     warned: AtomicBool,
 }
 
 impl Chroot {
     pub(super) fn new(options: LaunchOptions) -> Self {
-        Self { options, warned: AtomicBool::new(false) }
+        Self {
+            options,
+            hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            warned: AtomicBool::new(false),
+        }
     }
 }
 
@@ -45,6 +51,7 @@ impl Launch for Chroot {
             output(OutputStream::Stderr, WARNING.as_bytes());
         }
         let order = Order {
+            hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
             ..Order::new(LaunchKind::Chroot, task)
         };

@@ -77,7 +77,8 @@ pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxEr
     }
     let user_namespace = choice.kind == Choice::UserNamespaces;
     let context = if user_namespace { &probes.user } else { &probes.own };
-    let fresh_proc = context.fresh_proc.works();
+    let namespaces = matches!(choice.kind, Choice::Namespaces | Choice::UserNamespaces);
+    let fresh_proc = namespaces && context.fresh_proc.works();
     let overlay_userxattr = user_namespace || !context.overlay.works() && context.overlay_userxattr.works();
     let launch = match choice.kind {
         Choice::Namespaces | Choice::UserNamespaces => LaunchKind::Namespaces,

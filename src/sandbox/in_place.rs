@@ -11,7 +11,7 @@ use super::placing::Placed;
 use super::supervise::Connection;
 use super::swap::Swap;
 use super::task::{Exit, Network, Task};
-use super::wire::{Failure, Order, Report};
+use super::wire::{Failure, Order, Report, hosts_file};
 use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
 use crate::event::OutputStream;
 
@@ -19,12 +19,18 @@ use crate::event::OutputStream;
 #[derive(Debug)]
 pub(super) struct InPlace {
     options: LaunchOptions,
+    /// The container's own `/etc/hosts`: a step has no other host name than the container.
+    hosts: String,
     turn: Mutex<()>,
 }
 
 impl InPlace {
     pub(super) fn new(options: LaunchOptions) -> Self {
-        Self { options, turn: Mutex::new(()) }
+        Self {
+            options,
+            hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            turn: Mutex::new(()),
+        }
     }
 }
 
@@ -41,11 +47,17 @@ impl Launch for InPlace {
         // A panic in an output callback leaves nothing half done: the child puts everything back.
         let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let order = Order {
+            hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
             state_dir: self.options.state_dir.clone(),
             ..Order::new(LaunchKind::InPlace, task)
         };
-        step::run(task, &order, output)
+        let ended = step::run(task, &order, output);
+        if let Err(SandboxError::ChildVanished { .. }) = &ended {
+            // Somebody killed the process that would have put everything back.
+            super::recover(&self.options.state_dir)?;
+        }
+        ended
     }
 }
 
@@ -75,7 +87,10 @@ impl Occupied {
     fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
         self.placed.place_all(order, false)?;
         let failed = |error| Failure::setup("put the stage into the place of `/`", error);
-        let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent()).map_err(failed)?;
+        let mut overwrite = Vec::new();
+        overwrite.extend(order.own_hosts.then(|| ("/etc/hosts".into(), order.hosts.clone().into_bytes())));
+        overwrite.extend(order.own_dns.then(|| ("/etc/resolv.conf".into(), order.dns.clone())));
+        let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent(), overwrite).map_err(failed)?;
         let hidden = self.swap.insert(swap).enter().map_err(failed)?;
         for path in hidden {
             let text = format!(

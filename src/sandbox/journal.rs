@@ -55,6 +55,8 @@ pub(super) enum Line {
     /// The container's entries begin to be moved away.
     Begin(Begin),
     Residual(Residual),
+    /// A mounted file of the container is to have other content: where it is, and where its own is kept.
+    Overwritten(std::ffi::OsString, std::ffi::OsString),
     /// They are all away; from here on what is in `/` is the stage's.
     Away,
     /// The stage's entries are all back in its tree; the container's begin to return.

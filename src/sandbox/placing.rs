@@ -45,6 +45,9 @@ struct Item {
 
 #[derive(Debug)]
 struct Lent {
+    /// As the task has it.
+    named: PathBuf,
+    /// Without links.
     source: PathBuf,
     /// It was copied there, and has to be copied back.
     copied: bool,
@@ -185,8 +188,16 @@ impl Placed {
     }
 
     fn place_copy(&mut self, target: &Path, source: &Path, writable: bool) -> io::Result<()> {
-        let metadata = std::fs::metadata(source)?;
-        let source = std::fs::canonicalize(source)?;
+        if let Some(path) = self.lent_path(source) {
+            // It is in the root already: the same directory under two names, or a copy of it.
+            return self.put(target, |root, to| match writable {
+                true => root.symlink(&Path::new("/").join(&path), to),
+                false => copy_tree(root, &path, root, to),
+            });
+        }
+        let named = source;
+        let metadata = std::fs::metadata(named)?;
+        let source = std::fs::canonicalize(named)?;
         if FileType::from_raw_mode(std::os::unix::fs::MetadataExt::mode(&metadata)).is_socket() {
             // Another name for the same socket; between file systems there is no way.
             return self.put(target, |root, path| {
@@ -202,11 +213,13 @@ impl Placed {
                 let to = open_in_root(directory(root.path())?, parent)?;
                 match renameat(rustix::fs::CWD, &source, to, name) {
                     Ok(()) => {
-                        lent = Some(Lent { source: source.clone(), copied: false });
+                        lent =
+                            Some(Lent { named: named.to_path_buf(), source: source.clone(), copied: false });
                         return Ok(());
                     }
                     Err(rustix::io::Errno::XDEV | rustix::io::Errno::BUSY) => {
-                        lent = Some(Lent { source: source.clone(), copied: true });
+                        lent =
+                            Some(Lent { named: named.to_path_buf(), source: source.clone(), copied: true });
                     }
                     Err(errno) => return Err(errno.into()),
                 }
@@ -218,6 +231,12 @@ impl Placed {
             item.lent = lent;
         }
         Ok(())
+    }
+
+    /// Returns where in the root a lent directory is.
+    fn lent_path(&self, source: &Path) -> Option<PathBuf> {
+        let is_it = |item: &&Item| item.lent.as_ref().is_some_and(|lent| lent.named == source);
+        self.items.iter().find(is_it).and_then(|item| self.held.path_of(&item.placed))
     }
 
     fn place_node(&mut self, target: &Path, source: &Path) -> io::Result<()> {

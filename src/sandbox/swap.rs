@@ -35,13 +35,23 @@ pub(super) struct Swap {
     mounts: BTreeSet<PathBuf>,
     /// Paths of the stage that a mount hides.
     hidden: Vec<PathBuf>,
+    /// Content that mounted files are to have during the step.
+    overwrite: Vec<(PathBuf, Vec<u8>)>,
+    /// Mounted files that have other content than their own, and where that is.
+    overwritten: Vec<(PathBuf, PathBuf)>,
     /// All of the container's entries are away.
     away: bool,
 }
 
 impl Swap {
-    /// Begins a journal in `state_dir` for swapping `root` in; `lent` directories are in it already.
-    pub(super) fn new(root: &Path, state_dir: &Path, lent: Vec<(PathBuf, PathBuf)>) -> io::Result<Self> {
+    /// Begins a journal in `state_dir` for swapping `root` in; `lent` directories are in it already. Files in
+    /// `overwrite` have that content during the step, if they are mounts and so cannot be replaced.
+    pub(super) fn new(
+        root: &Path,
+        state_dir: &Path,
+        lent: Vec<(PathBuf, PathBuf)>,
+        overwrite: Vec<(PathBuf, Vec<u8>)>,
+    ) -> io::Result<Self> {
         let own = |path: &Path| path.components().nth(1).map(|name| name.as_os_str().to_owned());
         let (root_name, state_name) = (own(root), own(state_dir));
         if root_name.is_none() || root_name != state_name {
@@ -59,8 +69,7 @@ impl Swap {
         let begin = Begin { root: root.to_path_buf(), park, kept, lent };
         let mut journal = Journal::create(state_dir)?;
         journal.write(&Line::Begin(begin.clone()))?;
-        let mounts = mount_points()?;
-        Ok(Self { journal, begin, residual: BTreeMap::new(), mounts, hidden: Vec::new(), away: false })
+        Ok(Self { overwrite, ..Self::with(journal, begin)? })
     }
 
     /// Puts right what a swap that was cut short left behind; `None` if there was none.
@@ -72,14 +81,13 @@ impl Swap {
             return Ok(None);
         };
         let root = begin.root.clone();
-        let mounts = mount_points()?;
-        let mut swap =
-            Self { journal, begin, residual: BTreeMap::new(), mounts, hidden: Vec::new(), away: false };
+        let mut swap = Self::with(journal, begin)?;
         for line in lines {
             match line {
                 Line::Residual(residual) => {
                     swap.residual.insert(residual.path, residual.look);
                 }
+                Line::Overwritten(path, saved) => swap.overwritten.push((path.into(), saved.into())),
                 Line::Away => swap.away = true,
                 Line::Returning => swap.away = false,
                 Line::Begin(_) => {}
@@ -96,6 +104,19 @@ impl Swap {
         Ok(Some(root))
     }
 
+    fn with(journal: Journal, begin: Begin) -> io::Result<Self> {
+        Ok(Self {
+            journal,
+            begin,
+            residual: BTreeMap::new(),
+            mounts: mount_points()?,
+            hidden: Vec::new(),
+            overwrite: Vec::new(),
+            overwritten: Vec::new(),
+            away: false,
+        })
+    }
+
     /// Moves the container's entries away and the stage's into `/`; returns what of the stage's is hidden.
     pub(super) fn enter(&mut self) -> io::Result<Vec<PathBuf>> {
         let slash = Path::new("/");
@@ -106,14 +127,34 @@ impl Swap {
         self.journal.write(&Line::Away)?;
         self.away = true;
         let root = self.begin.root.clone();
+        let root_look = look(&root)?;
         self.give(&root, slash, false)?;
-        set_look(slash, &look(&root)?)?;
+        set_look(slash, &root_look)?;
+        for (path, content) in std::mem::take(&mut self.overwrite) {
+            if self.mounts.contains(&path) && self.overwrite_one(&path, &content).is_err() {
+                self.hidden.push(path);
+            }
+        }
         Ok(std::mem::take(&mut self.hidden))
+    }
+
+    fn overwrite_one(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let saved = self.begin.park.with_file_name(format!("saved-{}", self.overwritten.len()));
+        std::fs::copy(path, &saved)?;
+        self.journal.write(&Line::Overwritten(path.into(), saved.clone().into()))?;
+        self.overwritten.push((path.to_path_buf(), saved));
+        std::fs::write(path, content)
     }
 
     /// Moves the stage's entries back into its tree and the container's back into `/`.
     pub(super) fn leave(mut self) -> io::Result<()> {
         let slash = Path::new("/");
+        for (path, saved) in &self.overwritten {
+            if saved.exists() {
+                std::fs::write(path, std::fs::read(saved)?).map_err(|error| at(path, error))?;
+                std::fs::remove_file(saved)?;
+            }
+        }
         if self.away {
             let root = self.begin.root.clone();
             let after = look(slash)?;

@@ -41,6 +41,10 @@ pub(super) struct Order {
     pub(super) hosts: String,
     /// Content of `/etc/resolv.conf`.
     pub(super) dns: Vec<u8>,
+    /// The task itself asks for hosts.
+    pub(super) own_hosts: bool,
+    /// The task itself asks for name servers.
+    pub(super) own_dns: bool,
     pub(super) shm_size_bytes: Option<u64>,
     pub(super) ulimits: Vec<Ulimit>,
 }
@@ -63,18 +67,27 @@ impl Order {
             mounts: task.mounts.clone(),
             network: task.network,
             insecure: task.insecure,
-            hosts: hosts_file(task),
+            hosts: hosts_file(&sandbox_hosts(&task.hostname), task),
             dns: Vec::new(),
+            own_hosts: !task.hosts.is_empty(),
+            own_dns: task.dns.is_some(),
             shm_size_bytes: task.shm_size_bytes,
             ulimits: task.ulimits.clone(),
         }
     }
 }
 
-/// Returns the content of `/etc/hosts`: loopback, the sandbox's own name, and what the task adds.
-fn hosts_file(task: &Task) -> String {
-    let mut text =
-        format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", task.hostname);
+/// Returns what `/etc/hosts` has where a step has a host name of its own.
+fn sandbox_hosts(hostname: &str) -> String {
+    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+}
+
+/// Returns the content of `/etc/hosts`: `base` and what the task adds.
+pub(super) fn hosts_file(base: &str, task: &Task) -> String {
+    let mut text = base.to_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
     for (name, address) in &task.hosts {
         text.push_str(&format!("{address}\t{name}\n"));
     }

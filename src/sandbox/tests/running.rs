@@ -40,6 +40,9 @@ fn the_environment_is_exactly_the_tasks() {
 fn the_process_starts_clean() {
     let Some(sandbox) = Sandbox::new() else { return };
     assert_eq!(sandbox.sh("umask"), "0022\n");
+    if !sandbox.has_proc() {
+        return;
+    }
     assert_eq!(sandbox.sh("ls /proc/self/fd | wc -l"), "4\n", "0, 1, 2 and ls's own");
     assert_eq!(
         sandbox.sh("grep -E 'SigBlk|SigIgn' /proc/self/status | tr -d '\\t\\n'"),
@@ -108,6 +111,9 @@ fn a_missing_working_directory_is_made() {
 fn users_groups_and_capabilities() {
     let Some(sandbox) = Sandbox::new() else { return };
     let caps = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | tr -d '\\t' | tr '\\n' ' '";
+    if !sandbox.has_proc() {
+        return;
+    }
     let root = sandbox.sh(caps);
     let full = sandbox.entered.launch == LaunchKind::Namespaces;
     if full {
@@ -247,9 +253,11 @@ fn host_name_hosts_and_resolver() {
     task.hosts = vec![("extra".to_owned(), "192.0.2.7".to_owned())];
     let ran = sandbox.run(&task);
     assert!(ran.stdout.contains("192.0.2.7\textra\n"), "{ran:?}");
-    assert!(ran.stdout.contains("nameserver 192.0.2.1\n"), "{ran:?}");
-    assert!(ran.stdout.contains("buildkitsandbox"), "{ran:?}");
+    // In place, what the container has mounted there is shown unless the task itself says otherwise.
+    let usual = ran.stdout.contains("nameserver 192.0.2.1\n");
+    assert!(usual || sandbox.entered.launch == LaunchKind::InPlace, "{ran:?}");
     if sandbox.entered.launch == LaunchKind::Namespaces {
+        assert!(ran.stdout.contains("127.0.0.1\tlocalhost buildkitsandbox\n"), "{ran:?}");
         assert_eq!(ran.exit, Exit::Code(1), "they are read-only: {ran:?}");
     }
     task.dns = Some(b"nameserver 192.0.2.53\n".to_vec());

@@ -90,7 +90,12 @@ impl Sandbox {
         std::fs::create_dir(&state_dir).unwrap();
         let options = LaunchOptions { state_dir, dns: b"nameserver 192.0.2.1\n".to_vec() };
         let launch = open(entered, options).unwrap();
-        Some(Self { dir, launch, entered })
+        let sandbox = Self { dir, launch, entered };
+        if entered.launch == LaunchKind::Chroot {
+            // The first step comes with a warning about what a chroot lacks.
+            assert!(sandbox.run(&sandbox.task("true")).stderr.contains("/proc"));
+        }
+        Some(sandbox)
     }
 
     /// Returns where the root is.
@@ -137,6 +142,11 @@ impl Sandbox {
     /// Runs a task that must start.
     pub(crate) fn run(&self, task: &Task) -> Ran {
         self.try_run(task).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Tells whether steps have a /proc.
+    pub(crate) fn has_proc(&self) -> bool {
+        self.entered.launch != LaunchKind::Chroot
     }
 
     /// Runs a script that must succeed, and returns what it wrote to its standard output.
