@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use tempfile::TempDir;
+use WorkDir;
 
 use crate::build::{BuildError, ContextSource, Problem};
 use crate::cli::fail::Failure;
@@ -19,7 +19,7 @@ pub(super) fn unpack(
     invocation: &mut Invocation,
     sub_path: &Path,
     reporter: &Reporter,
-) -> Result<TempDir, Failure> {
+) -> Result<WorkDir, Failure> {
     let directory = wire::open_work_dir(&invocation.root)?;
     let context_error = |error: ContextError| Failure::from(BuildError::from(Problem::from(error)));
     let reader: Box<dyn Read + Send> = match &invocation.request.context {
