@@ -125,7 +125,7 @@ fn dockerfiles_are_parsed_and_planned() {
         target_platform: Platform::host(),
         contexts: BTreeSet::new(),
     };
-    fuzz("dockerfiles", 400, &Samples::new(dockerfiles(), WORDS), |input| {
+    fuzz("dockerfiles", 300, &Samples::new(dockerfiles(), WORDS), |input| {
         let _ = check_syntax(&input.0, None);
         let _ = parse_trigger(&input.text());
         let (partial, report) = lint_text("Dockerfile", &input.0, &request, Scope::All, &NothingKnown);
@@ -174,7 +174,7 @@ fn words_are_expanded() {
         ("b".to_owned(), "two words".to_owned()),
         ("c".to_owned(), String::new()),
     ];
-    fuzz("expander", 2000, &Samples::new(samples, words), |input| {
+    fuzz("expander", 1000, &Samples::new(samples, words), |input| {
         let word = input.text();
         for escape in ['\\', '`'] {
             let expanded = expand(&word, &variables, escape);
@@ -249,7 +249,7 @@ fn mounts_are_parsed() {
         " ",
         "\u{e9}",
     ];
-    fuzz("mounts", 2000, &Samples::new(samples, words), |input| {
+    fuzz("mounts", 500, &Samples::new(samples, words), |input| {
         let text = input.text();
         let _ = parse_device(&text);
         let _ = parse_port(&text);

@@ -47,7 +47,7 @@ const PATHS: &[&str] = &[
 
 #[test]
 fn ignore_files_are_read() {
-    fuzz("ignore-files", 400, &Samples::new(SAMPLES, WORDS), |input| {
+    fuzz("ignore-files", 100, &Samples::new(SAMPLES, WORDS), |input| {
         let Ok(ignore) = Ignore::parse(&input.0) else { return };
         let again = Ignore::new(ignore.patterns()).unwrap();
         for path in PATHS.iter().map(Path::new) {
