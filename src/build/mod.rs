@@ -36,8 +36,8 @@ pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;
-pub use mounts::prune_cache_mounts;
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
+pub use mounts::prune_cache_mounts;
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
 };

@@ -119,10 +119,8 @@ pub fn open_work_dir(root: &Path) -> Result<WorkDir, Failure> {
     let fail = |path: &Path, source| Failure::File { action: "create", path: path.to_owned(), source };
     fs::create_dir_all(&work).map_err(|source| fail(&work, source))?;
     sweep(&work);
-    let dir = tempfile::Builder::new()
-        .prefix("build-")
-        .tempdir_in(&work)
-        .map_err(|source| fail(&work, source))?;
+    let dir =
+        tempfile::Builder::new().prefix("build-").tempdir_in(&work).map_err(|source| fail(&work, source))?;
     let path = dir.path().join(WORK_LOCK);
     let lock = fs::File::create(&path).map_err(|source| fail(&path, source))?;
     lock.lock().map_err(|source| fail(&path, source))?;

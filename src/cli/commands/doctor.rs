@@ -52,9 +52,11 @@ fn storage(root: &Path) -> Result<Finding, Failure> {
         (StorageKind::Overlay { .. }, _) => {
             finding(true, String::new(), "overlay: base layers are unpacked once and shared by builds")
         }
-        (StorageKind::Directory, reason) => {
-            finding(true, reason, "directory: each stage is a tree of its own, compared before and after a step")
-        }
+        (StorageKind::Directory, reason) => finding(
+            true,
+            reason,
+            "directory: each stage is a tree of its own, compared before and after a step",
+        ),
     })
 }
 

@@ -4,12 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use WorkDir;
-
 use crate::build::{BuildError, ContextSource, Problem};
 use crate::cli::fail::Failure;
 use crate::cli::request::Invocation;
-use crate::cli::wire;
+use crate::cli::wire::{self, WorkDir};
 use crate::context::{Archive, ContextError, open_stream};
 use crate::event::Reporter;
 
