@@ -37,6 +37,7 @@ pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
+pub use mounts::prune_cache_mounts;
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
 };

@@ -359,6 +359,26 @@ impl Build<'_> {
     }
 }
 
+/// Removes the cache mounts below `dir` that no build is using; returns how many.
+pub fn prune_cache_mounts(dir: &Path) -> io::Result<usize> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let path = entry?.path();
+        let Ok(lock) = File::open(path.join("lock")) else { continue };
+        if lock.try_lock().is_ok() && path.join("data").exists() {
+            // The lock's file stays: another build may be waiting for it.
+            RootDir::open(&path)?.remove_all("data")?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 /// Names a cache by everything that tells it from others, each part with its length.
 fn frame(parts: &[&str]) -> String {
     let mut bytes = Vec::new();

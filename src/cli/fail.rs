@@ -21,8 +21,8 @@ use crate::sandbox::SandboxError;
 pub const USAGE: u8 = 2;
 /// Exit code of anything that failed.
 pub const FAILED: u8 = 1;
-/// Exit code of a build that was interrupted, as shells count SIGINT.
-pub const INTERRUPTED: u8 = 130;
+/// Exit code of a build that was interrupted: buildx's, a failure like any other.
+pub const INTERRUPTED: u8 = 1;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -21,14 +21,14 @@ use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs;
 use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
-use crate::tree::Timestamp;
+use crate::tree::{RootDir, Timestamp};
 
 /// Everything a build is wired to, and the directory that goes when it is over.
 pub struct Workshop {
     /// The parts.
     pub services: Services,
     /// The build's own directory, removed with this value.
-    work_dir: TempDir,
+    work_dir: WorkDir,
     /// Whether standard output carries an archive.
     pub stdout_is_taken: bool,
 }
@@ -39,8 +39,7 @@ impl Workshop {
         let Self { services, work_dir, .. } = self;
         // The storage's mounts go first.
         drop(services);
-        let path = work_dir.path().to_owned();
-        work_dir.close().map_err(|source| Failure::File { action: "remove", path, source })
+        work_dir.close()
     }
 }
 
@@ -91,12 +90,65 @@ fn context_failure(error: crate::context::ContextError) -> Failure {
     Failure::from(BuildError::from(Problem::from(error)))
 }
 
-/// Opens a directory of this build's own below kiln's root.
-pub fn open_work_dir(root: &Path) -> Result<TempDir, Failure> {
+/// A directory of one process's own, removed with this value, or by a later build if this one is killed.
+pub struct WorkDir {
+    dir: TempDir,
+    /// Held for as long as the process lives: what nobody holds was left by a killed one.
+    _lock: fs::File,
+}
+
+impl WorkDir {
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Removes the directory now, and says what stands in the way.
+    pub fn close(self) -> Result<(), Failure> {
+        let path = self.path().to_owned();
+        self.dir.close().map_err(|source| Failure::File { action: "remove", path, source })
+    }
+}
+
+/// The file in a work directory that its process has locked.
+const WORK_LOCK: &str = "lock";
+
+/// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
+pub fn open_work_dir(root: &Path) -> Result<WorkDir, Failure> {
     let work = root.join("work");
     let fail = |path: &Path, source| Failure::File { action: "create", path: path.to_owned(), source };
     fs::create_dir_all(&work).map_err(|source| fail(&work, source))?;
-    tempfile::Builder::new().prefix("build-").tempdir_in(&work).map_err(|source| fail(&work, source))
+    sweep(&work);
+    let dir =
+        tempfile::Builder::new().prefix("build-").tempdir_in(&work).map_err(|source| fail(&work, source))?;
+    let path = dir.path().join(WORK_LOCK);
+    let lock = fs::File::create(&path).map_err(|source| fail(&path, source))?;
+    lock.lock().map_err(|source| fail(&path, source))?;
+    Ok(WorkDir { dir, _lock: lock })
+}
+
+/// Removes the directories that killed processes left, beside everything else: they may be large. What
+/// cannot be removed now is for the next build.
+fn sweep(work: &Path) {
+    let Ok(entries) = fs::read_dir(work) else { return };
+    let stale: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let lock = fs::File::open(entry.path().join(WORK_LOCK)).ok()?;
+            lock.try_lock().ok()?;
+            Some((entry.file_name(), lock))
+        })
+        .collect();
+    if stale.is_empty() {
+        return;
+    }
+    let work = work.to_owned();
+    std::thread::spawn(move || {
+        let Ok(root) = RootDir::open(&work) else { return };
+        for (name, _lock) in stale {
+            let _ = root.remove_all(Path::new(&name));
+        }
+    });
 }
 
 /// Returns where the sandbox keeps its state below kiln's root.

@@ -225,6 +225,14 @@ fn read_line(line: &str, escape: char) -> Result<Node, String> {
     })
 }
 
+/// Reads the instruction in an `ONBUILD`. One more `ONBUILD` is not looked into: the second pass refuses it, and a
+/// line of thousands would take all of the stack.
+fn read_trigger(text: &str, escape: char) -> Result<Node, String> {
+    let keyword = split_first(text).map_or(text, |(keyword, _)| keyword);
+    let line = if keyword.eq_ignore_ascii_case("onbuild") { keyword } else { text };
+    read_line(line, escape)
+}
+
 fn read_args(keyword: &str, rest: &str, escape: char) -> Result<Args, String> {
     if rest.is_empty() {
         return Ok(Args::None);
@@ -246,7 +254,7 @@ fn read_args(keyword: &str, rest: &str, escape: char) -> Result<Args, String> {
             let command = rest[end..].trim_start();
             Args::Health(rest[..end].to_owned(), Box::new(read_args("cmd", command, escape)?))
         }
-        "onbuild" => Args::Trigger(Box::new(read_line(rest, escape)?)),
+        "onbuild" => Args::Trigger(Box::new(read_trigger(rest, escape)?)),
         _ => Args::Unknown,
     })
 }

@@ -88,13 +88,16 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// Returns the reference with its defaults left out, as docker shows it: `debian:12`.
+    /// Returns the reference with its defaults left out, as docker shows it: `debian:12`. What is left still
+    /// means the same: `docker.io/a.b/c` stays as it is.
     pub fn familiar(&self) -> String {
         let text = self.to_string();
-        match text.strip_prefix("docker.io/library/") {
-            Some(rest) => rest.to_owned(),
-            None => text.strip_prefix("docker.io/").map_or(text.clone(), str::to_owned),
-        }
+        ["docker.io/library/", "docker.io/"]
+            .iter()
+            .filter_map(|prefix| text.strip_prefix(prefix))
+            .find(|short| short.parse::<Self>().is_ok_and(|meant| meant.to_string() == text))
+            .unwrap_or(&text)
+            .to_owned()
     }
 }
 
@@ -228,6 +231,9 @@ mod tests {
             ("localhost:5000/x:y", "localhost:5000/x:y", "localhost:5000/x:y"),
             ("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest"),
             ("r.io/a/b__c/d-e.f:1.0", "r.io/a/b__c/d-e.f:1.0", "r.io/a/b__c/d-e.f:1.0"),
+            ("docker.io/library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest"),
+            ("docker.io/a.b/c", "docker.io/a.b/c:latest", "docker.io/a.b/c:latest"),
+            ("docker.io/library/a.b/c", "docker.io/library/a.b/c:latest", "library/a.b/c:latest"),
         ] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!(reference.to_string(), full, "{text}");

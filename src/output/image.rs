@@ -90,7 +90,15 @@ pub fn select_manifest(
         .filter_map(|entry| Some((platform.accepts(&offered(entry)?)?, entry)))
         .min_by_key(|(rank, _)| *rank);
     match best {
-        Some((_, entry)) => select_manifest(blobs, entry, platform),
+        Some((_, entry)) => {
+            // Only sha256 can be verified.
+            entry.digest().as_ref().parse::<Digest>().map_err(|error| OutputError::BadDocument {
+                digest,
+                what: "index",
+                reason: error.to_string(),
+            })?;
+            select_manifest(blobs, entry, platform)
+        }
         None => {
             let mut found: Vec<String> =
                 index.manifests().iter().filter_map(offered).map(|platform| platform.to_string()).collect();

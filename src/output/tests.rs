@@ -298,3 +298,31 @@ fn skopeo_reads_every_archive() {
         assert!(run.status.success(), "{source}: {}", String::from_utf8_lossy(&run.stderr));
     }
 }
+
+/// Knows one document.
+struct Single(Vec<u8>);
+
+impl crate::blob::BlobSource for Single {
+    fn open(&self, _: &crate::oci::Descriptor) -> Result<Box<dyn Read + Send>, crate::blob::BlobError> {
+        Ok(Box::new(std::io::Cursor::new(self.0.clone())))
+    }
+
+    fn contains(&self, _: &crate::oci::Digest) -> Result<bool, crate::blob::BlobError> {
+        Ok(true)
+    }
+}
+
+/// Reading on from the entry panicked.
+#[test]
+fn an_index_with_another_kind_of_digest_is_an_error() {
+    let platform = crate::oci::Platform::host();
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [{
+        "mediaType": media_type::OCI_MANIFEST, "size": 2, "digest": format!("sha512:{}", "0".repeat(128)),
+        "platform": { "os": platform.os, "architecture": platform.architecture },
+    }]});
+    let bytes = serde_json::to_vec(&index).unwrap();
+    let digest = crate::oci::Digest::of(&bytes);
+    let described = descriptor(media_type::OCI_INDEX, &digest, bytes.len() as u64);
+    let error = select_manifest(&Single(bytes), &described, &platform).unwrap_err();
+    assert!(error.to_string().contains(digest.as_str()), "{error}");
+}

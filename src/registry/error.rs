@@ -302,6 +302,14 @@ impl RegistryError {
         match self {
             Self::Unreachable { host, reason } => reason.hint(host),
             Self::Tls { hint, .. } => hint.clone(),
+            Self::NotARegistry { host, url, found }
+                if url.starts_with("http://") && found.contains("HTTPS") =>
+            {
+                Some(format!(
+                    "it speaks TLS, and loopback registries are spoken to in plain HTTP unless told otherwise: name \
+                     the certificate of its authority with `--registry-ca {host}=FILE`"
+                ))
+            }
             Self::NotARegistry { .. } => {
                 Some("check the image's name: its first part is the registry's host".to_owned())
             }

@@ -86,6 +86,11 @@ pub fn open(
     }
 }
 
+/// Removes the unpacked layers below `trees_dir` that no build is using; returns how many.
+pub fn prune(trees_dir: &Path) -> Result<usize, RootfsError> {
+    trees::prune(trees_dir)
+}
+
 /// Finds out which storage works with its files below `work_dir`, by mounting an overlay there, and says why.
 ///
 /// Called after [`crate::sandbox::enter`]: the answer holds for the namespaces kiln is in, and the mounts must not

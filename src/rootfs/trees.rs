@@ -35,6 +35,30 @@ pub(super) struct Trees {
     reporter: Reporter,
 }
 
+/// Removes the kept trees that no one uses.
+pub(super) fn prune(trees_dir: &Path) -> Result<usize, RootfsError> {
+    let list = |dir: &Path| -> Result<Vec<PathBuf>, RootfsError> {
+        match std::fs::read_dir(dir) {
+            Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(RootfsError::io("read", dir)(error)),
+        }
+    };
+    let mut removed = 0;
+    for kind in list(trees_dir)? {
+        for lock in list(&kind)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
+            let file = File::open(&lock).map_err(RootfsError::io("open", &lock))?;
+            // Who uses the tree holds its lock. The lock's file stays: another build may be waiting for it.
+            let tree = lock.with_extension("");
+            if tree.exists() && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                remove_tree(&tree);
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
 /// A kept tree, which no one removes while this lives.
 #[derive(Debug)]
 pub(super) struct Tree {

@@ -15,6 +15,7 @@ mod debian;
 mod documented;
 mod errors;
 mod floors;
+mod fuzz;
 mod instructions;
 mod outputs;
 mod reproducible;

@@ -25,7 +25,7 @@ pub use image::{
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
+    after_help = "Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage."
 )]
 pub struct Cli {
     /// What to do.

@@ -13,7 +13,7 @@ use crate::cli::args::{BuildArgs, ProgressArg};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::{Progress, bytes};
-use crate::cli::request::{Invocation, Reports, RequestError, invocation};
+use crate::cli::request::{Invocation, Reports, RequestError, auth_warnings, invocation};
 use crate::cli::signals::{self, Ending};
 use crate::cli::{commit, wire};
 use crate::event::Reporter;
@@ -30,6 +30,7 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
     let commit = commit::find(&args.source.context, environment);
     let mut invocation = invocation(args, environment, commit.as_ref(), &mut std::io::stdin())?;
     invocation.warnings.extend(repaired);
+    invocation.warnings.extend(auth_warnings(environment));
     let progress = Progress::open(invocation.progress, invocation.debug, environment);
     let finished = perform(&invocation, &entered, &progress.reporter());
     drop(progress);

@@ -1,19 +1,24 @@
 //! `kiln doctor`: what this machine or container allows.
 
 use std::io::Write;
+use std::path::Path;
 
 use serde_json::json;
 
+use super::build::enter;
 use super::{print, print_json};
 use crate::cli::args::{DoctorArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::sandbox::{Finding, doctor};
+use crate::cli::wire;
+use crate::rootfs::{self, StorageKind};
+use crate::sandbox::{Finding, Isolation, doctor};
 
 /// Shows every probe with its result and what it means.
 pub(super) fn run(args: &DoctorArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let root = environment.store_root(args.store.root.as_ref());
-    let findings = doctor(Some(&root));
+    let mut findings = doctor(Some(&root));
+    findings.push(storage(&root)?);
     match args.format {
         Format::Json => {
             let value = json!({
@@ -28,6 +33,31 @@ pub(super) fn run(args: &DoctorArgs, environment: &Environment, out: &mut dyn Wr
             findings.iter().try_for_each(|finding| text(finding, out))
         }
     }
+}
+
+/// Finds out where a build's files would live, in the namespaces that it would work in.
+fn storage(root: &Path) -> Result<Finding, Failure> {
+    let finding = |works, detail: String, meaning: &str| Finding {
+        name: "storage".to_owned(),
+        works,
+        detail,
+        meaning: meaning.to_owned(),
+    };
+    let entered = match enter(Isolation::Auto, root) {
+        Ok((entered, _)) => entered,
+        Err(error) => return Ok(finding(false, error.to_string(), "")),
+    };
+    let work_dir = wire::open_work_dir(root)?;
+    Ok(match rootfs::choose(&entered, work_dir.path()) {
+        (StorageKind::Overlay { .. }, _) => {
+            finding(true, String::new(), "overlay: base layers are unpacked once and shared by builds")
+        }
+        (StorageKind::Directory, reason) => finding(
+            true,
+            reason,
+            "directory: each stage is a tree of its own, compared before and after a step",
+        ),
+    })
 }
 
 fn text(finding: &Finding, out: &mut dyn Write) -> Result<(), Failure> {

@@ -4,12 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use crate::build::{BuildError, ContextSource, Problem};
 use crate::cli::fail::Failure;
 use crate::cli::request::Invocation;
-use crate::cli::wire;
+use crate::cli::wire::{self, WorkDir};
 use crate::context::{Archive, ContextError, open_stream};
 use crate::event::Reporter;
 
@@ -19,7 +17,7 @@ pub(super) fn unpack(
     invocation: &mut Invocation,
     sub_path: &Path,
     reporter: &Reporter,
-) -> Result<TempDir, Failure> {
+) -> Result<WorkDir, Failure> {
     let directory = wire::open_work_dir(&invocation.root)?;
     let context_error = |error: ContextError| Failure::from(BuildError::from(Problem::from(error)));
     let reader: Box<dyn Read + Send> = match &invocation.request.context {

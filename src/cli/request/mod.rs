@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registry::{
-    ambient_config, client_certificate, docker_config_directory, mirror, pem, registry_config,
+    ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror, pem, registry_config,
 };
 pub use source::{context_source, dockerfile_source, is_git, is_remote};
 

@@ -163,25 +163,43 @@ fn auth_files(environment: &Environment) -> Result<Vec<AuthFile>, RequestError> 
         let origin = "DOCKER_AUTH_CONFIG".to_owned();
         files.push(AuthFile { origin, text: Secret::new(text) });
     }
-    let mut candidates = vec![docker_config_directory(environment).join("config.json")];
     if let Some(path) = environment.set_var("REGISTRY_AUTH_FILE") {
         files.push(auth_file("REGISTRY_AUTH_FILE", &environment.directory.join(path))?);
     }
+    for path in usual_auth_files(environment) {
+        match auth_file("DOCKER_CONFIG", &path) {
+            Ok(file) => files.push(file),
+            Err(RequestError::File { source, .. }) if is_not_for_us(&source) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
+}
+
+/// Tells about credential files that exist and may not be read: the build goes on without them, as docker's does.
+pub fn auth_warnings(environment: &Environment) -> Vec<String> {
+    let refused = |path: &PathBuf| {
+        fs::File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let files = usual_auth_files(environment).into_iter().filter(refused);
+    files.map(|path| format!("cannot read `{}`: going on without its credentials", path.display())).collect()
+}
+
+fn is_not_for_us(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied)
+}
+
+/// Lists where docker and podman keep credentials.
+fn usual_auth_files(environment: &Environment) -> Vec<PathBuf> {
+    let mut candidates = vec![docker_config_directory(environment).join("config.json")];
     if let Some(runtime) = environment.set_var("XDG_RUNTIME_DIR") {
         candidates.push(Path::new(runtime).join("containers/auth.json"));
     }
     let config =
         environment.os("XDG_CONFIG_HOME").map_or_else(|| environment.home().join(".config"), PathBuf::from);
     candidates.push(config.join("containers/auth.json"));
-    for path in candidates {
-        match auth_file("DOCKER_CONFIG", &path) {
-            Ok(file) => files.push(file),
-            Err(RequestError::File { source, .. })
-                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(files)
+    candidates
 }
 
 fn auth_file(option: &'static str, path: &Path) -> Result<AuthFile, RequestError> {

@@ -153,3 +153,11 @@ fn bytes_that_would_change_are_refused() {
         assert!(error.hint.is_some());
     }
 }
+
+/// Each `ONBUILD` used to be read inside the one before it, on the stack.
+#[test]
+fn a_chain_of_triggers_as_long_as_it_may_be_is_refused() {
+    let text = format!("FROM x\n{}RUN x\n", format!("{}\\\n", "ONBUILD ".repeat(5000)).repeat(100));
+    let error = parse("Dockerfile", text.as_bytes()).unwrap_err();
+    assert!(error.message.ends_with("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"), "{error:?}");
+}
