@@ -104,6 +104,7 @@ impl Copier<'_> {
             include => Some(compile(&[include.to_owned()])?),
         };
         for pivot in from.resolve(pivot)? {
+            self.names.clear();
             self.copy_one(from, &pivot, pattern)?;
         }
         self.selection.include = None;
