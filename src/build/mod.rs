@@ -12,6 +12,7 @@ mod add;
 mod agent;
 mod base;
 mod blobs;
+mod cache_mount;
 mod check;
 mod copy;
 mod copy_step;
