@@ -130,3 +130,83 @@ fn start_agent(socket: &Path, keys: &[PathBuf]) -> Result<Child, Problem> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn connections_are_handed_on_and_end_with_the_proxy() {
+        let directory = tempfile::tempdir().unwrap();
+        let upstream = directory.path().join("upstream");
+        let listener = UnixListener::bind(&upstream).unwrap();
+        // An agent that sends back what it gets.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                std::thread::spawn(move || io::copy(&mut client.try_clone().unwrap(), &mut client));
+            }
+        });
+        let own = tempfile::tempdir().unwrap();
+        let proxy = AgentProxy::start(&SshSource::Agent(upstream.clone()), own.path()).unwrap();
+        assert_ne!(proxy.socket(), upstream);
+        for text in ["one", "two"] {
+            let mut client = UnixStream::connect(proxy.socket()).unwrap();
+            client.write_all(text.as_bytes()).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, text);
+        }
+        let socket = proxy.socket().to_path_buf();
+        drop(proxy);
+        assert!(UnixStream::connect(socket).is_err());
+    }
+
+    #[test]
+    fn an_agent_that_is_not_there_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = SshSource::Agent(directory.path().join("missing"));
+        assert!(matches!(AgentProxy::start(&missing, directory.path()), Err(Problem::Io { .. })));
+    }
+
+    fn is_installed(program: &str) -> bool {
+        Command::new(program).arg("-?").stdin(Stdio::null()).output().is_ok()
+    }
+
+    #[test]
+    fn keys_are_served_by_an_agent_of_their_own() {
+        if !["ssh-agent", "ssh-add", "ssh-keygen"].into_iter().all(is_installed) {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "made for a test", "-f"])
+            .arg(&key)
+            .stdin(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let own = tempfile::tempdir().unwrap();
+        let proxy = AgentProxy::start(&SshSource::Keys(vec![key]), own.path()).unwrap();
+        let listed = Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", proxy.socket()).output().unwrap();
+        assert!(String::from_utf8_lossy(&listed.stdout).contains("made for a test"), "{listed:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_an_error() {
+        if !["ssh-agent", "ssh-add"].into_iter().all(is_installed) {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        std::fs::write(&key, "no key").unwrap();
+        let Err(error) = AgentProxy::start(&SshSource::Keys(vec![key]), directory.path()) else {
+            panic!("no key was loaded")
+        };
+        assert!(error.to_string().starts_with("cannot load the keys of `--ssh`: "), "{error}");
+    }
+}

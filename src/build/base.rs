@@ -57,9 +57,9 @@ impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
         };
         let (value, made) = &*cell;
         if first {
+            let making = Making(&cell);
             let result = make();
-            *value.lock().expect("no panic while a value is set") = Some(result.as_ref().ok().cloned());
-            made.notify_all();
+            making.end(result.as_ref().ok().cloned());
             return result;
         }
         let mut value = value.lock().expect("no panic while a value is set");
@@ -67,6 +67,24 @@ impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
             value = made.wait(value).expect("no panic while a value is set");
         }
         value.clone().flatten().ok_or(Problem::Elsewhere)
+    }
+}
+
+/// A value in the making: a failure if that panics, so that nobody waits for ever.
+struct Making<'a, T>(&'a Shared<T>);
+
+impl<T> Making<'_, T> {
+    fn end(self, made: Option<T>) {
+        *self.0.0.lock().expect("no panic while a value is set") = Some(made);
+    }
+}
+
+impl<T> Drop for Making<'_, T> {
+    fn drop(&mut self) {
+        if let Ok(mut value) = self.0.0.lock() {
+            value.get_or_insert(None);
+        }
+        self.0.1.notify_all();
     }
 }
 
@@ -220,4 +238,63 @@ fn base_image(text: &str, repository: Option<Reference>, digest: Digest, image: 
 
 pub(super) fn check_cancelled(cancel: &Cancel) -> Result<(), Problem> {
     if cancel.is_cancelled() { Err(Problem::Cancelled) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn failure() -> Problem {
+        Problem::Instruction { message: "no".to_owned() }
+    }
+
+    #[test]
+    fn the_second_asker_waits_and_gets_what_the_first_made() {
+        let once = Once::<u8, u32>::default();
+        let (begun, has_begun) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                once.get(1, || {
+                    begun.send(()).unwrap();
+                    std::thread::sleep(Duration::from_millis(100));
+                    Ok(7)
+                })
+            });
+            has_begun.recv().unwrap();
+            assert_eq!(once.peek(&1), None);
+            assert_eq!(once.get(1, || panic!("made twice")).unwrap(), 7);
+            assert_eq!(first.join().unwrap().unwrap(), 7);
+        });
+        assert_eq!((once.peek(&1), once.peek(&2)), (Some(7), None));
+        assert_eq!(once.get(2, || Ok(8)).unwrap(), 8);
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_then_as_one_elsewhere() {
+        let once = Once::<u8, u32>::default();
+        assert!(matches!(once.get(1, || Err(failure())), Err(Problem::Instruction { .. })));
+        assert!(matches!(once.get(1, || Ok(1)), Err(Problem::Elsewhere)));
+        assert_eq!(once.peek(&1), None);
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_to_whoever_waits() {
+        let once = Once::<u8, u32>::default();
+        let (begun, has_begun) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                once.get(1, || {
+                    begun.send(()).unwrap();
+                    std::thread::sleep(Duration::from_millis(50));
+                    panic!("on purpose")
+                })
+            });
+            has_begun.recv().unwrap();
+            assert!(matches!(once.get(1, || Ok(1)), Err(Problem::Elsewhere)));
+            assert!(first.join().is_err());
+        });
+    }
 }

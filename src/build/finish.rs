@@ -48,7 +48,7 @@ impl Build<'_> {
         }
         config.config.labels.extend(self.request.labels.clone());
         self.set_platform(&mut config, target);
-        self.fill_times(&mut config, target.base_history);
+        fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
         let image = Image::seal(config, layers, format, self.annotations(target));
         if self.services.keep_base_blobs
             && let Some(base) = &target.base
@@ -115,31 +115,6 @@ impl Build<'_> {
         }
     }
 
-    /// Fills in when everything was made. New entries get the epoch if there is one; else those with a layer
-    /// get the time of the build, and the others that of the layer before them, or of the first new one.
-    fn fill_times(&self, config: &mut ImageConfig, base_history: usize) {
-        let now = rfc3339(self.epoch.unwrap_or(self.services.now.seconds));
-        let base_history = base_history.min(config.history.len());
-        let (old, new) = config.history.split_at_mut(base_history);
-        for entry in new.iter_mut().filter(|entry| self.epoch.is_some() || !entry.empty_layer) {
-            entry.created = Some(now.clone());
-        }
-        let last_old = old.iter().rev().find_map(|entry| entry.created.clone());
-        let first_new = new.iter().find_map(|entry| entry.created.clone());
-        let mut previous = first_new.or(last_old);
-        for entry in new {
-            match &entry.created {
-                Some(created) => previous = Some(created.clone()),
-                None => entry.created = previous.clone(),
-            }
-        }
-        let last = |history: &[History]| history.last().and_then(|entry| entry.created.clone());
-        config.created = match self.epoch {
-            Some(_) => Some(now),
-            None => last(&config.history).or(Some(now)),
-        };
-    }
-
     fn annotations(&self, target: &StageResult) -> std::collections::BTreeMap<String, String> {
         let mut annotations = std::collections::BTreeMap::new();
         if let Some(base) = &target.base {
@@ -151,6 +126,31 @@ impl Build<'_> {
         annotations.extend(self.request.annotations.clone());
         annotations
     }
+}
+
+/// Fills in when everything was made. New entries get the epoch if there is one; else those with a layer
+/// get the time of the build, and the others that of the layer before them, or of the first new one.
+fn fill_times(config: &mut ImageConfig, base_history: usize, epoch: Option<i64>, now: i64) {
+    let now = rfc3339(epoch.unwrap_or(now));
+    let base_history = base_history.min(config.history.len());
+    let (old, new) = config.history.split_at_mut(base_history);
+    for entry in new.iter_mut().filter(|entry| epoch.is_some() || !entry.empty_layer) {
+        entry.created = Some(now.clone());
+    }
+    let last_old = old.iter().rev().find_map(|entry| entry.created.clone());
+    let first_new = new.iter().find_map(|entry| entry.created.clone());
+    let mut previous = first_new.or(last_old);
+    for entry in new {
+        match &entry.created {
+            Some(created) => previous = Some(created.clone()),
+            None => entry.created = previous.clone(),
+        }
+    }
+    let last = |history: &[History]| history.last().and_then(|entry| entry.created.clone());
+    config.created = match epoch {
+        Some(_) => Some(now),
+        None => last(&config.history).or(Some(now)),
+    };
 }
 
 /// Writes seconds since 1970 as RFC 3339 in UTC.
@@ -187,4 +187,127 @@ fn relabel(layer: &Descriptor, format: ManifestFormat) -> Result<Descriptor, Pro
     let mut described = descriptor(&new, &crate::oci::descriptor_digest(layer), layer.size());
     described.set_annotations(layer.annotations().clone());
     Ok(described)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000;
+    const NOW_TEXT: &str = "2023-11-14T22:13:20Z";
+    const OLD: &str = "2001-01-01T00:00:00Z";
+
+    /// A config with history of the base, as it has times, and new entries, as they have layers.
+    fn config(base: &[Option<&str>], new: &[bool]) -> ImageConfig {
+        let base =
+            base.iter().map(|created| History { created: created.map(str::to_owned), ..History::default() });
+        let new = new.iter().map(|has_layer| History { empty_layer: !has_layer, ..History::default() });
+        ImageConfig {
+            created: Some("before".to_owned()),
+            history: base.chain(new).collect(),
+            ..ImageConfig::default()
+        }
+    }
+
+    fn times(mut config: ImageConfig, base: usize, epoch: Option<i64>) -> (Vec<String>, String) {
+        fill_times(&mut config, base, epoch, NOW);
+        let shown = |created: &Option<String>| created.clone().unwrap_or_else(|| "none".to_owned());
+        (config.history.iter().map(|entry| shown(&entry.created)).collect(), shown(&config.created))
+    }
+
+    #[test]
+    fn entries_with_a_layer_have_the_time_of_the_build() {
+        let (history, created) = times(config(&[Some(OLD)], &[true, false, true]), 1, None);
+        assert_eq!(history, [OLD, NOW_TEXT, NOW_TEXT, NOW_TEXT]);
+        assert_eq!(created, NOW_TEXT);
+    }
+
+    #[test]
+    fn empty_entries_before_the_first_layer_have_its_time() {
+        let (history, _) = times(config(&[Some(OLD)], &[false, true]), 1, None);
+        assert_eq!(history, [OLD, NOW_TEXT, NOW_TEXT]);
+    }
+
+    #[test]
+    fn an_image_of_metadata_alone_keeps_the_bases_time() {
+        let (history, created) = times(config(&[Some(OLD), None], &[false, false]), 2, None);
+        assert_eq!(history, [OLD, "none", OLD, OLD]);
+        assert_eq!(created, OLD);
+    }
+
+    #[test]
+    fn an_image_without_any_time_has_that_of_the_build() {
+        assert_eq!(times(config(&[], &[]), 0, None), (vec![], NOW_TEXT.to_owned()));
+        let (history, created) = times(config(&[None], &[false]), 1, None);
+        assert_eq!((history, created.as_str()), (vec!["none".to_owned(), "none".to_owned()], NOW_TEXT));
+    }
+
+    #[test]
+    fn an_epoch_is_the_time_of_everything_new() {
+        let (history, created) = times(config(&[Some(OLD)], &[false, true]), 1, Some(0));
+        assert_eq!(history, [OLD, "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"]);
+        assert_eq!(created, "1970-01-01T00:00:00Z");
+        assert_eq!(times(config(&[Some(OLD)], &[]), 1, Some(0)).1, "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_base_with_less_history_than_it_says_does_no_harm() {
+        assert_eq!(times(config(&[], &[true]), 9, None).1, NOW_TEXT);
+    }
+
+    #[test]
+    fn times_beyond_rfc_3339_are_the_last_there_is() {
+        assert_eq!(rfc3339(i64::MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
+    }
+
+    fn relabelled(old: &str, format: ManifestFormat) -> Result<String, String> {
+        let mut layer = descriptor(old, &Digest::of(b"x"), 5);
+        layer.set_annotations(Some([("a".to_owned(), "b".to_owned())].into()));
+        let new = relabel(&layer, format).map_err(|problem| problem.to_string())?;
+        assert_eq!((new.digest(), new.size(), new.annotations()), (layer.digest(), 5, layer.annotations()));
+        Ok(new.media_type().to_string())
+    }
+
+    #[test]
+    fn layers_get_the_media_types_of_the_manifest() {
+        let oci = "application/vnd.oci.image.layer.v1.tar";
+        let docker = "application/vnd.docker.image.rootfs.diff.tar";
+        for (old, in_oci, in_docker) in [
+            (oci.to_owned(), oci.to_owned(), docker.to_owned()),
+            (docker.to_owned(), oci.to_owned(), docker.to_owned()),
+            (format!("{oci}+gzip"), format!("{oci}+gzip"), format!("{docker}.gzip")),
+            (format!("{docker}.gzip"), format!("{oci}+gzip"), format!("{docker}.gzip")),
+        ] {
+            assert_eq!(relabelled(&old, ManifestFormat::Oci).unwrap(), in_oci);
+            assert_eq!(relabelled(&old, ManifestFormat::Docker).unwrap(), in_docker);
+        }
+    }
+
+    #[test]
+    fn dockers_format_has_no_zstd() {
+        for old in [
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        ] {
+            assert_eq!(
+                relabelled(old, ManifestFormat::Oci).unwrap(),
+                "application/vnd.oci.image.layer.v1.tar+zstd"
+            );
+            let error = relabelled(old, ManifestFormat::Docker).unwrap_err();
+            assert_eq!(error, "a zstd layer in a manifest of docker's format is not supported");
+        }
+    }
+
+    #[test]
+    fn foreign_layers_stay_foreign() {
+        for old in [
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        ] {
+            for format in [ManifestFormat::Oci, ManifestFormat::Docker] {
+                assert_eq!(relabelled(old, format).unwrap(), old);
+            }
+        }
+    }
 }

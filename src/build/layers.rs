@@ -149,3 +149,76 @@ impl Drop for Filler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+    use crate::layer::{Change, TarOptions};
+    use crate::oci::ManifestFormat;
+    use crate::stream::Compression;
+
+    fn works(directory: &tempfile::TempDir) -> LayerWorks {
+        let options = LayerOptions {
+            compression: Compression::None,
+            threads: NonZeroUsize::MIN,
+            tar: TarOptions::default(),
+            format: ManifestFormat::Oci,
+        };
+        LayerWorks::new(Store::open(directory.path()).unwrap(), Vec::new(), Reporter::silent(), options)
+    }
+
+    fn step() -> StepId {
+        StepId { stage: "s".to_owned(), number: 1, total: 1 }
+    }
+
+    fn nothing() -> ChangeSet {
+        Box::new(std::iter::empty())
+    }
+
+    #[test]
+    fn a_slot_has_its_layer_once_that_is_written_for_everybody() {
+        let directory = tempfile::tempdir().unwrap();
+        let slot = works(&directory).start(step(), nothing());
+        let layer = slot.wait().unwrap();
+        assert_eq!(slot.clone().wait().unwrap().diff_id, layer.diff_id);
+        assert_eq!(LayerSlot::finished(layer.clone()).wait().unwrap().diff_id, layer.diff_id);
+    }
+
+    #[test]
+    fn a_failure_is_told_to_everybody_who_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let works = works(&directory);
+        let failing = || -> ChangeSet {
+            let source = std::io::Error::other("gone");
+            Box::new(std::iter::once(Err(LayerError::Read { path: "x".into(), source })))
+        };
+        let slot = works.start(step(), failing());
+        for _ in 0..2 {
+            assert!(matches!(slot.wait(), Err(Problem::SharedLayer(_))));
+        }
+        assert!(works.write(step(), failing()).is_err());
+    }
+
+    #[test]
+    fn panics_fail_their_layers_and_give_their_places_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let works = works(&directory);
+        let panicking = || -> ChangeSet {
+            Box::new(std::iter::from_fn(|| -> Option<Result<Change, LayerError>> { panic!("on purpose") }))
+        };
+        let slots: Vec<LayerSlot> = (0..5).map(|_| works.start(step(), panicking())).collect();
+        for slot in slots {
+            match slot.wait() {
+                Err(Problem::SharedLayer(error)) => {
+                    assert!(
+                        matches!(&*error, LayerError::Write { source } if source.to_string().contains("ended early"))
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        works.start(step(), nothing()).wait().unwrap();
+    }
+}

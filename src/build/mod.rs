@@ -12,6 +12,7 @@ mod add;
 mod agent;
 mod base;
 mod blobs;
+mod cache_mount;
 mod check;
 mod copy;
 mod copy_step;
@@ -38,7 +39,7 @@ pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
-pub use mounts::prune_cache_mounts;
+pub use cache_mount::prune_cache_mounts;
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
 };

@@ -1,12 +1,13 @@
 //! `RUN --mount`: what a step sees for its own time, and what has to be held or removed afterwards.
 
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::agent::AgentProxy;
+use super::cache_mount::{Cache, frame};
 use super::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
 use super::error::Problem;
 use super::metadata::working_directory;
@@ -14,8 +15,7 @@ use super::stage::Stage;
 use super::{Build, SecretSource};
 use crate::dockerfile::Run;
 use crate::dockerfile::expand::expand;
-use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, Sharing, parse_mount};
-use crate::oci::Digest;
+use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, parse_mount};
 use crate::sandbox::{Mount, MountKind};
 use crate::tree::{FileKind, RootDir, Walk, copy_tree};
 
@@ -25,7 +25,8 @@ pub(super) struct StepMounts {
     mounts: Vec<Mount>,
     /// Variables that secrets and agents set.
     pub(super) env: Vec<(String, String)>,
-    locks: Vec<File>,
+    /// By the key: one step may mount a cache several times.
+    caches: BTreeMap<String, Cache>,
     agents: Vec<AgentProxy>,
     files: Vec<PathBuf>,
 }
@@ -49,7 +50,7 @@ impl Drop for StepMounts {
     }
 }
 
-fn io_problem(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Problem {
+pub(super) fn io_problem(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Problem {
     let path = path.to_path_buf();
     move |source| Problem::Io { action, path, source }
 }
@@ -173,10 +174,31 @@ impl Build<'_> {
         let id = id.as_deref().filter(|id| !id.is_empty()).unwrap_or(&target);
         let numbers = format!("{mode:?} {uid:?} {gid:?}");
         let key = frame(&[namespace, id, from.as_deref().unwrap_or(""), &numbers]);
-        let (directory, lock, is_new) = self.claim_cache(&key, *sharing)?;
-        mounts.locks.push(lock);
-        let data = directory.join("data");
-        if is_new {
+        let data = match mounts.caches.get(&key) {
+            // The step has it already: the lock is its own.
+            Some(cache) => cache.data(),
+            None => {
+                let root = &self.services.cache_mounts_dir;
+                let mut cache = Cache::claim(root, &key, *sharing, &self.services.cancel)?;
+                self.fill_cache(stage, &mut cache, spec)?;
+                mounts.caches.entry(key).or_insert(cache).data()
+            }
+        };
+        let shown = if from.is_some() { String::new() } else { source.trim_matches('/').to_owned() };
+        let root = RootDir::open(&data).map_err(io_problem("open the cache", &data))?;
+        let inside = root.resolve(&shown).map_err(io_problem("open the cache", &data))?;
+        root.create_dir_all(&inside, 0o755, &mut |_| {}).map_err(io_problem("open the cache", &data))?;
+        mounts.bind(data.join(inside), &target, spec.read_only);
+        Ok(())
+    }
+
+    /// Makes the first content of a cache that has none.
+    fn fill_cache(&self, stage: &Stage, cache: &mut Cache, spec: &MountSpec) -> Result<(), Problem> {
+        let SpecKind::Cache { from, source, mode, uid, gid, .. } = &spec.kind else {
+            unreachable!("called for cache mounts");
+        };
+        if cache.is_new() {
+            let (directory, data) = (cache.directory(), cache.data());
             let fresh = directory.join("new");
             let _ = std::fs::remove_dir_all(&fresh);
             std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))?;
@@ -194,64 +216,7 @@ impl Build<'_> {
             }
             std::fs::rename(&fresh, &data).map_err(io_problem("prepare the cache", &data))?;
         }
-        let shown = if from.is_some() { String::new() } else { source.trim_matches('/').to_owned() };
-        let root = RootDir::open(&data).map_err(io_problem("open the cache", &data))?;
-        let inside = root.resolve(&shown).map_err(io_problem("open the cache", &data))?;
-        root.create_dir_all(&inside, 0o755, &mut |_| {}).map_err(io_problem("open the cache", &data))?;
-        mounts.bind(data.join(inside), &target, spec.read_only);
-        Ok(())
-    }
-
-    /// Takes the directory of a cache mount and its lock, which the system lets go of when kiln dies.
-    /// Says whether the directory has no content yet.
-    fn claim_cache(&self, key: &str, sharing: Sharing) -> Result<(PathBuf, File, bool), Problem> {
-        for number in 0.. {
-            let name = if number == 0 { key.to_owned() } else { format!("{key}-{number}") };
-            let directory = self.services.cache_mounts_dir.join(name);
-            std::fs::create_dir_all(&directory).map_err(io_problem("create the cache", &directory))?;
-            let path = directory.join("lock");
-            let lock = File::create(&path).map_err(io_problem("lock the cache", &path))?;
-            let missing = || !directory.join("data").exists();
-            let busy = match sharing {
-                Sharing::Private => lock.try_lock().is_err(),
-                Sharing::Locked => {
-                    self.lock_patiently(&lock).map_err(io_problem("lock the cache", &path))?;
-                    false
-                }
-                Sharing::Shared => {
-                    // Whoever finds it empty fills it alone.
-                    if missing() && lock.try_lock().is_ok() {
-                        if missing() {
-                            return Ok((directory, lock, true));
-                        }
-                        lock.unlock().map_err(io_problem("lock the cache", &path))?;
-                    }
-                    lock.lock_shared().map_err(io_problem("lock the cache", &path))?;
-                    false
-                }
-            };
-            if !busy {
-                let is_new = missing();
-                return Ok((directory, lock, is_new));
-            }
-        }
-        unreachable!("some number is free")
-    }
-
-    /// Waits for an exclusive lock as long as the build is wanted.
-    fn lock_patiently(&self, lock: &File) -> io::Result<()> {
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(()),
-                Err(std::fs::TryLockError::WouldBlock) if self.services.cancel.is_cancelled() => {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
-                Err(std::fs::TryLockError::WouldBlock) => {
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                }
-                Err(std::fs::TryLockError::Error(e)) => return Err(e),
-            }
-        }
+        cache.filled()
     }
 
     /// Returns a secret's value; `None` if it was not given.
@@ -357,36 +322,6 @@ impl Build<'_> {
             .map(tempfile::TempDir::keep)
             .map_err(io_problem("create a directory in", &parent))
     }
-}
-
-/// Removes the cache mounts below `dir` that no build is using; returns how many.
-pub fn prune_cache_mounts(dir: &Path) -> io::Result<usize> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(e),
-    };
-    let mut removed = 0;
-    for entry in entries {
-        let path = entry?.path();
-        let Ok(lock) = File::open(path.join("lock")) else { continue };
-        if lock.try_lock().is_ok() && path.join("data").exists() {
-            // The lock's file stays: another build may be waiting for it.
-            RootDir::open(&path)?.remove_all("data")?;
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
-/// Names a cache by everything that tells it from others, each part with its length.
-fn frame(parts: &[&str]) -> String {
-    let mut bytes = Vec::new();
-    for part in parts {
-        bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(part.as_bytes());
-    }
-    Digest::of(&bytes).hex().to_owned()
 }
 
 pub(super) fn read_secret(source: &SecretSource) -> Result<Vec<u8>, Problem> {

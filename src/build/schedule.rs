@@ -143,3 +143,57 @@ impl Build<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_more_than_allowed_work_at_once() {
+        let schedule = Schedule::new(0, NonZeroUsize::new(2).unwrap());
+        let (working, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    let _turn = schedule.turn();
+                    most.fetch_max(working.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(10));
+                    working.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        assert_eq!(most.into_inner(), 2);
+    }
+
+    #[test]
+    fn a_turn_is_given_back_by_a_panic() {
+        let schedule = Schedule::new(0, NonZeroUsize::MIN);
+        std::thread::scope(|scope| {
+            let panicking = scope.spawn(|| {
+                let _turn = schedule.turn();
+                panic!("on purpose");
+            });
+            assert!(panicking.join().is_err());
+        });
+        drop(schedule.turn());
+    }
+
+    #[test]
+    fn one_runs_a_stage_and_the_others_are_told_how_it_went() {
+        let schedule = Schedule::new(2, NonZeroUsize::MIN);
+        let id = StageId(1);
+        assert!(matches!(schedule.claim(id), Ok(None)));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| schedule.claim(id));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiting.is_finished());
+            // What a panic in the stage's thread comes to.
+            drop(Claim(&schedule, id, false));
+            assert!(matches!(waiting.join().unwrap(), Err(Problem::Elsewhere)));
+        });
+        assert!(matches!(schedule.claim(StageId(0)), Ok(None)));
+    }
+}
