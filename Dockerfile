@@ -16,11 +16,13 @@ RUN apt-get update && apt-get install -y --no-install-recommends busybox-static 
 RUN mkdir -p /out/busybox && cp "$(command -v busybox)" /out/busybox/ && \
     for applet in $(busybox --list); do [ "$applet" = busybox ] || ln -s busybox "/out/busybox/$applet"; done
 
+# The file `own-image` says that steps may take the place of the container's files where nothing else works.
 # One directory at the top, /kiln; /kaniko leads to it, so that jobs written for kaniko find their places.
 FROM shell AS tree
 COPY --from=binary /out/kiln /image/kiln/kiln
 RUN mkdir -p -m 755 /image/kiln/.docker /image/kiln/ssl/certs && \
     cp /etc/ssl/certs/ca-certificates.crt /image/kiln/ssl/certs/ && \
+    touch /image/kiln/own-image && \
     ln -s kiln /image/kiln/executor && ln -s kiln /image/kiln/warmer && ln -s kiln /image/kaniko
 
 FROM scratch AS kiln

@@ -1,6 +1,6 @@
 //! `ADD`: what `COPY` does, and archives, downloads and git repositories.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Build;
@@ -136,7 +136,8 @@ impl Build<'_> {
         let bench = self.services.workbench();
         let checkout = bench.checkout(source, keep, checksum.as_deref(), self.request, &into)?;
         let root = Arc::new(open_root(&checkout.directory)?);
-        Ok(CopySource::Whole { from: CopyRoot { root, ignore: None, keep_owner: false } })
+        let from = CopyRoot { root, ignore: None, keep_owner: false };
+        Ok(CopySource::Found { from, path: PathBuf::new() })
     }
 
     /// Adds sources one after the other to the tree itself: an archive's entries follow the links they find.
@@ -160,8 +161,7 @@ impl Build<'_> {
                 if is_archive {
                     self.unpack(stage, &from, &path, &dest, owner)?;
                 } else {
-                    let pattern = super::copy::escape_pattern(&path);
-                    self.copy_onto(stage, CopySource::Pattern { from, pattern }, flags)?;
+                    self.copy_onto(stage, CopySource::Found { from, path }, flags)?;
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! `COPY` and `WORKDIR` as steps of a stage.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Build;
@@ -188,7 +189,7 @@ impl Build<'_> {
             exclude: &[],
             dest: "/".to_owned(),
         };
-        self.copy_into(stage, vec![CopySource::Whole { from }], &flags)?;
+        self.copy_into(stage, vec![CopySource::Found { from, path: PathBuf::new() }], &flags)?;
         stage.record(format!("COPY context {name} / # kiln"), true);
         Ok(())
     }

@@ -4,11 +4,13 @@ use super::Build;
 use super::base::check_cancelled;
 use super::error::{BuildError, Problem};
 use super::stage::StageResult;
+use crate::event::StepId;
 use crate::oci::{
     Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, annotation, descriptor,
     media_type,
 };
 use crate::output::{BuildResult, Receipt};
+use crate::snapshot::compare_trees;
 
 /// What a build made.
 #[derive(Debug, Clone)]
@@ -37,10 +39,13 @@ impl Build<'_> {
             true => ManifestFormat::Docker,
             false => ManifestFormat::Oci,
         });
+        let mut config = target.config.clone();
+        if self.request.single_layer {
+            self.squash(target, &mut config, &mut layers)?;
+        }
         for layer in &mut layers {
             layer.descriptor = relabel(&layer.descriptor, format)?;
         }
-        let mut config = target.config.clone();
         config.config.labels.extend(self.request.labels.clone());
         self.set_platform(&mut config, target);
         self.fill_times(&mut config, target.base_history);
@@ -66,6 +71,31 @@ impl Build<'_> {
         }
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
         Ok(Outcome { image, base, receipts, epoch: self.epoch })
+    }
+
+    /// Makes one layer of all that the stage put on its base (`--single-snapshot`), and leaves one entry of its
+    /// history with a layer.
+    fn squash(
+        &self,
+        target: &StageResult,
+        config: &mut ImageConfig,
+        layers: &mut Vec<Layer>,
+    ) -> Result<(), Problem> {
+        let base = target.base.as_ref().map_or(&[][..], |base| &base.layers);
+        if layers.len() <= base.len() + 1 {
+            return Ok(());
+        }
+        let rootfs = self.services.storage.create(base, &*self.blobs)?;
+        let changes = compare_trees(rootfs.root(), target.lock_tree().root()?);
+        let step = StepId { stage: "single layer".to_owned(), number: 1, total: 1 };
+        let layer = self.works.write(step, changes)?.wait()?;
+        layers.truncate(base.len());
+        layers.push(layer);
+        let new = config.history.iter_mut().skip(target.base_history);
+        let with_layer: Vec<&mut History> = new.filter(|entry| !entry.empty_layer).collect();
+        let last = with_layer.len().saturating_sub(1);
+        with_layer.into_iter().take(last).for_each(|entry| entry.empty_layer = true);
+        Ok(())
     }
 
     /// An explicit `--platform` is what the image says it is for; else the base's stays.

@@ -1,6 +1,5 @@
 //! What a build reads: the Dockerfile, the main context, the named contexts, and the source epoch they imply.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,13 +8,13 @@ use super::base::Once;
 use super::error::{BuildError, Problem};
 use super::{Build, ContextSource, DockerfileSource, NamedContext, Request, Services, SshSource};
 use crate::context::{
-    Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitSource, Ignore, checkout_with, download,
+    Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitSource, Ignore, checkout_with,
     find_dockerfile, find_ignore, open_directory, open_stream, parse_git_context,
 };
-use crate::dockerfile::{self, Dockerfile, InstructionKind, Source};
+use crate::dockerfile::{self, Dockerfile};
 use crate::event::Reporter;
 use crate::oci::Platform;
-use crate::plan::{self, Base, EpochSource, Plan, PlanRequest, StageId};
+use crate::plan::{self, Plan, PlanRequest};
 use crate::tree::RootDir;
 
 /// What reading a Dockerfile and its contexts needs of the world.
@@ -100,6 +99,16 @@ struct Opened {
 }
 
 impl Workbench<'_> {
+    /// Returns the time of a context, in seconds since 1970, if it has one of its own.
+    pub(super) fn time(
+        &self,
+        source: &ContextSource,
+        name: &str,
+        request: &Request,
+    ) -> Result<Option<i64>, Problem> {
+        Ok(self.open(source, name, request)?.tree.time)
+    }
+
     /// Opens a context; what is not a local directory is brought below the work directory.
     fn open(&self, source: &ContextSource, name: &str, request: &Request) -> Result<Opened, Problem> {
         let into = self.work_dir.join("contexts").join(name);
@@ -357,93 +366,5 @@ impl Inputs {
         let root = Arc::new(RootDir::open(&path).map_err(problem)?);
         *empty = Some(root.clone());
         Ok(root)
-    }
-}
-
-/// Finds the source epoch, in seconds since 1970: what the Dockerfile or its arguments say, else the request.
-pub(super) fn epoch(
-    plan: &Plan,
-    request: &Request,
-    services: &Services,
-    inputs: &Inputs,
-) -> Result<Option<i64>, Problem> {
-    match &plan.source_date_epoch {
-        None => Ok(request.source_date_epoch),
-        Some(EpochSource::Seconds(seconds)) => Ok(Some(*seconds)),
-        Some(EpochSource::MainContext) => Ok(inputs.main.time),
-        Some(EpochSource::Context(name)) => match request.named_contexts.get(name) {
-            Some(NamedContext::Files(source)) => {
-                Ok(services.workbench().open(source, "epoch", request)?.tree.time)
-            }
-            _ => Ok(None),
-        },
-        Some(EpochSource::Stage(id)) => stage_epoch(plan, *id, services, request),
-    }
-}
-
-/// Finds the time of the only remote source of a stage that has nothing else.
-fn stage_epoch(
-    plan: &Plan,
-    id: StageId,
-    services: &Services,
-    request: &Request,
-) -> Result<Option<i64>, Problem> {
-    let unfit = |reason: &str| Problem::Instruction {
-        message: format!("SOURCE_DATE_EPOCH stage does not meet source-only requirements: {reason}"),
-    };
-    let stage = &plan.stages[id.0];
-    if stage.base != Base::Scratch {
-        return Err(unfit("must use FROM scratch"));
-    }
-    let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    let mut remote = Vec::new();
-    for step in &stage.steps {
-        match &step.kind {
-            InstructionKind::Arg(declarations) => {
-                for declaration in declarations {
-                    let name = &declaration.name;
-                    let given = plan.build_args.get(name).or(plan.global_args.get(name)).cloned();
-                    let value = match (given, &declaration.default) {
-                        (Some(given), _) => Some(given),
-                        (None, Some(default)) => {
-                            Some(dockerfile::expand(default, &variables, plan.escape)?.text)
-                        }
-                        (None, None) => None,
-                    };
-                    if let Some(value) = value {
-                        variables.insert(name.clone(), value);
-                    }
-                }
-            }
-            InstructionKind::Add(add) => {
-                for source in &add.sources {
-                    match source {
-                        Source::Path(path) => {
-                            remote.push(dockerfile::expand(path, &variables, plan.escape)?.text);
-                        }
-                        Source::Heredoc(_) => return Err(unfit("exactly one remote ADD")),
-                    }
-                }
-            }
-            other => return Err(unfit(&format!("unsupported {} instruction", other.name()))),
-        }
-    }
-    let [source] = &remote[..] else { return Err(unfit("exactly one remote ADD")) };
-    let into = services.work_dir.join("contexts").join("epoch-stage");
-    match crate::context::classify_source(source) {
-        crate::context::SourceKind::Path => Err(unfit("exactly one remote ADD")),
-        crate::context::SourceKind::Http => {
-            let file = download(&*services.fetch, source, &[], &into, None)?;
-            if file.last_modified.is_some() {
-                return Ok(file.last_modified);
-            }
-            let opened =
-                services.workbench().open(&ContextSource::TarFile(file.path), "epoch-archive", request)?;
-            Ok(opened.tree.time)
-        }
-        crate::context::SourceKind::Git => {
-            let context = ContextSource::Git(source.clone());
-            Ok(services.workbench().open(&context, "epoch-git", request)?.tree.time)
-        }
     }
 }

@@ -15,6 +15,7 @@ mod blobs;
 mod check;
 mod copy;
 mod copy_step;
+mod epoch;
 mod error;
 mod finish;
 mod inputs;
@@ -73,7 +74,7 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
     let (dockerfile, inputs) = inputs::open(request, services)?;
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
-    let epoch = inputs::epoch(&plan, request, services, &inputs)
+    let epoch = epoch::find(&plan, request, services, &inputs)
         .map_err(|problem| BuildError { problem, place: None })?;
     if plan.source_date_epoch.is_some() {
         plan.set_source_date_epoch(epoch);

@@ -116,7 +116,7 @@ impl Build<'_> {
         let is_file = metadata.kind != FileKind::Directory;
         let dest = if is_file { "/file" } else { "/" };
         let request = CopyRequest {
-            sources: vec![CopySource::Pattern { from: from.clone(), pattern: copy::escape_pattern(&path) }],
+            sources: vec![CopySource::Found { from: from.clone(), path }],
             dest: dest.to_owned(),
             owner: None,
             chmod: None,

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stderr, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::sandbox::OWN_IMAGE_MARKER;
 
 /// The surroundings of a command.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +25,8 @@ pub struct Environment {
     pub stderr_is_terminal: bool,
     /// Whether the user is root.
     pub is_root: bool,
+    /// Whether this is kiln's own container image: then everything of kiln's is below `/kiln`.
+    pub own_image: bool,
     /// How many CPUs may be used.
     pub cpus: usize,
 }
@@ -37,6 +41,7 @@ impl Environment {
             stdout_is_terminal: stdout().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),
             is_root: rustix::process::geteuid().is_root(),
+            own_image: Path::new(OWN_IMAGE_MARKER).exists(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -82,7 +87,7 @@ impl Environment {
         }
     }
 
-    /// Returns where kiln's store is: `KILN_ROOT`, else `/var/lib/kiln` for root, else below XDG's data
+    /// Returns where kiln's store is: `KILN_ROOT`, else `/kiln/store` in kiln's own image, `/var/lib/kiln` for root, else below XDG's data
     /// directory.
     pub fn store_root(&self, option: Option<&PathBuf>) -> PathBuf {
         if let Some(path) = option {
@@ -90,6 +95,10 @@ impl Environment {
         }
         if let Some(path) = self.os("KILN_ROOT").filter(|path| !path.is_empty()) {
             return self.directory.join(path);
+        }
+        if self.own_image && self.is_root {
+            // Steps that run in place take over every other directory of the container.
+            return "/kiln/store".into();
         }
         if self.is_root {
             return "/var/lib/kiln".into();

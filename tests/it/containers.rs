@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::container::{RUNTIME, as_kind};
+use crate::support::container::{RUNTIME, as_kind, own_image_as_kind};
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Context, Image, Kiln};
 
@@ -26,6 +26,17 @@ fn context() -> Context {
          USER www-data\nWORKDIR /made/work\nRUN id -u > who && (setsid sleep 300 &) && echo y | cat /dev/stdin - > pipe\n\
          USER root\nRUN rm /etc/group && mv /home /moved && touch /etc/passwd\nCOPY Dockerfile /made/\n",
     )
+}
+
+#[test]
+fn steps_in_place_in_kilns_own_image_give_the_same_digest() {
+    require!(Busybox, Root, Program(RUNTIME), Program("capsh"), Program("python3"));
+    let context = context();
+    let expected = Kiln::new().build(&context, &[EPOCH]).ok().stdout;
+    for kind in ["A", "C"] {
+        let built = own_image_as_kind(kind, context.path(), &[EPOCH]).ok();
+        assert_eq!(built.stdout, expected, "kind {kind}: {built}");
+    }
 }
 
 #[test]

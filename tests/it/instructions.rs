@@ -405,3 +405,27 @@ fn a_step_without_network_sees_loopback_only() {
     );
     assert_eq!(Kiln::new().image_with(&context, &["--network=none"]).text("count").trim(), "1");
 }
+
+#[test]
+fn a_single_snapshot_makes_one_layer_with_the_same_files() {
+    require!(Busybox);
+    let context =
+        Context::on_busybox("RUN echo a > /a\nRUN rm /a && echo b > /b\nCOPY Dockerfile /d\nENV A=b\n");
+    let plain = Kiln::new().image(&context);
+    let out = tempfile::tempdir().unwrap();
+    let layout = out.path().join("layout");
+    let status = std::process::Command::new(Kiln::program())
+        .args(["executor", "--no-push", "--single-snapshot", "--destination=example.org/a:1"])
+        .arg(format!("--kaniko-dir={}", out.path().join("kaniko").display()))
+        .arg(format!("--context=dir://{}", context.path().display()))
+        .arg(format!("--dockerfile={}", context.path().join("Dockerfile").display()))
+        .arg(format!("--oci-layout-path={}", layout.display()))
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let single = crate::support::Image::read(&layout);
+    let count = |image: &crate::support::Image| image.manifest["layers"].as_array().unwrap().len();
+    assert_eq!(count(&single), count(&plain) - 2);
+    let names = |image: &crate::support::Image| image.tree().into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&single), names(&plain));
+}

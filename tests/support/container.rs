@@ -24,6 +24,25 @@ pub(crate) fn as_kind(kind: &str, context: &Path, out: &Path, script: &str) -> O
     run(command.args(["--", "/bin/sh", "-c", script]))
 }
 
+/// Runs kiln in its own image, which has no shell, in a container of a kind.
+pub(crate) fn own_image_as_kind(kind: &str, context: &Path, arguments: &[&str]) -> Outcome {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    let tree = TREE.get_or_init(|| {
+        let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kiln-own-image");
+        let home = tree.join("kiln");
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.join("own-image"), "").unwrap();
+        std::fs::copy(Kiln::program(), home.join("kiln.new")).unwrap();
+        std::fs::rename(home.join("kiln.new"), home.join("kiln")).unwrap();
+        tree
+    });
+    std::fs::set_permissions(context, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/as-kind");
+    let mut command = Command::new(tool);
+    command.arg(kind).arg(tree).arg("--volume").arg(format!("{}:/context", context.display()));
+    run(command.args(["--", "/kiln/kiln", "build", "--progress=plain"]).args(arguments).arg("/context"))
+}
+
 /// The container's image: busybox and the kiln under test.
 pub(crate) fn tree() -> PathBuf {
     static TREE: OnceLock<PathBuf> = OnceLock::new();

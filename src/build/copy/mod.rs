@@ -38,8 +38,9 @@ pub(super) struct CopyRoot {
 pub(super) enum CopySource {
     /// A path or pattern in a tree.
     Pattern { from: CopyRoot, pattern: String },
-    /// All of a directory, the way `ADD` takes a git repository.
-    Whole { from: CopyRoot },
+    /// An entry that was found already, whatever its name looks like; nothing stands for all of the tree, the way
+    /// `ADD` takes a git repository.
+    Found { from: CopyRoot, path: PathBuf },
     /// One file with a name of its own: a download.
     Download { from: CopyRoot, path: PathBuf, name: String, mode: u32, mtime: Timestamp },
     /// A file written in the Dockerfile.
@@ -150,38 +151,9 @@ pub(super) fn clean(path: &str, keep_slash: bool) -> String {
     format!("/{}{slash}", parts.join("/"))
 }
 
-/// Writes a path so that it matches only itself.
-pub(super) fn escape_pattern(path: &Path) -> String {
-    let mut pattern = String::from("/");
-    for character in path.to_string_lossy().chars() {
-        if matches!(character, '*' | '?' | '[' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern
-}
-
 fn relative(path: &str) -> &Path {
     Path::new(path.trim_start_matches('/').trim_end_matches('/'))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clean_clamps_at_the_root_and_may_keep_the_slash() {
-        for (path, kept, plain) in [
-            ("", "/", "/"),
-            ("/", "/", "/"),
-            ("a/", "/a/", "/a"),
-            ("/a/./b/../c", "/a/c", "/a/c"),
-            ("../../x", "/x", "/x"),
-            ("/a/.", "/a/", "/a"),
-        ] {
-            assert_eq!(clean(path, true), kept, "{path}");
-            assert_eq!(clean(path, false), plain, "{path}");
-        }
-    }
-}
+mod tests;

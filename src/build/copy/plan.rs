@@ -35,7 +35,7 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
                     copier.copy_one(from, &path, pattern)?;
                 }
             }
-            CopySource::Whole { from } => copier.copy_one(from, Path::new(""), "/")?,
+            CopySource::Found { from, path } => copier.copy_one(from, path, &path.to_string_lossy())?,
             CopySource::Download { from, path, name, mode, mtime } => {
                 let (_, metadata) = from.follow(path, name)?;
                 let content = Content::File { root: from.root.clone(), path: path.clone() };
@@ -104,6 +104,7 @@ impl Copier<'_> {
             include => Some(compile(&[include.to_owned()])?),
         };
         for pivot in from.resolve(pivot)? {
+            self.names.clear();
             self.copy_one(from, &pivot, pattern)?;
         }
         self.selection.include = None;

@@ -3,7 +3,7 @@
 //! A copy is planned against this view before a byte moves. So a stage that runs nothing afterwards never
 //! needs its files on disk, and overlay and directory storage get the same layer by construction.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -43,7 +43,12 @@ pub(in crate::build) struct Pending {
 impl Pending {
     /// Puts a finished plan on top.
     pub(in crate::build) fn merge(&mut self, planned: Self) {
-        self.nodes.extend(planned.nodes);
+        // A further name is a file like the first: a later plan may replace either without the other.
+        let files = planned.nodes.iter().map(|(path, node)| match &node.kind {
+            NodeKind::HardLink { target } => (path.clone(), planned.nodes[target].clone()),
+            _ => (path.clone(), node.clone()),
+        });
+        self.nodes.extend(files);
         self.new_directories.extend(planned.new_directories);
     }
 }
@@ -62,11 +67,13 @@ pub(in crate::build) struct Below<'a> {
 pub(super) struct View<'a> {
     below: Below<'a>,
     planned: Pending,
+    /// The further names of planned files, by the first.
+    links: HashMap<PathBuf, BTreeSet<PathBuf>>,
 }
 
 impl<'a> View<'a> {
     pub(super) fn new(below: Below<'a>) -> Self {
-        Self { below, planned: Pending::default() }
+        Self { below, planned: Pending::default(), links: HashMap::new() }
     }
 
     /// Returns what is at a canonical path.
@@ -180,13 +187,44 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// Plans `node` at a canonical path whose parent exists.
-    pub(super) fn put(&mut self, path: PathBuf, node: Node) -> io::Result<()> {
-        if matches!(node.kind, NodeKind::Directory) && self.look(&path)? != Some(Seen::Directory) {
-            self.planned.new_directories.insert(path.clone());
+    /// Plans `node` at a canonical path whose parent exists. A directory that is there keeps its attributes.
+    pub(super) fn put(&mut self, path: PathBuf, mut node: Node) -> io::Result<()> {
+        if matches!(node.kind, NodeKind::Directory) {
+            let old = match self.planned.nodes.get(&path) {
+                Some(old) => Some(old.clone()),
+                None => self.node_below(&path)?,
+            };
+            match old.filter(|old| matches!(old.kind, NodeKind::Directory)) {
+                Some(old) => node.xattrs = old.xattrs,
+                None => drop(self.planned.new_directories.insert(path.clone())),
+            }
+        }
+        self.release(&path);
+        if let NodeKind::HardLink { target } = &node.kind {
+            self.links.entry(target.clone()).or_default().insert(path.clone());
         }
         self.planned.nodes.insert(path, node);
         Ok(())
+    }
+
+    /// Takes what is planned at `path` from there. Its further names stay what they are: the first of them becomes
+    /// the file the others link to.
+    fn release(&mut self, path: &Path) {
+        let Some(old) = self.planned.nodes.remove(path) else { return };
+        if let NodeKind::HardLink { target } = &old.kind
+            && let Some(names) = self.links.get_mut(target)
+        {
+            names.remove(path);
+        }
+        let mut names = self.links.remove(path).unwrap_or_default();
+        let Some(first) = names.pop_first() else { return };
+        for name in &names {
+            if let Some(node) = self.planned.nodes.get_mut(name) {
+                node.kind = NodeKind::HardLink { target: first.clone() };
+            }
+        }
+        self.planned.nodes.insert(first.clone(), old);
+        self.links.insert(first, names);
     }
 
     /// Sets the modification time of a directory that this plan created.

@@ -1,0 +1,96 @@
+//! The source epoch: what time it is for a reproducible build.
+//!
+//! `SOURCE_DATE_EPOCH` may be a number, a context, or a stage that does nothing but fetch one remote source.
+
+use std::collections::BTreeMap;
+
+use super::error::Problem;
+use super::inputs::Inputs;
+use super::{ContextSource, NamedContext, Request, Services};
+use crate::context::{SourceKind, classify_source, download};
+use crate::dockerfile::{self, InstructionKind, Source};
+use crate::plan::{Base, EpochSource, Plan, StageId};
+
+/// Finds the source epoch, in seconds since 1970: what the Dockerfile or its arguments say, else the request.
+pub(super) fn find(
+    plan: &Plan,
+    request: &Request,
+    services: &Services,
+    inputs: &Inputs,
+) -> Result<Option<i64>, Problem> {
+    match &plan.source_date_epoch {
+        None => Ok(request.source_date_epoch),
+        Some(EpochSource::Seconds(seconds)) => Ok(Some(*seconds)),
+        Some(EpochSource::MainContext) => Ok(inputs.main().time),
+        Some(EpochSource::Context(name)) => match request.named_contexts.get(name) {
+            Some(NamedContext::Files(source)) => services.workbench().time(source, "epoch", request),
+            _ => Ok(None),
+        },
+        Some(EpochSource::Stage(id)) => stage_epoch(plan, *id, services, request),
+    }
+}
+
+/// Finds the time of the only remote source of a stage that has nothing else.
+fn stage_epoch(
+    plan: &Plan,
+    id: StageId,
+    services: &Services,
+    request: &Request,
+) -> Result<Option<i64>, Problem> {
+    let unfit = |reason: &str| Problem::Instruction {
+        message: format!("SOURCE_DATE_EPOCH stage does not meet source-only requirements: {reason}"),
+    };
+    let stage = &plan.stages[id.0];
+    if stage.base != Base::Scratch {
+        return Err(unfit("must use FROM scratch"));
+    }
+    let mut variables: BTreeMap<String, String> = BTreeMap::new();
+    let mut remote = Vec::new();
+    for step in &stage.steps {
+        match &step.kind {
+            InstructionKind::Arg(declarations) => {
+                for declaration in declarations {
+                    let name = &declaration.name;
+                    let given = plan.build_args.get(name).or(plan.global_args.get(name)).cloned();
+                    let value = match (given, &declaration.default) {
+                        (Some(given), _) => Some(given),
+                        (None, Some(default)) => {
+                            Some(dockerfile::expand(default, &variables, plan.escape)?.text)
+                        }
+                        (None, None) => None,
+                    };
+                    if let Some(value) = value {
+                        variables.insert(name.clone(), value);
+                    }
+                }
+            }
+            InstructionKind::Add(add) => {
+                for source in &add.sources {
+                    match source {
+                        Source::Path(path) => {
+                            remote.push(dockerfile::expand(path, &variables, plan.escape)?.text);
+                        }
+                        Source::Heredoc(_) => return Err(unfit("exactly one remote ADD")),
+                    }
+                }
+            }
+            other => return Err(unfit(&format!("unsupported {} instruction", other.name()))),
+        }
+    }
+    let [source] = &remote[..] else { return Err(unfit("exactly one remote ADD")) };
+    let into = services.work_dir.join("contexts").join("epoch-stage");
+    match classify_source(source) {
+        SourceKind::Path => Err(unfit("exactly one remote ADD")),
+        SourceKind::Http => {
+            let file = download(&*services.fetch, source, &[], &into, None)?;
+            if file.last_modified.is_some() {
+                return Ok(file.last_modified);
+            }
+            services.workbench().time(&ContextSource::TarFile(file.path), "epoch-archive", request)
+        }
+        SourceKind::Git => {
+            let context = ContextSource::Git(source.clone());
+            services.workbench().time(&context, "epoch-git", request)
+        }
+    }
+}
