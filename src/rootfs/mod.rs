@@ -88,7 +88,7 @@ pub fn open(
 
 /// Removes the unpacked layers below `trees_dir` that no build is using; returns how many.
 pub fn prune(trees_dir: &Path) -> Result<usize, RootfsError> {
-    trees::prune(trees_dir)
+    trees::prune(trees_dir, &Reporter::silent())
 }
 
 /// Finds out which storage works with its files below `work_dir`, by mounting an overlay there, and says why.

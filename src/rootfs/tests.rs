@@ -358,10 +358,17 @@ fn kept_trees_are_used_again() {
         let mut names: Vec<_> = std::fs::read_dir(kept)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with(".lock"))
+            .filter(|name| !name.ends_with(".lock") && !name.starts_with("build-"))
             .collect();
         names.sort();
         assert_eq!(names.len(), 2, "{names:?}");
+        let trees = case.dir.path().join("trees");
+        assert_eq!(super::prune(&trees).unwrap(), 0, "they are in use");
+        drop(rootfs);
+        assert_eq!(super::prune(&trees).unwrap(), 2);
+        assert_eq!(super::prune(&trees).unwrap(), 0);
+        let rootfs = Case::open(kind, case.dir.path()).create(&base, &blobs).unwrap();
+        assert_eq!(rootfs.root().read("a/b").unwrap(), b"2");
     }
 }
 

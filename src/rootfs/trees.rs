@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::RootfsError;
 use super::unpack::unpack;
-use super::workdir::remove_tree;
+use super::workdir::{WorkDir, remove_tree};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::layer::{Applied, Whiteouts};
@@ -31,12 +31,14 @@ const MAX_THREADS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Trees {
     dir: PathBuf,
+    /// Where trees are made; swept by a later build if this one is killed.
+    scratch: WorkDir,
     userxattr: bool,
     reporter: Reporter,
 }
 
 /// Removes the kept trees that no one uses.
-pub(super) fn prune(trees_dir: &Path) -> Result<usize, RootfsError> {
+pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, RootfsError> {
     let list = |dir: &Path| -> Result<Vec<PathBuf>, RootfsError> {
         match std::fs::read_dir(dir) {
             Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
@@ -46,12 +48,16 @@ pub(super) fn prune(trees_dir: &Path) -> Result<usize, RootfsError> {
     };
     let mut removed = 0;
     for kind in list(trees_dir)? {
+        let scratch = WorkDir::create(&kind, reporter)?;
         for lock in list(&kind)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
             let file = File::open(&lock).map_err(RootfsError::io("open", &lock))?;
             // Who uses the tree holds its lock. The lock's file stays: another build may be waiting for it.
             let tree = lock.with_extension("");
             if tree.exists() && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                remove_tree(&tree);
+                // All at once: half a tree must not be taken for a whole one.
+                let removing = scratch.subdir()?.join("tree");
+                std::fs::rename(&tree, &removing).map_err(RootfsError::io("rename", &tree))?;
+                remove_tree(&removing);
                 removed += 1;
             }
         }
@@ -71,7 +77,7 @@ enum Unpacked {
     Ready(Tree),
     /// Complete but for what is below; the chain's key is not known to exist.
     Dependent {
-        temporary: tempfile::TempDir,
+        temporary: PathBuf,
         applied: Applied,
     },
 }
@@ -83,8 +89,8 @@ impl Trees {
         let maps = Digest::of(format!("{}{}", map("uid_map"), map("gid_map")).as_bytes());
         let kind = if userxattr { "user" } else { "trusted" };
         let dir = trees_dir.join(format!("{kind}-{}", &maps.hex()[..12]));
-        std::fs::create_dir_all(&dir).map_err(RootfsError::io("create", &dir))?;
-        Ok(Self { dir, userxattr, reporter })
+        let scratch = WorkDir::create(&dir, &reporter)?;
+        Ok(Self { dir, scratch, userxattr, reporter })
     }
 
     /// Returns the trees of `layers`, lowest first; those that are missing are unpacked side by side.
@@ -96,7 +102,7 @@ impl Trees {
             let tree = match unpacked {
                 Unpacked::Ready(tree) => tree,
                 Unpacked::Dependent { temporary, applied } => {
-                    self.complete(layer, chain, temporary, &applied, &trees)?
+                    self.complete(layer, chain, &temporary, &applied, &trees)?
                 }
             };
             trees.push(tree);
@@ -158,14 +164,14 @@ impl Trees {
         let lock = self.lock(&own, FlockOperation::LockExclusive)?;
         let path = self.dir.join(&own);
         if !path.exists() {
-            let temporary = self.temporary()?;
+            let temporary = self.scratch.subdir()?;
             let whiteouts = Whiteouts::Overlay { userxattr: self.userxattr };
-            let root = self.make_root(temporary.path())?;
+            let root = self.make_root(&temporary)?;
             let applied = unpack(layer, blobs, &root, whiteouts, &self.reporter)?;
             if !applied.implied_dirs.is_empty() || !applied.dangling_links.is_empty() {
                 return Ok(Unpacked::Dependent { temporary, applied });
             }
-            self.publish(temporary, &path)?;
+            publish(&temporary, &path)?;
         }
         Ok(Unpacked::Ready(self.share(lock, path)?))
     }
@@ -200,25 +206,10 @@ impl Trees {
         }
     }
 
-    fn temporary(&self) -> Result<tempfile::TempDir, RootfsError> {
-        tempfile::Builder::new()
-            .prefix("new-")
-            .tempdir_in(&self.dir)
-            .map_err(RootfsError::io("create a directory in", &self.dir))
-    }
-
     fn make_root(&self, parent: &Path) -> Result<RootDir, RootfsError> {
         let path = parent.join("tree");
         make_root_dir(&path)?;
         RootDir::open(&path).map_err(RootfsError::io("open", &path))
-    }
-
-    fn publish(&self, temporary: tempfile::TempDir, path: &Path) -> Result<(), RootfsError> {
-        let from = temporary.keep();
-        std::fs::rename(&from, path).map_err(|error| {
-            remove_tree(&from);
-            RootfsError::io("rename to", path)(error)
-        })
     }
 
     /// Finishes a tree that depends on those below it, `below`, and keeps it by its chain.
@@ -226,7 +217,7 @@ impl Trees {
         &self,
         layer: &Layer,
         chain: &ChainId,
-        temporary: tempfile::TempDir,
+        temporary: &Path,
         applied: &Applied,
         below: &[Tree],
     ) -> Result<Tree, RootfsError> {
@@ -234,14 +225,14 @@ impl Trees {
         let lock = self.lock(&key, FlockOperation::LockExclusive)?;
         let path = self.dir.join(&key);
         if !path.exists() {
-            let tree = temporary.path().join("tree");
+            let tree = temporary.join("tree");
             let tree = RootDir::open(&tree).map_err(RootfsError::io("open", &tree))?;
-            let view = self.view_of(below, temporary.path())?;
+            let view = self.view_of(below, temporary)?;
             let result = view.as_ref().map_or(Ok(()), |view| adopt_directories(&view.root, &tree, applied));
             let result = result.and_then(|()| copy_links(view.as_ref(), &tree, layer, applied));
             drop(view);
             result?;
-            self.publish(temporary, &path)?;
+            publish(temporary, &path)?;
         }
         self.share(lock, path)
     }
@@ -277,6 +268,11 @@ impl Drop for View {
             let _ = std::fs::remove_dir(target);
         }
     }
+}
+
+/// Shows a complete tree to everybody.
+fn publish(temporary: &Path, path: &Path) -> Result<(), RootfsError> {
+    std::fs::rename(temporary, path).map_err(RootfsError::io("rename to", path))
 }
 
 /// Makes a tree's own root, as every base image has it.

@@ -8,8 +8,11 @@ use crate::blob::BlobSource;
 use crate::event::{Reporter, Transfer, TransferKind};
 use crate::layer::{Applied, ApplyOptions, Owners, Whiteouts, apply_tar};
 use crate::oci::{Layer, descriptor_digest};
-use crate::stream::{HashingReader, auto_decoder};
+use crate::stream::{Counted, HashingReader, PipeWriter, auto_decoder, pipe};
 use crate::tree::RootDir;
+
+/// How far decompressing may be ahead of writing.
+const PIPE_BYTES: usize = 4 << 20;
 
 /// How often progress is reported.
 const PROGRESS_BYTES: u64 = 1 << 20;
@@ -31,14 +34,23 @@ pub(super) fn unpack(
     let size = layer.descriptor.size();
     let transfer = reporter.transfer(TransferKind::Extract, digest.short(), Some(size));
     let progress = Progress { inner: blob, transfer: Some(transfer), pending: 0 };
-    let (_, tar) = auto_decoder(progress).map_err(|error| unreadable(error.into()))?;
-    let mut tar = HashingReader::new(tar);
     let options = ApplyOptions { whiteouts, owners: owners() };
-    let applied = apply_tar(&mut tar, into, Path::new(""), &options)
-        .map_err(|source| RootfsError::Unpack { digest: digest.clone(), source: Box::new(source) })?;
-    // What follows the end of the archive belongs to the diff id, and the blob's own check sits at its end.
-    io::copy(&mut tar, &mut io::sink()).map_err(|error| unreadable(error.into()))?;
-    let (_, counted) = tar.finish();
+    // Reading, decompressing and hashing on one thread, writing files on the other.
+    let (counted, applied) = std::thread::scope(|scope| {
+        let (to, tar) = pipe(PIPE_BYTES);
+        let decoding = scope.spawn(move || decode(progress, to));
+        let applied = apply_tar(tar, into, Path::new(""), &options);
+        (decoding.join().expect("decoding does not panic"), applied)
+    });
+    // A blob that cannot be read is also an archive that ends too soon: the cause comes first.
+    let counted = match (counted, &applied) {
+        (Ok(counted), _) => Some(counted),
+        (Err(error), Err(_)) if error.kind() == io::ErrorKind::BrokenPipe => None,
+        (Err(error), _) => return Err(unreadable(error.into())),
+    };
+    let applied =
+        applied.map_err(|source| RootfsError::Unpack { digest: digest.clone(), source: Box::new(source) })?;
+    let counted = counted.ok_or_else(|| unreadable(io::Error::from(io::ErrorKind::BrokenPipe).into()))?;
     if counted.digest != *layer.diff_id.digest() {
         let expected = layer.diff_id.clone();
         return Err(RootfsError::DiffIdMismatch { digest, expected, found: counted.digest });
@@ -53,6 +65,23 @@ pub(super) fn unpack(
         ));
     }
     Ok(applied)
+}
+
+/// Sends the uncompressed content of `blob` through `to`, and says what it was.
+fn decode(blob: impl Read + Send, mut to: PipeWriter) -> io::Result<Counted> {
+    let copy = |to: &mut PipeWriter| -> io::Result<Counted> {
+        let (_, tar) = auto_decoder(blob)?;
+        let mut tar = HashingReader::new(tar);
+        io::copy(&mut tar, to)?;
+        Ok(tar.finish().1)
+    };
+    match copy(&mut to) {
+        Ok(counted) => to.finish().map(|()| counted),
+        Err(error) => {
+            to.fail(io::Error::new(error.kind(), error.to_string()));
+            Err(error)
+        }
+    }
 }
 
 /// Owners are kept where there are more ids than one to choose from.

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::sched::CloneFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,7 @@ pub struct Entered {
 /// Must be called while the process has one thread.
 pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxError> {
     let choice = choose(isolation, probes)?;
+    raise_open_files();
     let failed = |action: &str| {
         let action = action.to_owned();
         move |source: io::Error| SandboxError::Setup { action, source }
@@ -96,6 +98,13 @@ pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxEr
         description: choice.why,
         advice,
     })
+}
+
+/// Lets kiln open as many files as it may: an overlay takes a descriptor for each layer. Steps get the usual limit.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // What cannot be raised is still enough for most builds.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// The five ways, as [`Isolation`] without `Auto`.

@@ -22,7 +22,7 @@ use super::mounting::{attach, change_root, copy_of_path, make_all_private, new_f
 use super::overlay::Overlay;
 use super::sys::{self, Fork};
 use super::wire::{Receiver, send};
-use super::{Isolation, reap};
+use super::{Isolation, mounting, reap};
 
 /// What `kiln doctor` shows of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -327,7 +327,14 @@ pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
         meaning: if outcome.works() { yes } else { no }.to_owned(),
     };
     let (own, user) = (&probes.own, &probes.user);
+    let paths = Outcome::from_result(use_openat2());
     let mut findings = vec![
+        finding(
+            "safe paths",
+            &paths,
+            "files of an image are reached without leaving it",
+            "kiln needs the system call openat2: Linux 5.6, and a container engine whose filter knows it",
+        ),
         finding(
             "mount namespace",
             &own.mount_namespace,
@@ -338,7 +345,7 @@ pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
             "user namespace",
             &user.mount_namespace,
             "kiln can keep commands apart without any privilege",
-            "no mounts without privileges: allow user namespaces (seccomp, AppArmor, user.max_user_namespaces)",
+            user_namespace_hint(),
         ),
         ids_finding(user),
     ];
@@ -386,6 +393,29 @@ pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
     ));
     findings.push(choice_finding(&probes));
     findings
+}
+
+/// Says what forbids user namespaces, as far as the system tells.
+fn user_namespace_hint() -> &'static str {
+    let is = |name: &str, value: &str| {
+        std::fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|text| text.trim() == value)
+    };
+    if is("user/max_user_namespaces", "0") {
+        "user namespaces are switched off on this machine: sysctl user.max_user_namespaces"
+    } else if is("kernel/unprivileged_userns_clone", "0") {
+        "user namespaces are switched off on this machine: sysctl kernel.unprivileged_userns_clone=1"
+    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "AppArmor takes the capabilities from user namespaces on this machine: a profile for kiln, or sysctl \
+         kernel.apparmor_restrict_unprivileged_userns=0"
+    } else {
+        "no mounts without privileges: a container's seccomp or AppArmor profile forbids user namespaces"
+    }
+}
+
+fn use_openat2() -> Tried {
+    mounting::open_in_root(directory("/").map_err(|error| ("open `/`", error))?, Path::new("proc"))
+        .map(drop)
+        .map_err(|error| ("openat2", error))
 }
 
 fn ids_finding(user: &Context) -> Finding {
