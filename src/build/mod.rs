@@ -34,12 +34,12 @@ mod user;
 
 use std::sync::{Arc, Mutex};
 
+pub use cache_mount::prune_cache_mounts;
 pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
-pub use cache_mount::prune_cache_mounts;
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
 };

@@ -3,12 +3,9 @@
 //! Layout of kiln's root directory: `store` is an OCI image layout, `trees` unpacked layers, `mounts` what
 //! `RUN --mount=type=cache` keeps, `sandbox` the sandbox's state, `work` one directory for each running build.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use tempfile::TempDir;
 
 use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
@@ -19,9 +16,9 @@ use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
-use crate::rootfs;
+use crate::rootfs::{self, WorkDir};
 use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
-use crate::tree::{RootDir, Timestamp};
+use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
 pub struct Workshop {
@@ -34,12 +31,14 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Removes the build's directory now, and says what stands in the way.
-    pub fn close(self) -> Result<(), Failure> {
+    /// Removes the build's directory now; says where it is if something stands in the way.
+    pub fn close(self) -> Result<(), PathBuf> {
         let Self { services, work_dir, .. } = self;
         // The storage's mounts go first.
         drop(services);
-        work_dir.close()
+        let path = work_dir.path().to_owned();
+        drop(work_dir);
+        if path.exists() { Err(path) } else { Ok(()) }
     }
 }
 
@@ -90,65 +89,9 @@ fn context_failure(error: crate::context::ContextError) -> Failure {
     Failure::from(BuildError::from(Problem::from(error)))
 }
 
-/// A directory of one process's own, removed with this value, or by a later build if this one is killed.
-pub struct WorkDir {
-    dir: TempDir,
-    /// Held for as long as the process lives: what nobody holds was left by a killed one.
-    _lock: fs::File,
-}
-
-impl WorkDir {
-    /// Returns the directory.
-    pub fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Removes the directory now, and says what stands in the way.
-    pub fn close(self) -> Result<(), Failure> {
-        let path = self.path().to_owned();
-        self.dir.close().map_err(|source| Failure::File { action: "remove", path, source })
-    }
-}
-
-/// The file in a work directory that its process has locked.
-const WORK_LOCK: &str = "lock";
-
 /// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
-pub fn open_work_dir(root: &Path) -> Result<WorkDir, Failure> {
-    let work = root.join("work");
-    let fail = |path: &Path, source| Failure::File { action: "create", path: path.to_owned(), source };
-    fs::create_dir_all(&work).map_err(|source| fail(&work, source))?;
-    sweep(&work);
-    let dir =
-        tempfile::Builder::new().prefix("build-").tempdir_in(&work).map_err(|source| fail(&work, source))?;
-    let path = dir.path().join(WORK_LOCK);
-    let lock = fs::File::create(&path).map_err(|source| fail(&path, source))?;
-    lock.lock().map_err(|source| fail(&path, source))?;
-    Ok(WorkDir { dir, _lock: lock })
-}
-
-/// Removes the directories that killed processes left, beside everything else: they may be large. What
-/// cannot be removed now is for the next build.
-fn sweep(work: &Path) {
-    let Ok(entries) = fs::read_dir(work) else { return };
-    let stale: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let lock = fs::File::open(entry.path().join(WORK_LOCK)).ok()?;
-            lock.try_lock().ok()?;
-            Some((entry.file_name(), lock))
-        })
-        .collect();
-    if stale.is_empty() {
-        return;
-    }
-    let work = work.to_owned();
-    std::thread::spawn(move || {
-        let Ok(root) = RootDir::open(&work) else { return };
-        for (name, _lock) in stale {
-            let _ = root.remove_all(Path::new(&name));
-        }
-    });
+pub fn open_work_dir(root: &Path, reporter: &Reporter) -> Result<WorkDir, Failure> {
+    Ok(WorkDir::create(&root.join("work"), reporter)?)
 }
 
 /// Returns where the sandbox keeps its state below kiln's root.
@@ -165,7 +108,7 @@ pub fn open_workshop(
 ) -> Result<Workshop, Failure> {
     let root = &invocation.root;
     let store = open_store(root)?;
-    let work_dir = open_work_dir(root)?;
+    let work_dir = open_work_dir(root, reporter)?;
     let client = open_client(invocation.registry.clone(), reporter.clone())?;
     let parts = OutputParts {
         client: client.clone(),

@@ -70,9 +70,9 @@ pub(crate) fn perform(
     let stdout_is_taken = workshop.stdout_is_taken;
     let closed = workshop.close();
     let outcome = outcome?;
-    if let Err(error) = closed {
+    if let Err(path) = closed {
         // The image is finished and delivered: leftovers are no reason to fail.
-        reporter.warning(error.to_string());
+        reporter.warning(format!("cannot remove `{}`: a later build will", path.display()));
     }
     if invocation.progress != ProgressArg::Quiet {
         outcome.receipts.iter().for_each(|receipt| reporter.info(describe(receipt)));

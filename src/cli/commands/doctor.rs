@@ -11,6 +11,7 @@ use crate::cli::args::{DoctorArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::wire;
+use crate::event::Reporter;
 use crate::rootfs::{self, StorageKind};
 use crate::sandbox::{Finding, Isolation, doctor};
 
@@ -47,7 +48,7 @@ fn storage(root: &Path) -> Result<Finding, Failure> {
         Ok((entered, _)) => entered,
         Err(error) => return Ok(finding(false, error.to_string(), "")),
     };
-    let work_dir = wire::open_work_dir(root)?;
+    let work_dir = wire::open_work_dir(root, &Reporter::silent())?;
     Ok(match rootfs::choose(&entered, work_dir.path()) {
         (StorageKind::Overlay { .. }, _) => {
             finding(true, String::new(), "overlay: base layers are unpacked once and shared by builds")

@@ -7,9 +7,10 @@ use std::path::Path;
 use crate::build::{BuildError, ContextSource, Problem};
 use crate::cli::fail::Failure;
 use crate::cli::request::Invocation;
-use crate::cli::wire::{self, WorkDir};
+use crate::cli::wire;
 use crate::context::{Archive, ContextError, open_stream};
 use crate::event::Reporter;
+use crate::rootfs::WorkDir;
 
 /// Unpacks the context of `invocation` and makes `sub_path` in it the context. The files go with the value
 /// returned.
@@ -18,7 +19,7 @@ pub(super) fn unpack(
     sub_path: &Path,
     reporter: &Reporter,
 ) -> Result<WorkDir, Failure> {
-    let directory = wire::open_work_dir(&invocation.root)?;
+    let directory = wire::open_work_dir(&invocation.root, reporter)?;
     let context_error = |error: ContextError| Failure::from(BuildError::from(Problem::from(error)));
     let reader: Box<dyn Read + Send> = match &invocation.request.context {
         ContextSource::Stdin => Box::new(std::io::stdin()),

@@ -74,7 +74,7 @@ fn bases(
     request.context = ContextSource::Directory(environment.directory.clone());
     request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
     let fetch = wire::open_fetch(config, reporter.clone())?;
-    let work_dir = wire::open_work_dir(&environment.store_root(None))?;
+    let work_dir = wire::open_work_dir(&environment.store_root(None), reporter)?;
     let bench = Workbench {
         reporter,
         fetch: fetch.as_ref(),
