@@ -48,7 +48,10 @@ fn storage(root: &Path) -> Result<Finding, Failure> {
         Ok((entered, _)) => entered,
         Err(error) => return Ok(finding(false, error.to_string(), "")),
     };
-    let work_dir = wire::open_work_dir(root, &Reporter::silent())?;
+    let work_dir = match wire::open_work_dir(root, &Reporter::silent()) {
+        Ok(work_dir) => work_dir,
+        Err(error) => return Ok(finding(false, error.to_string(), "choose a writable place with `--root`")),
+    };
     Ok(match rootfs::choose(&entered, work_dir.path()) {
         (StorageKind::Overlay { .. }, _) => {
             finding(true, String::new(), "overlay: base layers are unpacked once and shared by builds")
