@@ -125,7 +125,7 @@ impl Copier<'_> {
             _ => {}
         }
         if let Some(parent) = path.parent() {
-            self.make_directories(&parent.to_path_buf())?;
+            self.make_directories(parent)?;
         }
         Ok(path)
     }
