@@ -61,6 +61,17 @@ fn run_that_changes_nothing_still_makes_a_layer() {
     assert_eq!(image.last_layer(), Vec::<String>::new());
 }
 
+/// The second mount waited for the lock of the first for ever.
+#[test]
+fn a_step_may_mount_one_cache_several_times() {
+    require!(Busybox);
+    for sharing in ["shared", "locked", "private"] {
+        let mount = format!("--mount=type=cache,id=x,sharing={sharing},target=");
+        let image = build(&format!("RUN {mount}/a {mount}/b echo one > /a/f && cp /b/f /got"));
+        assert_eq!(image.text("got"), "one\n", "{sharing}");
+    }
+}
+
 #[test]
 fn run_exec_form_and_heredocs() {
     require!(Busybox);

@@ -36,7 +36,7 @@ fn files_of_a_stage_keep_their_owner_but_for_the_top_directory() {
         "own d/l 7 8",
     ]);
     let expected = ["dir 755 0:0 to", "dir 750 9:9 to/e", "file 644 7:8 to/f x", "link 777 7:8 to/l x"];
-    assert_eq!(copy(&from, &["d"], "/to").from_stage().onto_scratch(), expected);
+    assert_eq!(copy(&from, &["d"], "/to").of_stage().onto_scratch(), expected);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn file_capabilities_survive_and_other_attributes_do_not() {
         "dir d/e",
         "attr d/e user.c",
     ]);
-    for copying in [copy(&from, &["d"], "/to"), copy(&from, &["d"], "/to").from_stage().chown(1, 2)] {
+    for copying in [copy(&from, &["d"], "/to"), copy(&from, &["d"], "/to").of_stage().chown(1, 2)] {
         copying.onto_scratch();
         let (changes, _) = copying.plan(Below { root: None, pending: &Pending::default() }).unwrap();
         let expected = BTreeMap::from([("security.capability".into(), CAPABILITY.to_vec())]);

@@ -103,7 +103,7 @@ struct Copying {
     exclude: Vec<String>,
 }
 
-/// A copy from a build context, or with [`Copying::from_stage`] from elsewhere; relative to `/work`.
+/// A copy from a build context, or with [`Copying::of_stage`] from elsewhere; relative to `/work`.
 fn copy(from: &Tree, patterns: &[&str], dest: &str) -> Copying {
     copy_ignoring(from, "", patterns, dest)
 }
@@ -122,7 +122,7 @@ fn copying(sources: Vec<CopySource>, dest: &str) -> Copying {
 }
 
 impl Copying {
-    fn from_stage(mut self) -> Self {
+    fn of_stage(mut self) -> Self {
         for source in &mut self.sources {
             if let CopySource::Pattern { from, .. } | CopySource::Found { from, .. } = source {
                 from.ignore = None;

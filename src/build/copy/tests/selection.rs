@@ -112,7 +112,7 @@ fn a_link_to_what_is_ignored_leads_nowhere() {
 
 #[test]
 fn a_stage_ignores_nothing() {
-    let lines = copy_ignoring(&context(), "**", &["d/e"], "/to/").from_stage().onto_scratch();
+    let lines = copy_ignoring(&context(), "**", &["d/e"], "/to/").of_stage().onto_scratch();
     assert_eq!(paths(&lines), ["to", "to/b.c", "to/b.o"]);
 }
 

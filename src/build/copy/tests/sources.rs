@@ -35,7 +35,7 @@ fn a_missing_source_is_an_error_in_buildkits_words() {
     let onto = Tree::new(&[]);
     let error = copy(&context(), &["nope"], "/to/").error(&onto);
     assert_eq!(error, "failed to calculate checksum of ref build context: \"/nope\": not found");
-    let error = copy(&context(), &["../a/nope/"], "/to/").from_stage().error(&onto);
+    let error = copy(&context(), &["../a/nope/"], "/to/").of_stage().error(&onto);
     assert_eq!(error, "failed to calculate checksum of ref source: \"/a/nope\": not found");
 }
 

@@ -91,7 +91,7 @@ fn copying_of(from: &Tree, step: &Step) -> Copying {
     let mut copying = copy(from, patterns, dest);
     // Most flags are rare: equal files are of interest as well.
     match flags % 16 {
-        0 => copying = copying.from_stage(),
+        0 => copying = copying.of_stage(),
         1 => copying = copying.chown(3, 4),
         2 => copying = copying.chmod("751"),
         3 => copying = copying.chmod("g+w,o-rX"),
