@@ -94,7 +94,8 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
 }
 
 /// Makes the checksums right, header after header for as long as sizes lead from one to the next.
-fn repair(tar: &mut [u8]) {
+#[expect(clippy::ptr_arg, reason = "the type that samples name")]
+fn repair(tar: &mut Vec<u8>) {
     let mut at = 0;
     while at + BLOCK <= tar.len() {
         let header = &mut tar[at..at + BLOCK];
