@@ -127,7 +127,9 @@ impl Build<'_> {
     }
 
     pub(super) fn add_layer(&self, stage: &mut Stage, changes: Vec<Change>) {
-        stage.layers.push(self.works.start(stage.step.clone(), change_set(changes)));
+        if stage.is_exported {
+            stage.layers.push(self.works.start(stage.step.clone(), change_set(changes)));
+        }
     }
 
     /// Finds who `--chown` names, looked up in the stage's own files where it is a name.

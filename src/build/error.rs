@@ -181,6 +181,9 @@ impl Problem {
             Self::Process { code: 137, .. } => {
                 Some("the process was killed: most often memory ran out".to_owned())
             }
+            Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
+                Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
+            }
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Context(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),

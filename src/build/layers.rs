@@ -91,6 +91,13 @@ impl LayerWorks {
         slot
     }
 
+    /// Waits until no layer is being written: until nothing reads the stages' files any more.
+    pub(super) fn finish(&self) {
+        let (running, changed) = &*self.running;
+        let count = running.lock().expect("no panic while counting");
+        drop(changed.wait_while(count, |count| *count > 0).expect("no panic while counting"));
+    }
+
     /// Writes a layer now: its changes cannot be read later.
     pub(super) fn write(&self, step: StepId, changes: ChangeSet) -> Result<LayerSlot, Problem> {
         let slot = self.start(step, changes);
@@ -132,7 +139,7 @@ impl Drop for Permit {
         if let Ok(mut count) = running.lock() {
             *count -= 1;
         }
-        changed.notify_one();
+        changed.notify_all();
     }
 }
 

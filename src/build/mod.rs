@@ -108,5 +108,7 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
     build.enforce_checks()?;
     let target = build.run_stages();
     build.warn();
-    build.finish(&*target?)
+    let outcome = target.and_then(|target| build.finish(&target));
+    build.works.finish();
+    outcome
 }

@@ -76,6 +76,9 @@ impl Build<'_> {
         let rootfs = stage.tree.flushed()?;
         let must_drain = rootfs.must_drain();
         let changes = rootfs.seal_step(&self.request.ignore_paths)?;
+        if !stage.is_exported {
+            return Ok(());
+        }
         let layer = if must_drain {
             self.works.write(stage.step.clone(), changes)?
         } else {

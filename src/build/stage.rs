@@ -30,6 +30,8 @@ pub(super) struct Stage {
     /// Whether a `CMD` was given in this stage: then `ENTRYPOINT` keeps it.
     pub(super) cmd_is_set: bool,
     pub(super) escape: char,
+    /// Whether its layers are the image's: those of a stage that is only copied from are never written.
+    pub(super) is_exported: bool,
     /// The step under way.
     pub(super) step: StepId,
 }
@@ -137,6 +139,20 @@ impl Build<'_> {
         }
     }
 
+    /// Tells whether the target is the stage or starts from it.
+    fn is_exported(&self, id: StageId) -> bool {
+        let mut at = self.plan.target;
+        loop {
+            if at == id {
+                return true;
+            }
+            match &self.plan.stages[at.0].base {
+                Base::Stage(below) => at = *below,
+                Base::Scratch | Base::Image { .. } | Base::Context { .. } => return false,
+            }
+        }
+    }
+
     fn new_stage(&self, id: StageId, origin: Origin) -> Stage {
         let planned = &self.plan.stages[id.0];
         Stage {
@@ -150,6 +166,7 @@ impl Build<'_> {
             base: None,
             cmd_is_set: false,
             escape: self.plan.escape,
+            is_exported: self.is_exported(id),
             step: StepId { stage: planned.display.clone(), number: 1, total: 1 },
         }
     }

@@ -440,3 +440,23 @@ fn a_single_snapshot_makes_one_layer_with_the_same_files() {
     let names = |image: &crate::support::Image| image.tree().into_keys().collect::<Vec<_>>();
     assert_eq!(names(&single), names(&plain));
 }
+
+#[test]
+fn a_stage_that_is_only_copied_from_leaves_no_layer_behind() {
+    require!(Busybox);
+    let kiln = Kiln::new();
+    let context = Context::new(
+        "FROM scratch AS parts\nCOPY Dockerfile /not-in-the-image\nCOPY note /wanted\n\
+         FROM scratch\nCOPY --from=parts /wanted /\n",
+    )
+    .file("note", "n\n");
+    let image = kiln.image(&context);
+    assert_eq!(image.tree().into_keys().collect::<Vec<_>>(), ["wanted"]);
+    let blobs = std::fs::read_dir(kiln.store().join("store/blobs/sha256")).map_or(0, Iterator::count);
+    assert!(blobs <= 1, "{blobs} blobs: the copied layer, and at most it");
+    assert_eq!(
+        std::fs::read_dir(kiln.store().join("work")).unwrap().count(),
+        0,
+        "the work directory is gone"
+    );
+}
