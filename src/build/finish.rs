@@ -34,6 +34,7 @@ impl Build<'_> {
     fn seal_image(&self, target: &StageResult) -> Result<Outcome, Problem> {
         let mut layers = target.layers.iter().map(|slot| slot.wait()).collect::<Result<Vec<Layer>, _>>()?;
         check_cancelled(&self.services.cancel)?;
+        self.explain_rewriting(target);
         let base_is_docker = target.base.as_ref().is_some_and(|base| base.docker_format);
         let format = self.request.format.unwrap_or(match base_is_docker {
             true => ManifestFormat::Docker,
@@ -71,6 +72,19 @@ impl Build<'_> {
         }
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
         Ok(Outcome { image, base, receipts, epoch: self.epoch })
+    }
+
+    /// Says what `rewrite-timestamp` comes to: new layers are clamped to the epoch with or without it.
+    fn explain_rewriting(&self, target: &StageResult) {
+        let reporter = &self.services.reporter;
+        match (self.request.rewrite_timestamp, self.epoch, &target.base) {
+            (true, None, _) => reporter.warning("rewrite-timestamp has no effect without a source epoch"),
+            (true, Some(_), Some(_)) => {
+                reporter
+                    .info("times in the new layers are clamped to the source epoch; those of the base stay");
+            }
+            _ => {}
+        }
     }
 
     /// Makes one layer of all that the stage put on its base (`--single-snapshot`), and leaves one entry of its

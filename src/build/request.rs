@@ -56,7 +56,8 @@ pub struct Request {
     /// `SOURCE_DATE_EPOCH` from the command line or the environment, in seconds. A build argument or a
     /// global `ARG` of the Dockerfile goes before it.
     pub source_date_epoch: Option<i64>,
-    /// Clamp the times in the layers to the epoch (`rewrite-timestamp=true`, `--reproducible`).
+    /// `rewrite-timestamp=true` or `--reproducible` was given. Times in new layers are clamped to an epoch
+    /// anyway; this makes the build say what it means for the base's.
     pub rewrite_timestamp: bool,
     /// `--single-snapshot`: all new layers as one.
     pub single_layer: bool,
