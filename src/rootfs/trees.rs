@@ -11,6 +11,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -70,6 +71,15 @@ pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, Root
 pub(super) struct Tree {
     pub(super) path: PathBuf,
     _lock: File,
+}
+
+/// How often is looked whether another has finished unpacking.
+const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
+/// A tree, or the right to make it.
+enum Claim {
+    Found(Tree),
+    Mine(File),
 }
 
 /// A layer on its way: found under its diff id, or unpacked and dependent on those below.
@@ -161,7 +171,10 @@ impl Trees {
             }
         }
         // The same layer may be unpacked by another build, or stand twice in this one.
-        let lock = self.lock(&own, FlockOperation::LockExclusive)?;
+        let lock = match self.claim(&own)? {
+            Claim::Found(tree) => return Ok(Unpacked::Ready(tree)),
+            Claim::Mine(lock) => lock,
+        };
         let path = self.dir.join(&own);
         if !path.exists() {
             let temporary = self.scratch.subdir()?;
@@ -181,6 +194,26 @@ impl Trees {
         let lock = self.lock(key, FlockOperation::LockShared)?;
         let path = self.dir.join(key);
         Ok(path.exists().then_some(Tree { path: path.join("tree"), _lock: lock }))
+    }
+
+    /// Returns the tree under `key`, or the right to make it. Never waits for the lock itself: who has just made
+    /// the tree keeps it for as long as it is used, perhaps by this very build.
+    fn claim(&self, key: &str) -> Result<Claim, RootfsError> {
+        let path = self.dir.join(key);
+        loop {
+            if path.exists()
+                && let Some(tree) = self.find(key)?
+            {
+                return Ok(Claim::Found(tree));
+            }
+            match self.lock(key, FlockOperation::NonBlockingLockExclusive) {
+                Ok(lock) => return Ok(Claim::Mine(lock)),
+                Err(RootfsError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(CLAIM_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn share(&self, lock: File, path: PathBuf) -> Result<Tree, RootfsError> {
@@ -222,7 +255,10 @@ impl Trees {
         below: &[Tree],
     ) -> Result<Tree, RootfsError> {
         let key = chain_key(chain);
-        let lock = self.lock(&key, FlockOperation::LockExclusive)?;
+        let lock = match self.claim(&key)? {
+            Claim::Found(tree) => return Ok(tree),
+            Claim::Mine(lock) => lock,
+        };
         let path = self.dir.join(&key);
         if !path.exists() {
             let tree = temporary.join("tree");

@@ -460,3 +460,18 @@ fn a_stage_that_is_only_copied_from_leaves_no_layer_behind() {
         "the work directory is gone"
     );
 }
+
+#[test]
+fn two_stages_on_a_base_that_is_new_to_the_store_do_not_wait_for_each_other() {
+    require!(Busybox);
+    let base = Context::on_busybox("").path().join("Dockerfile");
+    let from = std::fs::read_to_string(base).unwrap();
+    let from = from.lines().next().unwrap();
+    for _ in 0..5 {
+        let image = Kiln::new().image(&Context::new(&format!(
+            "{from} AS one\nRUN echo 1 > /one\n{from} AS two\nRUN echo 2 > /two\n\
+             FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+        )));
+        assert_eq!(image.tree().into_keys().collect::<Vec<_>>(), ["one", "two"]);
+    }
+}
