@@ -464,8 +464,8 @@ fn a_stage_that_is_only_copied_from_leaves_no_layer_behind() {
 #[test]
 fn two_stages_on_a_base_that_is_new_to_the_store_do_not_wait_for_each_other() {
     require!(Busybox);
-    let base = Context::on_busybox("").path().join("Dockerfile");
-    let from = std::fs::read_to_string(base).unwrap();
+    let busybox = Context::on_busybox("");
+    let from = std::fs::read_to_string(busybox.path().join("Dockerfile")).unwrap();
     let from = from.lines().next().unwrap();
     for _ in 0..5 {
         let image = Kiln::new().image(&Context::new(&format!(
