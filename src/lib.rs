@@ -30,6 +30,7 @@
 //! | 3 | [`sandbox`] | socket *launch*: one process in a root; all `unsafe` code is in `sandbox/sys.rs` |
 //! | 4 | [`rootfs`] | socket *storage*: where a stage's files live: overlay or plain directory |
 //! | 4 | [`output`] | socket *output*: registry, OCI layout, docker archive, root filesystem, store |
+//! | 4 | [`cache`] | socket *cache*: what steps made, by key: registry repository, local directory |
 //! | 5 | [`build`] | the engine: schedule, base images, one file for each kind of step |
 //! | 6 | [`cli`] | the front doors (docker's and kaniko's), wiring, progress, failure rendering |
 //!
@@ -53,6 +54,7 @@
 
 pub mod blob;
 pub mod build;
+pub mod cache;
 pub mod cli;
 pub mod context;
 pub mod dockerfile;

@@ -11,6 +11,7 @@ use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use crate::blob::Store;
 use crate::build::{BuildError, Problem, Services};
+use crate::cache::Caches;
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
@@ -136,6 +137,7 @@ pub fn open_workshop(
         launch,
         storage,
         outputs,
+        caches: Caches::none(),
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
