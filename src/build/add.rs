@@ -94,13 +94,7 @@ impl Build<'_> {
                 Source::Heredoc(heredoc) => inline(stage, heredoc)?,
                 Source::Path(_) => match classify_source(text) {
                     SourceKind::Path => {
-                        let context = self.inputs.main();
-                        let from = CopyRoot {
-                            root: context.root.clone(),
-                            ignore: Some(context.ignore.clone()),
-                            keep_owner: false,
-                        };
-                        CopySource::Pattern { from, pattern: text.clone() }
+                        CopySource::Pattern { from: self.main_context(), pattern: text.clone() }
                     }
                     SourceKind::Http => {
                         let key = format!("{checksum:?} {text}");

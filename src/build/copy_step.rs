@@ -172,7 +172,7 @@ impl Build<'_> {
     }
 
     pub(super) fn add_layer(&self, stage: &mut Stage, changes: Vec<Change>) {
-        self.push_layer(stage, || change_set(changes), false);
+        self.push_layer(stage, change_set(changes));
     }
 
     /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
@@ -187,16 +187,15 @@ impl Build<'_> {
         Ok(Some(chown_owner(spec, root.as_deref())?))
     }
 
+    /// Returns the build context.
+    pub(super) fn main_context(&self) -> CopyRoot {
+        let context = self.inputs.main();
+        CopyRoot { root: context.root.clone(), ignore: Some(context.ignore.clone()), keep_owner: false }
+    }
+
     /// Finds the tree that `--from` names; without it, the build context.
     pub(super) fn copy_root(&self, stage: &Stage, from: Option<&str>) -> Result<CopyRoot, Problem> {
-        let Some(text) = from else {
-            let context = self.inputs.main();
-            return Ok(CopyRoot {
-                root: context.root.clone(),
-                ignore: Some(context.ignore.clone()),
-                keep_owner: false,
-            });
-        };
+        let Some(text) = from else { return Ok(self.main_context()) };
         match self.plan.resolve_from(text, stage.id)? {
             FromRef::Stage(id) => {
                 let result = self.stage(id)?;
@@ -214,7 +213,7 @@ impl Build<'_> {
         }
     }
 
-    fn named_root(&self, name: &str, stage: &Stage) -> Result<CopyRoot, Problem> {
+    pub(super) fn named_root(&self, name: &str, stage: &Stage) -> Result<CopyRoot, Problem> {
         if let Some(image) = self.context_image(name, &stage.platform)? {
             let root = self.unpacked(&image.text, &stage.platform, &image)?;
             return Ok(CopyRoot { root, ignore: None, keep_owner: true });

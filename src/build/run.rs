@@ -71,7 +71,7 @@ impl Build<'_> {
         let rootfs = stage.tree.flushed()?;
         let must_drain = rootfs.must_drain();
         let changes = rootfs.seal_step(&self.request.ignore_paths)?;
-        if let Some(layer) = self.push_layer(stage, || changes, true)
+        if let Some(layer) = self.push_layer(stage, changes)
             && must_drain
         {
             layer.wait()?;

@@ -137,7 +137,7 @@ pub fn open_workshop(
         launch,
         storage,
         outputs,
-        caches: Caches::none(),
+        caches: Arc::new(Caches::none()),
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,

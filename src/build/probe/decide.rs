@@ -152,7 +152,7 @@ mod tests {
     use crate::oci::Digest;
 
     fn layer(name: &str) -> DiffId {
-        DiffId::from(Digest::of(name.as_bytes()))
+        DiffId::new(Digest::of(name.as_bytes()))
     }
 
     fn chain(names: &[&str]) -> Chain {

@@ -166,7 +166,7 @@ impl Build<'_> {
     /// Names the current step across builds.
     pub(super) fn step_name(&self, stage: &Stage) -> StepName {
         let project = match self.request.names.first() {
-            Some(name) => name.repository_name(),
+            Some(name) => format!("{}/{}", name.registry(), name.repository()),
             None => self.dockerfile.name.clone(),
         };
         let name = &self.plan.stages[stage.id.0];

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::files::{Stamps, add_files};
 use crate::build::Build;
-use crate::build::add::{ExpandedAdd, expand_add};
+use crate::build::add::expand_add;
 use crate::build::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
 use crate::build::copy_step::{CopyFlags, absolute_destination, expand_copy, parse_chmod};
 use crate::build::error::Problem;
@@ -347,6 +347,26 @@ impl Build<'_> {
         };
         let (changes, _) = copy::plan(&request, Below { root: None, pending: &Pending::default() })?;
         add_files(key, name, &changes, self.hashing_threads())
+    }
+
+    /// Adds all files of a named context.
+    pub(super) fn add_named_context(
+        &self,
+        key: &mut KeyBuilder,
+        stage: &Stage,
+        name: &str,
+    ) -> Result<(), Problem> {
+        let from = self.named_root(name, stage)?;
+        let flags = CopyFlags {
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: &[],
+            dest: "/".to_owned(),
+        };
+        let all = CopySource::Found { from, path: PathBuf::new() };
+        self.add_content(key, "files", stage, vec![all], &flags).map(drop)
     }
 
     fn hashing_threads(&self) -> NonZeroUsize {

@@ -6,7 +6,6 @@
 //! for the next build (`keep`).
 
 mod decide;
-mod explain;
 mod files;
 mod hits;
 mod keep;
@@ -18,8 +17,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use decide::{BaseView, FoundView, StageView, StepView, decide};
 use keys::Ends;
 
-pub(super) use explain::CacheReport;
-pub(super) use files::Stamps;
 pub(super) use keep::Keeper;
 pub(super) use keys::StepKey;
 
@@ -166,7 +163,7 @@ impl Build<'_> {
             Some(name) => {
                 let mut stage = self.scratch_stage(id);
                 let mut key = KeyBuilder::new("files");
-                self.add_context(&mut key, &stage, name)?;
+                self.add_named_context(&mut key, &stage, name)?;
                 stage.key = Some(key.finish().0);
                 return Ok(Some(stage));
             }

@@ -1,1 +1,0 @@
-//! Why a step was not in a cache.
