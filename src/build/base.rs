@@ -21,6 +21,8 @@ pub(super) struct BaseImage {
     pub(super) repository: Option<Reference>,
     /// Digest of the index, else of the manifest: what the reference stood for.
     pub(super) digest: Digest,
+    /// Digest of the manifest.
+    pub(super) manifest: Digest,
     pub(super) config: ImageConfig,
     pub(super) layers: Vec<Layer>,
     /// Whether the manifest uses docker's media types.
@@ -67,6 +69,21 @@ impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
             value = made.wait(value).expect("no panic while a value is set");
         }
         value.clone().flatten().ok_or(Problem::Elsewhere)
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Clone, T: Clone> Once<K, T> {
+    /// Returns the value of `key`; after a failure, who asks next tries again.
+    pub(super) fn get_or_retry(
+        &self,
+        key: K,
+        make: impl FnOnce() -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let result = self.get(key.clone(), make);
+        if result.is_err() {
+            self.cells.lock().expect("no panic while cells are looked up").remove(&key);
+        }
+        result
     }
 }
 
@@ -230,6 +247,7 @@ fn base_image(text: &str, repository: Option<Reference>, digest: Digest, image: 
         text: text.to_owned(),
         repository,
         digest,
+        manifest: image.digest(),
         config: image.config,
         layers: image.layers,
         docker_format,

@@ -6,8 +6,8 @@ use super::error::{BuildError, Problem};
 use super::stage::StageResult;
 use crate::event::StepId;
 use crate::oci::{
-    Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, annotation, descriptor,
-    media_type,
+    Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, Reference, annotation,
+    descriptor, media_type,
 };
 use crate::output::{BuildResult, Receipt};
 use crate::snapshot::compare_trees;
@@ -51,10 +51,8 @@ impl Build<'_> {
         self.set_platform(&mut config, target);
         fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
         let image = Image::seal(config, layers, format, self.annotations(target));
-        if self.services.keep_base_blobs
-            && let Some(base) = &target.base
-        {
-            self.blobs.fetch(&base.layers)?;
+        if self.services.keep_base_blobs {
+            self.blobs.fetch(&image.layers)?;
         }
         let needs_tree = self.services.outputs.iter().any(|output| output.needs_tree());
         let tree = if needs_tree { Some(target.lock_tree().root()?) } else { None };
@@ -63,7 +61,7 @@ impl Build<'_> {
             names: self.request.names.clone(),
             blobs: self.blobs.clone(),
             tree,
-            mount_from: target.base.iter().filter_map(|base| base.repository.clone()).collect(),
+            mount_from: self.mount_from(target),
         };
         let mut receipts = Vec::new();
         for output in &self.services.outputs {
@@ -72,6 +70,12 @@ impl Build<'_> {
         }
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
         Ok(Outcome { image, base, receipts, epoch: self.epoch })
+    }
+
+    /// Returns the repositories that hold some of the image's layers.
+    fn mount_from(&self, target: &StageResult) -> Vec<Reference> {
+        let caches = self.cache_repositories.lock().expect("no panic while a name is added").clone();
+        target.base.iter().filter_map(|base| base.repository.clone()).chain(caches).collect()
     }
 
     /// Says what `rewrite-timestamp` comes to: new layers are clamped to the epoch with or without it.

@@ -6,8 +6,9 @@ use super::error::Problem;
 use crate::blob::Store;
 use crate::event::{Event, Reporter, StepId};
 use crate::layer::{ChangeSet, LayerError, LayerOptions, write_layer};
-use crate::oci::Layer;
+use crate::oci::{Layer, ManifestFormat};
 use crate::output::Output;
+use crate::stream::Compression;
 
 /// A layer that is finished or will be.
 #[derive(Debug, Clone)]
@@ -47,6 +48,9 @@ impl LayerSlot {
     }
 }
 
+/// How layers that no image has are compressed.
+pub(super) const INTERNAL_COMPRESSION: Compression = Compression::Zstd { level: 1 };
+
 /// Turns changes into layers, at most `capacity` at a time.
 pub(super) struct LayerWorks {
     store: Arc<Store>,
@@ -68,8 +72,28 @@ impl LayerWorks {
         Self { store, outputs, reporter, options, running: Arc::default(), capacity: 2 }
     }
 
-    /// Writes a layer beside the build.
+    /// Writes a layer of the image beside the build.
     pub(super) fn start(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
+        self.begin(step, changes, self.options, self.outputs.clone())
+    }
+
+    /// Writes a layer of a stage that is only copied from, for caches: quickly, and for no output.
+    pub(super) fn start_internal(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
+        let options = LayerOptions {
+            compression: INTERNAL_COMPRESSION,
+            format: ManifestFormat::Oci,
+            ..self.options
+        };
+        self.begin(step, changes, options, Vec::new())
+    }
+
+    fn begin(
+        &self,
+        step: StepId,
+        changes: ChangeSet,
+        options: LayerOptions,
+        outputs: Vec<Arc<dyn Output>>,
+    ) -> LayerSlot {
         let slot = LayerSlot::pending();
         let (running, changed) = &*self.running;
         {
@@ -81,9 +105,9 @@ impl LayerWorks {
         }
         let job = Job {
             store: self.store.clone(),
-            outputs: self.outputs.clone(),
+            outputs,
             reporter: self.reporter.clone(),
-            options: self.options,
+            options,
             permit: Permit(self.running.clone()),
             slot: Filler(slot.clone()),
         };
@@ -163,8 +187,6 @@ mod tests {
 
     use super::*;
     use crate::layer::{Change, TarOptions};
-    use crate::oci::ManifestFormat;
-    use crate::stream::Compression;
 
     fn works(directory: &tempfile::TempDir) -> LayerWorks {
         let options = LayerOptions {

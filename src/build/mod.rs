@@ -23,6 +23,7 @@ mod inputs;
 mod layers;
 mod metadata;
 mod mounts;
+mod probe;
 mod request;
 mod run;
 mod schedule;
@@ -48,7 +49,7 @@ pub use user::UserError;
 
 use crate::dockerfile::Dockerfile;
 use crate::layer::{LayerOptions, TarOptions};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 
@@ -62,12 +63,19 @@ struct Build<'a> {
     platform: Platform,
     /// The source epoch in seconds since 1970, if there is one.
     epoch: Option<i64>,
+    /// Whether the epoch was asked for, and not taken from the context's commit.
+    epoch_is_explicit: bool,
     blobs: Arc<blobs::Blobs>,
     bases: base::BaseImages,
     works: layers::LayerWorks,
     schedule: schedule::Schedule,
     /// Trees that are read from until the build ends.
     kept: Mutex<Vec<Box<dyn Rootfs>>>,
+    downloads: base::Once<String, copy::CopySource>,
+    probe: Arc<probe::Probe>,
+    keeper: probe::Keeper,
+    /// Repositories of caches that the image's layers may be taken from.
+    cache_repositories: Mutex<Vec<Reference>>,
 }
 
 /// Builds an image and hands it to the outputs.
@@ -86,12 +94,18 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         tar: TarOptions { epoch },
         format: request.format.unwrap_or_default(),
     };
-    let build = Build {
+    let blobs = Arc::new(blobs::Blobs::new(services.store.clone(), services.keep_base_blobs));
+    let mut build = Build {
         request,
         services,
         platform,
         epoch,
-        blobs: Arc::new(blobs::Blobs::new(services.store.clone(), services.keep_base_blobs)),
+        epoch_is_explicit: true,
+        downloads: base::Once::default(),
+        probe: Arc::default(),
+        keeper: probe::Keeper::start(&services.caches, blobs.clone(), &services.reporter),
+        cache_repositories: Mutex::default(),
+        blobs,
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(
             services.store.clone(),
@@ -106,9 +120,12 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         inputs,
     };
     build.enforce_checks()?;
+    build.probe = Arc::new(build.probe());
     let target = build.run_stages();
     build.warn();
     let outcome = target.and_then(|target| build.finish(&target));
     build.works.finish();
+    build.keeper.finish();
+    services.caches.finish();
     outcome
 }

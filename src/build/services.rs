@@ -31,7 +31,7 @@ pub struct Services {
     /// Where the image goes.
     pub outputs: Vec<Arc<dyn Output>>,
     /// What earlier builds left, and what this one leaves to later ones.
-    pub caches: Caches,
+    pub caches: Arc<Caches>,
     /// How files are downloaded.
     pub fetch: Arc<dyn Fetch>,
     /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.

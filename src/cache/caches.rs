@@ -84,6 +84,11 @@ impl Caches {
         !self.sinks.is_empty()
     }
 
+    /// Tells whether records of stages that are only copied from are written.
+    pub fn writes_internal(&self) -> bool {
+        self.sinks.iter().any(|sink| sink.mode == CacheMode::Max)
+    }
+
     /// Asks the sources in order for a record. What is refused is warned about and passed over; a source that
     /// cannot be used is warned about once.
     pub fn find(&self, key: &Key) -> Option<Found> {

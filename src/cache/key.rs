@@ -79,6 +79,7 @@ impl Key {
 }
 
 /// A hash of frames: each is its kind, its length and its bytes.
+#[derive(Clone)]
 pub(super) struct Framer(Sha256);
 
 /// What a frame is: parts of different kinds never look alike.
@@ -122,6 +123,7 @@ impl Framer {
 }
 
 /// Collects what goes into a key, part by part; the order of the parts is part of the key.
+#[derive(Clone)]
 pub struct KeyBuilder {
     framer: Framer,
     inputs: Vec<Input>,

@@ -139,7 +139,7 @@ pub fn open_workshop(
         launch,
         storage,
         outputs,
-        caches,
+        caches: Arc::new(caches),
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
