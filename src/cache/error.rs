@@ -35,6 +35,12 @@ pub enum CacheError {
         /// What happened.
         source: BlobError,
     },
+    /// The registry removes nothing.
+    #[error("the registry of cache `{place}` does not let manifests be deleted")]
+    NoDeletion {
+        /// The cache.
+        place: String,
+    },
     /// The file system.
     #[error("cannot {action} `{path}` of the cache")]
     Io {
@@ -78,6 +84,11 @@ impl CacheError {
             ),
             Self::Registry { source, .. } => source.hint(),
             Self::Blob { source, .. } => source.hint().map(str::to_owned),
+            Self::NoDeletion { .. } => Some(
+                "allow it in the registry (for docker's: REGISTRY_STORAGE_DELETE_ENABLED=true), or let its own \
+                 retention rules remove old tags"
+                    .to_owned(),
+            ),
             Self::Io { .. } => None,
         }
     }

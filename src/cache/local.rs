@@ -15,16 +15,23 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::artifact::{self, Header};
-use super::{Cache, CacheError, Found, Key, Record, SharedCache, StepName};
-use crate::blob::{BlobError, BlobSource, Layout, Store};
+use super::{Cache, CacheError, Entry, Found, Key, Record, Removed, SharedCache, StepName};
+use crate::blob::{BlobError, BlobSource, Layout, RECORDS_DIRECTORY, Store};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::Artifact;
 
 /// No manifest of a record is larger.
 const MANIFEST_LIMIT_BYTES: u64 = 4 << 20;
+
+/// The directory of the names of steps, beside those of records.
+const STEPS: &str = "steps";
+/// How files begin that are being written.
+const TEMPORARY: &str = ".new-";
+/// Files that are being written are there for moments; after an hour nobody is writing them.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// Keeps records in `store`; `is_own` tells whether that is the store the build works with.
 pub fn open_store(store: Arc<Store>, is_own: bool) -> SharedCache {
@@ -77,11 +84,11 @@ impl std::fmt::Debug for LocalCache {
 impl LocalCache {
     fn record_path(&self, key: &Key) -> PathBuf {
         let name = key.to_string();
-        self.root.join("records").join(&name[..2]).join(name)
+        self.records().join(&name[..2]).join(name)
     }
 
     fn step_path(&self, step: &StepName) -> PathBuf {
-        self.root.join("records/steps").join(step.id())
+        self.records().join(STEPS).join(step.id())
     }
 
     fn source(&self) -> Arc<dyn BlobSource> {
@@ -125,7 +132,7 @@ impl LocalCache {
         let directory = path.parent().expect("records are below the root");
         fs::create_dir_all(directory).map_err(|error| CacheError::io("create", directory, error))?;
         let write = || -> io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+            let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
             file.write_all(content)?;
             file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
             file.persist(path)?;
@@ -207,5 +214,119 @@ impl Cache for LocalCache {
         store.put(&config).map_err(failed)?;
         self.place(&self.record_path(&record.key), &artifact.seal().1)?;
         self.place(&self.step_path(&record.step), record.key.to_string().as_bytes())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+        let mut entries = Vec::new();
+        for (path, metadata) in self.record_files()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let used = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            let used = used.and_then(|since| i64::try_from(since.as_secs()).ok());
+            let read = name
+                .parse()
+                .map_err(|error| self.refused(&path, format!("{error}")))
+                .and_then(|key| self.header(&key));
+            match read {
+                Ok(Some(header)) => entries.push(header.entry(name, None, used)),
+                Ok(None) => {}
+                Err(CacheError::Refused { reason, .. }) => {
+                    entries.push(Entry::unreadable(name, None, &reason));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        entries.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(entries)
+    }
+
+    fn remove(&self, entries: &[Entry]) -> Result<Removed, CacheError> {
+        let Blobs::Store(store) = &self.blobs else {
+            return Err(CacheError::io(
+                "remove records in",
+                &self.root,
+                io::ErrorKind::ReadOnlyFilesystem.into(),
+            ));
+        };
+        let mut removed = Removed::default();
+        for entry in entries {
+            let path = self.records().join(&entry.name[..2.min(entry.name.len())]).join(&entry.name);
+            match fs::remove_file(&path) {
+                Ok(()) => removed.records += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(CacheError::io("remove", &path, error)),
+            }
+        }
+        self.sweep()?;
+        let collected =
+            store.collect_garbage(Duration::ZERO).map_err(|error| blob_error(&self.root, error))?;
+        (removed.bytes, removed.blobs) = (collected.bytes, collected.blobs);
+        Ok(removed)
+    }
+}
+
+impl LocalCache {
+    fn records(&self) -> PathBuf {
+        self.root.join(RECORDS_DIRECTORY)
+    }
+
+    /// Lists the files of records.
+    fn record_files(&self) -> Result<Vec<(PathBuf, fs::Metadata)>, CacheError> {
+        let mut files = Vec::new();
+        for directory in list(&self.records())? {
+            if directory.file_name().is_some_and(|name| name == STEPS) {
+                continue;
+            }
+            for path in list(&directory)? {
+                if is_temporary(&path) {
+                    continue;
+                }
+                match fs::metadata(&path) {
+                    Ok(metadata) => files.push((path, metadata)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(CacheError::io("look at", &path, error)),
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Removes names of steps whose record is gone, and files that killed builds left half written.
+    fn sweep(&self) -> Result<(), CacheError> {
+        for directory in list(&self.records())? {
+            let is_steps = directory.file_name().is_some_and(|name| name == STEPS);
+            for path in list(&directory)? {
+                let goes = if is_temporary(&path) {
+                    let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+                    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED))
+                } else if is_steps {
+                    let key = read(&path, 256)?
+                        .and_then(|name| String::from_utf8_lossy(&name).trim().parse::<Key>().ok());
+                    key.is_none_or(|key| !self.record_path(&key).exists())
+                } else {
+                    false
+                };
+                if goes {
+                    // Whoever else sweeps may have been first.
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
+}
+
+/// Lists what is in a directory; nothing if there is none, or if it is a file.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, CacheError> {
+    let fail = |error| CacheError::io("list", directory, error);
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| entry.map(|e| e.path()).map_err(fail)).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(fail(error)),
     }
 }

@@ -10,6 +10,7 @@
 
 mod artifact;
 mod caches;
+mod entry;
 mod error;
 mod inputs;
 mod key;
@@ -18,10 +19,14 @@ mod record;
 mod registry;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use caches::{CacheMode, Caches, Sink};
+pub use entry::{Entry, Keep, Removed, size_bytes};
 pub use error::CacheError;
 pub use inputs::{FileInput, FileInputs, Input, InputValue, Inputs, MOST_FILES_KEPT};
 pub use key::{Chain, Key, KeyBuilder, StepName};
@@ -46,6 +51,12 @@ pub trait Cache: Send + Sync + Debug {
     /// Keeps a record: the layer first (nothing if it is there, a mount where that is possible, else from
     /// `layer`), then the record under its key, then under its step's name.
     fn put(&self, record: &Record, layer: &dyn BlobSource) -> Result<(), CacheError>;
+
+    /// Lists the records, those that cannot be read too.
+    fn entries(&self) -> Result<Vec<Entry>, CacheError>;
+
+    /// Removes records; nothing that a running build uses goes with them.
+    fn remove(&self, entries: &[Entry]) -> Result<Removed, CacheError>;
 }
 
 /// A shared [`Cache`].

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::artifact::Header;
+use super::entry::Entry;
 use super::inputs::Inputs;
 use super::key::{Chain, Key, StepName};
 use crate::blob::BlobSource;
-use crate::oci::{Layer, Reference};
+use crate::oci::{Digest, Layer, Reference, descriptor_digest};
 
 /// What a step with a key made, and what went into it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,38 @@ impl Header {
     pub(super) fn found(self, from: String) -> Found {
         let Self { key, parent, sources, layer, created_seconds, seconds, .. } = self;
         Found { key, parent, sources, layer, created_seconds, seconds, from, blobs: None, repository: None }
+    }
+}
+
+impl Header {
+    /// Returns the line that a list has for this record.
+    pub(super) fn entry(self, name: String, manifest: Option<Digest>, used_seconds: Option<i64>) -> Entry {
+        let blobs = [&self.layer.descriptor, &self.config];
+        Entry {
+            name,
+            key: Some(self.key),
+            manifest,
+            blobs: blobs.iter().map(|blob| (descriptor_digest(blob), blob.size())).collect(),
+            created_seconds: self.created_seconds,
+            used_seconds,
+            instruction: self.instruction,
+        }
+    }
+}
+
+impl Entry {
+    /// Returns the line of a record that cannot be read.
+    pub(super) fn unreadable(name: String, manifest: Option<Digest>, reason: &str) -> Self {
+        let instruction = format!("({reason})");
+        Self {
+            name,
+            key: None,
+            instruction,
+            manifest,
+            blobs: Vec::new(),
+            created_seconds: 0,
+            used_seconds: None,
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! reference has a tag of its own, that goes before both, so that several caches, or a cache and an image, can share
 //! a repository. Writing twice is harmless: the same key means the same inputs, and the last writer wins.
 
+use std::collections::BTreeSet;
 use std::io::{self, Cursor, Read};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::artifact::{self, Header};
-use super::{Cache, CacheError, Found, Key, Record, SharedCache, StepName};
+use super::{Cache, CacheError, Entry, Found, Key, Record, Removed, SharedCache, StepName};
 use crate::blob::BlobSource;
 use crate::oci::{Digest, Reference, descriptor, media_type};
 use crate::registry::{Client, RegistryError, RemoteBlobs};
@@ -19,6 +21,9 @@ pub fn open_registry(client: Client, reference: Reference, mount_from: Vec<Refer
     let blobs = client.blobs(&reference);
     Arc::new(RegistryCache { client, reference, blobs, mount_from })
 }
+
+/// How many records are looked at at once when all of them are listed.
+const LOOKS: usize = 8;
 
 struct RegistryCache {
     client: Client,
@@ -136,5 +141,110 @@ impl Cache for RegistryCache {
             }
         }
         Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>, CacheError> {
+        let tags = match self.client.list_tags(&self.reference) {
+            Ok(tags) => tags,
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let prefix = self.prefix();
+        let ours = |tag: &String| {
+            tag.strip_prefix(&prefix)
+                .is_some_and(|rest| rest.starts_with("key-") || rest.starts_with("step-"))
+        };
+        let tags: Vec<String> = tags.into_iter().filter(ours).collect();
+        // Removing a manifest removes all its tags: the step's tag is only of interest where it stands alone.
+        let found = self.look_at(&tags)?;
+        let keys: BTreeSet<Digest> = found
+            .iter()
+            .filter(|entry| entry.name.contains("key-"))
+            .filter_map(|entry| entry.manifest.clone())
+            .collect();
+        let is_double = |entry: &Entry| {
+            !entry.name.contains("key-") && entry.manifest.as_ref().is_some_and(|m| keys.contains(m))
+        };
+        Ok(found.into_iter().filter(|entry| !is_double(entry)).collect())
+    }
+
+    fn remove(&self, entries: &[Entry]) -> Result<Removed, CacheError> {
+        let mut removed = Removed::default();
+        let mut gone = BTreeSet::new();
+        for entry in entries {
+            let Some(manifest) = entry.manifest.clone().filter(|manifest| gone.insert(manifest.clone()))
+            else {
+                continue;
+            };
+            match self.client.delete(&self.bare()?.with_digest(manifest)) {
+                Ok(()) => removed.records += 1,
+                // Another prune was first.
+                Err(error) if error.is_not_found() => {}
+                Err(RegistryError::Refused { answer, .. }) if answer.status == 405 => {
+                    return Err(CacheError::NoDeletion { place: self.describe() });
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl RegistryCache {
+    fn prefix(&self) -> String {
+        self.reference.tag().map(|tag| format!("{tag}-")).unwrap_or_default()
+    }
+
+    /// Returns the repository alone.
+    fn bare(&self) -> Result<Reference, CacheError> {
+        Reference::new(self.reference.registry(), self.reference.repository(), None, None).map_err(|error| {
+            CacheError::Refused {
+                place: self.describe(),
+                name: self.reference.to_string(),
+                reason: error.reason,
+            }
+        })
+    }
+
+    /// Fetches what is behind tags, a few at a time, in their order.
+    fn look_at(&self, tags: &[String]) -> Result<Vec<Entry>, CacheError> {
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(Vec::new());
+        let work = || -> Result<(), CacheError> {
+            while let Some(tag) = tags.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Some(entry) = self.entry(tag)? else { continue };
+                found.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..LOOKS).map(|_| scope.spawn(work)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("looking at records does not panic"))
+        })?;
+        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    fn entry(&self, tag: &str) -> Result<Option<Entry>, CacheError> {
+        let at = self.reference.with_tag(tag).map_err(|error| CacheError::Refused {
+            place: self.describe(),
+            name: tag.to_owned(),
+            reason: error.reason,
+        })?;
+        match self.header(&at) {
+            Ok(Some((manifest, header))) => Ok(Some(header.entry(tag.to_owned(), Some(manifest), None))),
+            Ok(None) => Ok(None),
+            Err(CacheError::Refused { reason, .. }) => {
+                let manifest = match self.client.resolve(&at) {
+                    Ok(descriptor) => Some(crate::oci::descriptor_digest(&descriptor)),
+                    Err(_) => None,
+                };
+                Ok(Some(Entry::unreadable(tag.to_owned(), manifest, &reason)))
+            }
+            Err(error) => Err(error),
+        }
     }
 }

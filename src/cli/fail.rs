@@ -11,6 +11,7 @@ use super::executor::ExecutorError;
 use super::request::RequestError;
 use crate::blob::BlobError;
 use crate::build::{BuildError, Place, Problem};
+use crate::cache::CacheError;
 use crate::oci::{DigestError, PlatformError, ReferenceError};
 use crate::output::OutputError;
 use crate::registry::RegistryError;
@@ -39,6 +40,9 @@ pub enum Failure {
     /// The store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -162,6 +166,7 @@ impl Failure {
             Self::Executor(error) => error.hint().map(str::to_owned),
             Self::Build(error) => error.problem.hint(),
             Self::Blob(error) => error.hint().map(str::to_owned),
+            Self::Cache(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
             Self::Nowhere { source, .. } => source.hint(),

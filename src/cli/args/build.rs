@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{RegistryArgs, StoreArgs};
+use super::{CacheArgs, RegistryArgs, StoreArgs};
 
 /// Arguments of `kiln build`.
 #[derive(Debug, Args)]
@@ -18,6 +18,9 @@ pub struct BuildArgs {
     /// What comes out.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Which caches it uses.
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// How registries are reached.
     #[command(flatten)]
     pub registry: RegistryArgs,

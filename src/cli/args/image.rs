@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, RegistryArgs, StoreArgs};
+use super::{Format, KeepArgs, RegistryArgs, StoreArgs};
 
 /// Arguments of `kiln images`.
 #[derive(Debug, Args)]
@@ -83,6 +83,9 @@ pub struct PruneArgs {
     /// Remove images with names too: everything
     #[arg(short, long)]
     pub all: bool,
+    /// Which results of steps stay; all go without any of these.
+    #[command(flatten)]
+    pub limits: KeepArgs,
     /// Where kiln keeps its things.
     #[command(flatten)]
     pub store: StoreArgs,

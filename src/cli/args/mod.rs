@@ -4,6 +4,7 @@
 //! `docker buildx build`'s wherever docker has the option.
 
 mod build;
+mod cache;
 mod image;
 
 use std::path::PathBuf;
@@ -11,6 +12,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use build::{BuildArgs, CheckArgs, Format, OutputArgs, ProgressArg, SourceArgs, StepArgs};
+pub use cache::{
+    CacheArgs, CacheCommand, CacheCommandArgs, CacheListArgs, CachePlaceArgs, CachePruneArgs, KeepArgs,
+};
 pub use image::{
     CredentialArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs, RemoveArgs,
 };
@@ -52,6 +56,8 @@ pub enum Command {
     Rm(RemoveArgs),
     /// Free what no image in the store needs.
     Prune(PruneArgs),
+    /// List and remove results of steps in a cache: kiln's own, a registry's, a directory's.
+    Cache(Box<CacheCommandArgs>),
     /// Show what this machine or container allows, and what a build would use.
     Doctor(DoctorArgs),
     /// Save a registry's credentials.

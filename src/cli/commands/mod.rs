@@ -1,6 +1,7 @@
 //! The commands, each a thin function over the library.
 
 pub(crate) mod build;
+mod cache;
 mod check;
 mod doctor;
 mod images;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::Push(args) => push::run(&args, environment, out),
         Command::Rm(args) => remove::run(&args, environment, out),
         Command::Prune(args) => prune::run(&args, environment, out),
+        Command::Cache(args) => cache::run(&args, environment, out),
         Command::Doctor(args) => doctor::run(&args, environment, out),
         Command::Login(args) => login::login(&args, environment, &mut io::stdin(), out),
         Command::Logout(args) => login::logout(&args, environment, out),

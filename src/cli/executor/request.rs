@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::args::{CacheFlags, ExecutorArgs, OutputFlags};
-use super::context;
+use super::args::{ExecutorArgs, OutputFlags};
 use super::registry::{registry_config, retries};
+use super::{cache, context};
 use crate::build::{ContextSource, DockerfileSource, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
@@ -46,6 +46,9 @@ pub enum ExecutorError {
     /// Nowhere to put the image.
     #[error("you must provide --destination, or use --no-push")]
     NoDestination,
+    /// A cache, and nowhere to put it.
+    #[error("`--cache` without a destination needs `--cache-repo`")]
+    NoCacheRepository,
     /// Something that kaniko has and kiln has not.
     #[error("`{what}` is not supported")]
     Unsupported {
@@ -74,6 +77,9 @@ impl ExecutorError {
         match self {
             Self::Request(error) => error.hint(),
             Self::NoDestination => None,
+            Self::NoCacheRepository => {
+                Some("name a repository, or a directory: `--cache-repo oci:/cache/layers`")
+            }
             Self::Unsupported { hint, .. } => Some(hint),
         }
     }
@@ -100,6 +106,7 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
     let invocation = Invocation {
         git_environment: environment.for_git(),
         outputs: outputs(&args.output, no_push, environment),
+        caches: cache::cache_setup(&args.cache, &request.names, environment)?,
         registry,
         isolation,
         root: root(args, environment),
@@ -136,17 +143,6 @@ fn refuse(args: &ExecutorArgs) -> Result<(), ExecutorError> {
             "--azure-container-registry-config",
             "kiln asks Azure with the variables AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET",
         );
-    }
-    cache(&args.cache)
-}
-
-/// Checks the values of cache flags, whether or not there is a cache.
-fn cache(flags: &CacheFlags) -> Result<(), ExecutorError> {
-    parse_duration_seconds("--cache-ttl", &flags.cache_ttl)?;
-    if let Some(repository) = &flags.cache_repo
-        && !repository.starts_with("oci:")
-    {
-        repository.parse::<Reference>().map_err(RequestError::from)?;
     }
     Ok(())
 }

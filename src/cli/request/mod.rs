@@ -3,6 +3,7 @@
 //! All reading of texts ends here. What the mapping learns on the way and the user should hear is
 //! collected in `warnings`; nothing is printed.
 
+mod caches;
 mod lend;
 mod outputs;
 mod registry;
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use caches::{CacheSetup, cache_setup};
 pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registry::{
     ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror, pem, registry_config,
@@ -37,6 +39,8 @@ pub struct Invocation {
     pub request: Request,
     /// Where the image goes.
     pub outputs: Vec<OutputSpec>,
+    /// Which caches it has.
+    pub caches: CacheSetup,
     /// How registries are reached.
     pub registry: RegistryConfig,
     /// Variables for the `git` program.
@@ -171,6 +175,7 @@ pub fn invocation(
         git_environment: environment.for_git(),
         request,
         outputs: delivery.outputs,
+        caches: cache_setup(&args.cache, args.steps.no_cache, environment)?,
         registry: registry_config(&args.registry, environment)?,
         isolation: args.isolation.parse()?,
         root: environment.store_root(args.store.root.as_ref()),
