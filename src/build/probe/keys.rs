@@ -316,12 +316,7 @@ impl Build<'_> {
     }
 
     /// Adds how a copy is made.
-    fn add_copy_flags(
-        &self,
-        key: &mut KeyBuilder,
-        stage: &Stage,
-        flags: &CopyFlags<'_>,
-    ) {
+    fn add_copy_flags(&self, key: &mut KeyBuilder, stage: &Stage, flags: &CopyFlags<'_>) {
         key.text("destination", &absolute_destination(stage.working_dir(), &flags.dest));
         key.text("--chown", flags.chown.as_deref().unwrap_or_default());
         key.text("--chmod", flags.chmod.as_deref().unwrap_or_default());

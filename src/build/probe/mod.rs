@@ -25,8 +25,8 @@ use super::layers::INTERNAL_COMPRESSION;
 use super::stage::{Stage, makes_layer};
 use crate::cache::{Found, Inputs, Key, KeyBuilder};
 use crate::oci::DiffId;
-use crate::stream::Compression;
 use crate::plan::{Base, StageId};
+use crate::stream::Compression;
 
 /// Requests to caches at once.
 const LOOKUPS: usize = 16;
