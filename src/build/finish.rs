@@ -34,7 +34,6 @@ impl Build<'_> {
     fn seal_image(&self, target: &StageResult) -> Result<Outcome, Problem> {
         let mut layers = target.layers.iter().map(|slot| slot.wait()).collect::<Result<Vec<Layer>, _>>()?;
         check_cancelled(&self.services.cancel)?;
-        self.explain_rewriting(target);
         let base_is_docker = target.base.as_ref().is_some_and(|base| base.docker_format);
         let format = self.request.format.unwrap_or(match base_is_docker {
             true => ManifestFormat::Docker,
@@ -44,6 +43,9 @@ impl Build<'_> {
         if self.request.single_layer {
             self.squash(target, &mut config, &mut layers)?;
         }
+        if self.request.rewrite_timestamp {
+            self.rewrite_base(target, &mut config, &mut layers)?;
+        }
         for layer in &mut layers {
             layer.descriptor = relabel(&layer.descriptor, format)?;
         }
@@ -51,10 +53,8 @@ impl Build<'_> {
         self.set_platform(&mut config, target);
         fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
         let image = Image::seal(config, layers, format, self.annotations(target));
-        if self.services.keep_base_blobs
-            && let Some(base) = &target.base
-        {
-            self.blobs.fetch(&base.layers)?;
+        if self.services.keep_base_blobs {
+            self.blobs.fetch(&image.layers)?;
         }
         let needs_tree = self.services.outputs.iter().any(|output| output.needs_tree());
         let tree = if needs_tree { Some(target.lock_tree().root()?) } else { None };
@@ -74,17 +74,39 @@ impl Build<'_> {
         Ok(Outcome { image, base, receipts, epoch: self.epoch })
     }
 
-    /// Says what `rewrite-timestamp` comes to: new layers are clamped to the epoch with or without it.
-    fn explain_rewriting(&self, target: &StageResult) {
-        let reporter = &self.services.reporter;
-        match (self.request.rewrite_timestamp, self.epoch, &target.base) {
-            (true, None, _) => reporter.warning("rewrite-timestamp has no effect without a source epoch"),
-            (true, Some(_), Some(_)) => {
-                reporter
-                    .info("times in the new layers are clamped to the source epoch; those of the base stay");
-            }
-            _ => {}
+    /// Clamps the times in the base's layers, and in its part of the history, to the epoch (`rewrite-timestamp`).
+    fn rewrite_base(
+        &self,
+        target: &StageResult,
+        config: &mut ImageConfig,
+        layers: &mut [Layer],
+    ) -> Result<(), Problem> {
+        let Some(epoch) = self.epoch else {
+            self.services.reporter.warning("rewrite-timestamp has no effect without a source epoch");
+            return Ok(());
+        };
+        let base = target.base.as_ref().map_or(0, |base| base.layers.len());
+        // They are read twice.
+        self.blobs.fetch(&layers[..base])?;
+        let mut rewritten = 0;
+        for layer in &mut layers[..base] {
+            check_cancelled(&self.services.cancel)?;
+            let clamped = self.works.rewrite(layer, &*self.blobs)?;
+            rewritten += usize::from(clamped.diff_id != layer.diff_id);
+            *layer = clamped;
         }
+        for entry in config.history.iter_mut().take(target.base_history) {
+            let time = entry.created.as_ref().and_then(|created| created.parse::<jiff::Timestamp>().ok());
+            if time.zip(jiff::Timestamp::from_second(epoch).ok()).is_some_and(|(time, epoch)| time > epoch) {
+                entry.created = Some(rfc3339(epoch));
+            }
+        }
+        if base > 0 {
+            let text =
+                format!("rewrite-timestamp: {rewritten} of {base} layers of the base were written anew");
+            self.services.reporter.info(text);
+        }
+        Ok(())
     }
 
     /// Makes one layer of all that the stage put on its base (`--single-snapshot`), and leaves one entry of its

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::error::Problem;
-use crate::blob::Store;
+use crate::blob::{BlobSource, Store};
 use crate::event::{Event, Reporter, StepId};
-use crate::layer::{ChangeSet, LayerError, LayerOptions, write_layer};
+use crate::layer::{ChangeSet, LayerError, LayerOptions, is_newer, rewrite_layer, write_layer};
 use crate::oci::Layer;
 use crate::output::Output;
+use crate::stream::auto_decoder;
 
 /// A layer that is finished or will be.
 #[derive(Debug, Clone)]
@@ -89,6 +90,20 @@ impl LayerWorks {
         };
         std::thread::spawn(move || job.run(step, changes));
         slot
+    }
+
+    /// Writes a layer of the base anew with its times clamped to the epoch; one without a newer time stays.
+    pub(super) fn rewrite(&self, layer: &Layer, blobs: &dyn BlobSource) -> Result<Layer, Problem> {
+        let Some(epoch) = self.options.tar.epoch else { return Ok(layer.clone()) };
+        let open = || -> Result<_, LayerError> {
+            let reader = blobs.open(&layer.descriptor)?;
+            let (_, tar) = auto_decoder(reader).map_err(|source| LayerError::Archive { source })?;
+            Ok(tar)
+        };
+        if !is_newer(open()?, epoch)? {
+            return Ok(layer.clone());
+        }
+        Ok(rewrite_layer(open()?, &self.options, &self.store)?)
     }
 
     /// Waits until no layer is being written: until nothing reads the stages' files any more.

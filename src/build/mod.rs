@@ -41,7 +41,8 @@ pub use error::{BuildError, Place, Problem};
 pub use finish::Outcome;
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
 pub use request::{
-    ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
+    ContextSource, DockerfileSource, Entitlement, EpochChoice, NamedContext, NetworkMode, Request,
+    SecretSource, SshSource,
 };
 pub use services::Services;
 pub use user::UserError;

@@ -16,6 +16,7 @@ mod documented;
 mod errors;
 mod floors;
 mod fuzz;
+mod golden;
 mod instructions;
 mod outputs;
 mod reproducible;

@@ -3,6 +3,7 @@
 //! All reading of texts ends here. What the mapping learns on the way and the user should hear is
 //! collected in `warnings`; nothing is printed.
 
+mod epoch;
 mod lend;
 mod outputs;
 mod registry;
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub(crate) use epoch::of_environment as epoch_of_environment;
 pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registry::{
     ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror, pem, registry_config,
@@ -23,7 +25,7 @@ use super::args::{BuildArgs, CheckArgs, ProgressArg, SourceArgs, StepArgs};
 use super::environment::Environment;
 use super::tags::Commit;
 use super::values::{ValueError, key_value, parse_add_host, parse_size_bytes, parse_ulimit};
-use crate::build::{Entitlement, NetworkMode, Request};
+use crate::build::{Entitlement, EpochChoice, NetworkMode, Request};
 use crate::oci::{Platform, PlatformError, ReferenceError, annotation};
 use crate::output::OutputSpec;
 use crate::registry::RegistryConfig;
@@ -160,9 +162,8 @@ pub fn invocation(
     request.annotations = annotations(&args.output.annotation, &delivery.image.annotations, commit)?;
     request.compression = delivery.image.compression.unwrap_or_default();
     request.format = delivery.image.format;
-    let epoch = epoch(args, environment, delivery.image.source_date_epoch)?;
-    request.source_date_epoch = epoch.seconds;
-    request.rewrite_timestamp = epoch.clamp || delivery.image.rewrite_timestamp;
+    epoch::choose(&mut request, &args.output, environment, delivery.image.source_date_epoch, commit)?;
+    request.rewrite_timestamp = delivery.image.rewrite_timestamp;
     if let Some(jobs) = args.jobs {
         request.jobs = NonZeroUsize::new(jobs)
             .ok_or_else(|| ValueError::new("--jobs", "0", "expected a number from 1"))?;
@@ -225,7 +226,7 @@ pub(crate) fn base_request(
         allow: entitlements(&steps.allow)?,
         compression: Compression::default(),
         format: None,
-        source_date_epoch: None,
+        epoch: EpochChoice::Now,
         rewrite_timestamp: false,
         single_layer: false,
         ignore_paths: Vec::new(),
@@ -335,23 +336,6 @@ fn annotations(
         annotations.insert(name.to_owned(), value.to_owned());
     }
     Ok(annotations)
-}
-
-/// The source epoch, and whether times in layers are clamped to it.
-struct Epoch {
-    seconds: Option<i64>,
-    clamp: bool,
-}
-
-/// Finds the epoch: the option, the output's, the environment's; `--reproducible` without any means 0.
-fn epoch(args: &BuildArgs, environment: &Environment, output: Option<i64>) -> Result<Epoch, RequestError> {
-    let variable = match environment.set_var("SOURCE_DATE_EPOCH") {
-        None => None,
-        Some(value) => Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?),
-    };
-    let given = args.output.timestamp.or(output).or(variable);
-    let clamp = args.output.timestamp.is_some() || variable.is_some() || args.output.reproducible;
-    Ok(Epoch { seconds: given.or_else(|| args.output.reproducible.then_some(0)), clamp })
 }
 
 #[cfg(test)]
