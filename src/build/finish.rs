@@ -1,9 +1,12 @@
 //! The end of a build: times, labels, annotations; the image sealed and handed to the outputs.
 
-use super::Build;
+use std::sync::Arc;
+
 use super::base::check_cancelled;
-use super::error::{BuildError, Problem};
+use super::error::{BuildError, Place, Problem};
 use super::stage::StageResult;
+use super::{Build, Gate};
+use crate::blob::BlobSource;
 use crate::event::StepId;
 use crate::oci::{
     Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, annotation, descriptor,
@@ -25,13 +28,23 @@ pub struct Outcome {
     pub epoch: Option<i64>,
 }
 
+/// An image that no output has yet.
+pub struct Finished {
+    /// The image.
+    pub image: Image,
+    /// Has its layers.
+    pub blobs: Arc<dyn BlobSource>,
+    /// The lines of the Dockerfile that made each layer; `None` for the base's.
+    pub places: Vec<Option<Place>>,
+}
+
 impl Build<'_> {
     /// Seals the target stage and hands it to the outputs.
-    pub(super) fn finish(&self, target: &StageResult) -> Result<Outcome, BuildError> {
-        Ok(self.seal_image(target)?)
+    pub(super) fn finish(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, BuildError> {
+        Ok(self.seal_image(target, gate)?)
     }
 
-    fn seal_image(&self, target: &StageResult) -> Result<Outcome, Problem> {
+    fn seal_image(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, Problem> {
         let mut layers = target.layers.iter().map(|slot| slot.wait()).collect::<Result<Vec<Layer>, _>>()?;
         check_cancelled(&self.services.cancel)?;
         let base_is_docker = target.base.as_ref().is_some_and(|base| base.docker_format);
@@ -53,6 +66,13 @@ impl Build<'_> {
         self.set_platform(&mut config, target);
         fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
         let image = Image::seal(config, layers, format, self.annotations(target));
+        if let Some(gate) = gate
+            && !gate(&self.finished(target, &image))
+        {
+            // Whoever refused because of a cancellation was cancelled.
+            check_cancelled(&self.services.cancel)?;
+            return Err(Problem::Refused);
+        }
         if self.services.keep_base_blobs {
             self.blobs.fetch(&image.layers)?;
         }
@@ -72,6 +92,18 @@ impl Build<'_> {
         }
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
         Ok(Outcome { image, base, receipts, epoch: self.epoch })
+    }
+
+    /// Puts together what a gate looks at.
+    fn finished(&self, target: &StageResult, image: &Image) -> Finished {
+        let source = &self.dockerfile.source;
+        let place = |span| Place { name: self.dockerfile.name.clone(), source: source.clone(), span };
+        let mut places: Vec<_> = target.layers.iter().map(|slot| slot.span.map(place)).collect();
+        // One layer of many has no lines of its own.
+        if places.len() != image.layers.len() {
+            places = vec![None; image.layers.len()];
+        }
+        Finished { image: image.clone(), blobs: self.blobs.clone(), places }
     }
 
     /// Clamps the times in the base's layers, and in its part of the history, to the epoch (`rewrite-timestamp`).

@@ -38,7 +38,7 @@ pub use cache_mount::prune_cache_mounts;
 pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
-pub use finish::Outcome;
+pub use finish::{Finished, Outcome};
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, EpochChoice, NamedContext, NetworkMode, Request,
@@ -71,8 +71,20 @@ struct Build<'a> {
     kept: Mutex<Vec<Box<dyn Rootfs>>>,
 }
 
+/// Looks at an image before any output gets a byte of it; `false` ends the build with [`Problem::Refused`].
+pub type Gate<'a> = &'a (dyn Fn(&Finished) -> bool + Sync);
+
 /// Builds an image and hands it to the outputs.
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
+    build_gated(request, services, None)
+}
+
+/// Builds an image, and hands it to the outputs if `gate` lets it pass.
+pub fn build_gated(
+    request: &Request,
+    services: &Services,
+    gate: Option<Gate<'_>>,
+) -> Result<Outcome, BuildError> {
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
     let (dockerfile, inputs) = inputs::open(request, services)?;
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
@@ -96,7 +108,8 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(
             services.store.clone(),
-            services.outputs.clone(),
+            // Layers of an image that may be refused do not go ahead of it.
+            if gate.is_some() { Vec::new() } else { services.outputs.clone() },
             services.reporter.clone(),
             options,
         ),
@@ -109,7 +122,7 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
     build.enforce_checks()?;
     let target = build.run_stages();
     build.warn();
-    let outcome = target.and_then(|target| build.finish(&target));
+    let outcome = target.and_then(|target| build.finish(&target, gate));
     build.works.finish();
     outcome
 }

@@ -230,6 +230,7 @@ impl Build<'_> {
         let reporter = &self.services.reporter;
         reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.original.clone() });
         let begun = std::time::Instant::now();
+        let below = stage.layers.len();
         let result = match &instruction.kind {
             InstructionKind::Run(run) => self.run_step(stage, run),
             InstructionKind::Copy(copy) => self.copy_step(stage, copy),
@@ -237,6 +238,9 @@ impl Build<'_> {
             InstructionKind::Workdir(path) => self.workdir_step(stage, path),
             _ => unreachable!("every other instruction is metadata"),
         };
+        for slot in stage.layers.iter_mut().skip(below) {
+            slot.span = Some(instruction.span);
+        }
         let outcome = if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed };
         reporter.report(Event::StepFinished { step, outcome, elapsed: begun.elapsed() });
         result

@@ -144,6 +144,10 @@ pub struct OutputArgs {
     /// Make equal inputs give equal images also outside of git: without any time given it is 0
     #[arg(long)]
     pub reproducible: bool,
+    /// Build twice, the second time without any cache, and fail without pushing or tagging anything if the two
+    /// images differ: says where, and why they usually do
+    #[arg(long)]
+    pub verify: bool,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "KIND", default_value_t = ProgressArg::Auto)]
     pub progress: ProgressArg,

@@ -103,6 +103,7 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         registry,
         isolation,
         root: root(args, environment),
+        verify: false,
         reports: Reports::default(),
         // The executor has a log of its own.
         progress: ProgressArg::Plain,

@@ -46,7 +46,8 @@ pub(super) fn choose(
         }
         (None, None, None) => EpochChoice::Commit {
             local: commit.and_then(|commit| commit.time),
-            otherwise: args.reproducible.then_some(0),
+            // Two builds at two times can only be compared as at one.
+            otherwise: (args.reproducible || args.verify).then_some(0),
         },
     };
     Ok(())

@@ -33,7 +33,7 @@ use crate::sandbox::{Isolation, SandboxError};
 use crate::stream::Compression;
 
 /// A build with everything around it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Invocation {
     /// What to build.
     pub request: Request,
@@ -47,6 +47,8 @@ pub struct Invocation {
     pub isolation: Isolation,
     /// kiln's store.
     pub root: PathBuf,
+    /// Whether it is built twice before anything goes out.
+    pub verify: bool,
     /// Files to write about the result.
     pub reports: Reports,
     /// How progress is shown.
@@ -175,6 +177,7 @@ pub fn invocation(
         registry: registry_config(&args.registry, environment)?,
         isolation: args.isolation.parse()?,
         root: environment.store_root(args.store.root.as_ref()),
+        verify: args.output.verify,
         reports: Reports {
             image_id: args.output.iidfile.as_ref().map(|path| environment.directory.join(path)),
             metadata: args.output.metadata_file.as_ref().map(|path| environment.directory.join(path)),
