@@ -27,6 +27,7 @@
 //! | 3 | [`registry`] | the distribution client: credentials, pull, push, mount, mirrors |
 //! | 3 | [`context`] | build contexts: directory, tar, git, HTTP; ignore files; wildcards |
 //! | 3 | [`snapshot`] | what changed in a tree: an overlay's upper directory, or two indexes |
+//! | 3 | [`compare`] | what differs between two images: documents, layers, paths; and the usual causes |
 //! | 3 | [`sandbox`] | socket *launch*: one process in a root; all `unsafe` code is in `sandbox/sys.rs` |
 //! | 4 | [`rootfs`] | socket *storage*: where a stage's files live: overlay or plain directory |
 //! | 4 | [`output`] | socket *output*: registry, OCI layout, docker archive, root filesystem, store |
@@ -56,6 +57,7 @@ pub mod blob;
 pub mod build;
 pub mod cache;
 pub mod cli;
+pub mod compare;
 pub mod context;
 pub mod dockerfile;
 pub mod event;

@@ -148,6 +148,9 @@ pub enum Problem {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The gate of the build did not let the image pass.
+    #[error("the image was refused before any output had it")]
+    Refused,
     /// The user stopped the build.
     #[error("the build was cancelled")]
     Cancelled,

@@ -303,7 +303,11 @@ impl Build<'_> {
         let reporter = &self.services.reporter;
         reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.original.clone() });
         let begun = std::time::Instant::now();
+        let below = stage.layers.len();
         let result = self.make_layer(stage, instruction, begun);
+        for slot in stage.layers.iter_mut().skip(below) {
+            slot.span = Some(instruction.span);
+        }
         let outcome = result.as_ref().map_or(StepOutcome::Failed, StepOutcome::clone);
         reporter.report(Event::StepFinished { step, outcome, elapsed: begun.elapsed() });
         result.map(drop)

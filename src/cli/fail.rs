@@ -9,9 +9,11 @@ use std::path::PathBuf;
 
 use super::executor::ExecutorError;
 use super::request::RequestError;
+use super::verify::Unverified;
 use crate::blob::BlobError;
 use crate::build::{BuildError, Place, Problem};
 use crate::cache::CacheError;
+use crate::compare::CompareError;
 use crate::oci::{DigestError, PlatformError, ReferenceError};
 use crate::output::OutputError;
 use crate::registry::RegistryError;
@@ -129,6 +131,21 @@ pub enum Failure {
         /// What is wrong.
         reason: String,
     },
+    /// Two images that `kiln diff` compared differ; what does has been shown already.
+    #[error("the images differ")]
+    Different,
+    /// Two images could not be compared.
+    #[error(transparent)]
+    Diff(Box<Failure>),
+    /// An image could not be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
+    /// A second build gave another image (`--verify`).
+    #[error("two builds of the same input gave different images")]
+    Unverified(Box<Unverified>),
+    /// A build that takes the time of day has nothing to be the same as.
+    #[error("`--verify` cannot go with `--timestamp now`: each build would have a time of its own")]
+    VerifyNow,
     /// A check found what `# check=error=true` makes an error; it has been shown already.
     #[error("{message}")]
     Check {
@@ -153,7 +170,10 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
-            Self::Request(_) => USAGE,
+            Self::Request(_) | Self::VerifyNow => USAGE,
+            // As diff(1) has it.
+            Self::Different => FAILED,
+            Self::Diff(_) => USAGE,
             _ if self.is_interrupted() => INTERRUPTED,
             _ => FAILED,
         }
@@ -170,6 +190,11 @@ impl Failure {
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
             Self::Nowhere { source, .. } => source.hint(),
+            Self::Diff(failure) => failure.hint(),
+            Self::Unverified(unverified) => unverified.hint(),
+            Self::VerifyNow => {
+                Some("leave it out: the commit's time is taken, or 0 outside of git".to_owned())
+            }
             Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
             Self::NoDestination { .. } => {
                 Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
@@ -181,6 +206,14 @@ impl Failure {
     /// Writes everything there is to say, with a newline at the end.
     pub fn render(&self, colour: bool) -> String {
         let mut text = String::new();
+        if matches!(self, Self::Different) {
+            return text;
+        }
+        if let Self::Unverified(unverified) = self
+            && let Some(place) = &unverified.place
+        {
+            excerpt(&mut text, place);
+        }
         if let Self::Build(error) = self {
             if let Problem::Process { last_output, .. } = &error.problem {
                 last_lines(&mut text, last_output);
@@ -192,6 +225,11 @@ impl Failure {
         let (begin, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let lines = causes(self);
         let _ = writeln!(text, "{begin}error:{end} {}", lines[0]);
+        if let Self::Unverified(unverified) = self {
+            for line in unverified.lines() {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
         for cause in &lines[1..] {
             let _ = writeln!(text, "  cause: {cause}");
         }

@@ -14,6 +14,7 @@ pub mod request;
 pub mod signals;
 pub mod tags;
 pub mod values;
+pub mod verify;
 pub mod wire;
 
 use std::ffi::OsString;

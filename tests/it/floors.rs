@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("registry", 3),
     ("context", 3),
     ("snapshot", 3),
+    ("compare", 3),
     ("sandbox", 3),
     ("rootfs", 4),
     ("output", 4),

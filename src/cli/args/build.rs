@@ -140,18 +140,44 @@ pub struct OutputArgs {
     /// Write what was built to a JSON file
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
-    /// Clamp all times in the image to this one, in seconds since 1970
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    pub timestamp: Option<i64>,
-    /// Make equal inputs give equal images: clamp times to --timestamp, $SOURCE_DATE_EPOCH or 0
+    /// Make this, in seconds since 1970, the image's time and of all that is newer; `now` leaves times as
+    /// they are [default: $SOURCE_DATE_EPOCH, else the git commit's time]
+    #[arg(long, value_name = "SECONDS|now", allow_negative_numbers = true)]
+    pub timestamp: Option<TimestampArg>,
+    /// Make equal inputs give equal images also outside of git: without any time given it is 0
     #[arg(long)]
     pub reproducible: bool,
+    /// Build twice, the second time without any cache, and fail without pushing or tagging anything if the two
+    /// images differ: says where, and why they usually do
+    #[arg(long)]
+    pub verify: bool,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "KIND", default_value_t = ProgressArg::Auto)]
     pub progress: ProgressArg,
     /// Show nothing but errors, and the digest at the end
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub quiet: bool,
+}
+
+/// `--timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampArg {
+    /// Seconds since 1970.
+    Seconds(i64),
+    /// The time of the build.
+    Now,
+}
+
+impl std::str::FromStr for TimestampArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse()) {
+            ("now", _) => Ok(Self::Now),
+            (_, Ok(seconds)) => Ok(Self::Seconds(seconds)),
+            _ => Err("expected seconds since 1970, or `now`".to_owned()),
+        }
+    }
 }
 
 /// How progress is shown.

@@ -43,6 +43,33 @@ pub struct InspectArgs {
     pub store: StoreArgs,
 }
 
+/// Arguments of `kiln diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 the same, 1 different, 2 trouble.")]
+pub struct DiffArgs {
+    /// A name or digest in the store, the path of an OCI layout or archive, or an image in a registry
+    #[arg(value_name = "A")]
+    pub first: String,
+    /// What it is compared with
+    #[arg(value_name = "B")]
+    pub second: String,
+    /// Show the entries of each layer instead of the files that the layers come to
+    #[arg(long)]
+    pub layers: bool,
+    /// The platform to choose from an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// How it is written; JSON has everything
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// Where kiln keeps its things.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
 /// Arguments of `kiln push`.
 #[derive(Debug, Args)]
 pub struct PushArgs {

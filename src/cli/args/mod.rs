@@ -11,12 +11,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use build::{BuildArgs, CheckArgs, Format, OutputArgs, ProgressArg, SourceArgs, StepArgs};
+pub use build::{BuildArgs, CheckArgs, Format, OutputArgs, ProgressArg, SourceArgs, StepArgs, TimestampArg};
 pub use cache::{
     CacheArgs, CacheCommand, CacheCommandArgs, CacheListArgs, CachePlaceArgs, CachePruneArgs, KeepArgs,
 };
 pub use image::{
-    CredentialArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs, RemoveArgs,
+    CredentialArgs, DiffArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs,
+    RemoveArgs,
 };
 
 /// Builds container images from Dockerfiles, without a daemon.
@@ -49,6 +50,8 @@ pub enum Command {
     Images(ImagesArgs),
     /// Show an image's manifest and config: from the store, a layout, an archive or a registry.
     Inspect(InspectArgs),
+    /// Show what differs between two images: config, history, layers and files.
+    Diff(DiffArgs),
     /// Push an image from the store to a registry.
     Push(PushArgs),
     /// Remove images from the store.

@@ -10,50 +10,20 @@ use crate::cli::args::{Format, InspectArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
-use crate::cli::request::{platform, registry_config};
+use crate::cli::request::platform;
 use crate::cli::wire;
-use crate::event::Reporter;
-use crate::oci::{Digest, Image, Platform, Reference};
-use crate::output::{read_image, select_manifest};
+use crate::oci::{Image, Platform, Reference};
 
 /// Shows an image.
 pub(super) fn run(args: &InspectArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let platform = args.platform.as_deref().map(platform).transpose()?.unwrap_or_else(Platform::host);
     let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
-    let found = match locate::in_layout(environment, &args.image)? {
-        Some(found) => Some(found),
-        None => locate::in_store(&store, &args.image)?,
-    };
-    let (image, names) = match found {
-        Some(found) => {
-            let descriptor = select_manifest(found.blobs.as_ref(), &found.descriptor, &platform)?;
-            (read_image(found.blobs.as_ref(), &descriptor)?, found.names)
-        }
-        None => in_registry(args, environment, &platform)?,
-    };
+    let found = locate::anywhere(&args.image, &platform, environment, &args.registry, &store)?;
+    let (image, names) = (found.image, found.names);
     match args.format {
         Format::Json => print_json(out, &as_json(&image, &names)),
         Format::Text => as_text(&image, &names, out),
     }
-}
-
-/// Asks the registry that the name says.
-fn in_registry(
-    args: &InspectArgs,
-    environment: &Environment,
-    platform: &Platform,
-) -> Result<(Image, Vec<Reference>), Failure> {
-    let no_image = || Failure::NoImage { name: args.image.clone() };
-    if args.image.parse::<Digest>().is_ok() {
-        return Err(no_image());
-    }
-    // A word that is no reference can only have been meant for the store.
-    let reference: Reference = args.image.parse().map_err(|_| no_image())?;
-    let client = wire::open_client(registry_config(&args.registry, environment)?, Reporter::silent())?;
-    let remote = client
-        .image(&reference, platform)
-        .map_err(|source| Failure::Nowhere { name: args.image.clone(), source })?;
-    Ok((remote.image, vec![reference]))
 }
 
 fn manifest(image: &Image) -> Value {

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 mod cache;
 mod check;
+mod diff;
 mod doctor;
 mod images;
 mod inspect;
@@ -14,6 +15,7 @@ mod remove;
 
 use std::io::{self, Write};
 
+pub(crate) use diff::as_json as diff_json;
 pub(crate) use login::login as credentials;
 pub(crate) use push::push_image;
 
@@ -27,6 +29,7 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::Build(args) => build::run(&args, environment, out),
         Command::Check(args) => check::run(&args, environment, out),
         Command::Images(args) => images::run(&args, environment, out),
+        Command::Diff(args) => diff::run(&args, environment, out),
         Command::Inspect(args) => inspect::run(&args, environment, out),
         Command::Push(args) => push::run(&args, environment, out),
         Command::Rm(args) => remove::run(&args, environment, out),

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::args::{ExecutorArgs, OutputFlags};
 use super::registry::{registry_config, retries};
 use super::{cache, context};
-use crate::build::{ContextSource, DockerfileSource, Request};
+use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
-use crate::cli::request::{Invocation, Reports, RequestError, base_request, platform};
+use crate::cli::request::{Invocation, Reports, RequestError, base_request, epoch_of_environment, platform};
 use crate::cli::values::{self, ValueError, key_value};
 use crate::oci::{ManifestFormat, Reference};
 use crate::output::{Destination, OutputSpec, PushOptions};
@@ -110,6 +110,7 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         registry,
         isolation,
         root: root(args, environment),
+        verify: false,
         reports: Reports::default(),
         // The executor has a log of its own.
         progress: ProgressArg::Plain,
@@ -226,13 +227,10 @@ fn shape_image(
             return Err(ValueError::new("--image-format", other, "expected docker or oci").into());
         }
     };
-    let variable = match environment.set_var("SOURCE_DATE_EPOCH") {
-        Some(value) => Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?),
-        None => None,
-    };
-    let reproducible = args.reproducible == Some(true);
-    request.source_date_epoch = variable.or(reproducible.then_some(0));
-    request.rewrite_timestamp = reproducible || variable.is_some();
+    // kaniko's times are those of the build unless it is told otherwise; a commit's is `kiln build`'s default.
+    let reproducible = (args.reproducible == Some(true)).then_some(0);
+    let given = epoch_of_environment(environment)?.or(reproducible);
+    request.epoch = given.map_or(EpochChoice::Now, EpochChoice::Given);
     request.jobs = NonZeroUsize::new(environment.cpus).unwrap_or(NonZeroUsize::MIN);
     Ok(())
 }

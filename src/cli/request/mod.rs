@@ -4,6 +4,7 @@
 //! collected in `warnings`; nothing is printed.
 
 mod caches;
+mod epoch;
 mod lend;
 mod outputs;
 mod registry;
@@ -15,6 +16,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 pub use caches::{CacheSetup, cache_setup};
+pub(crate) use epoch::of_environment as epoch_of_environment;
 pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registry::{
     ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror, pem, registry_config,
@@ -25,7 +27,7 @@ use super::args::{BuildArgs, CheckArgs, ProgressArg, SourceArgs, StepArgs};
 use super::environment::Environment;
 use super::tags::Commit;
 use super::values::{ValueError, key_value, parse_add_host, parse_size_bytes, parse_ulimit};
-use crate::build::{Entitlement, NetworkMode, Request};
+use crate::build::{Entitlement, EpochChoice, NetworkMode, Request};
 use crate::oci::{Platform, PlatformError, ReferenceError, annotation};
 use crate::output::OutputSpec;
 use crate::registry::RegistryConfig;
@@ -33,7 +35,7 @@ use crate::sandbox::{Isolation, SandboxError};
 use crate::stream::Compression;
 
 /// A build with everything around it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Invocation {
     /// What to build.
     pub request: Request,
@@ -49,6 +51,8 @@ pub struct Invocation {
     pub isolation: Isolation,
     /// kiln's store.
     pub root: PathBuf,
+    /// Whether it is built twice before anything goes out.
+    pub verify: bool,
     /// Files to write about the result.
     pub reports: Reports,
     /// How progress is shown.
@@ -164,9 +168,8 @@ pub fn invocation(
     request.annotations = annotations(&args.output.annotation, &delivery.image.annotations, commit)?;
     request.compression = delivery.image.compression.unwrap_or_default();
     request.format = delivery.image.format;
-    let epoch = epoch(args, environment, delivery.image.source_date_epoch)?;
-    request.source_date_epoch = epoch.seconds;
-    request.rewrite_timestamp = epoch.clamp || delivery.image.rewrite_timestamp;
+    epoch::choose(&mut request, &args.output, environment, delivery.image.source_date_epoch, commit)?;
+    request.rewrite_timestamp = delivery.image.rewrite_timestamp;
     if let Some(jobs) = args.jobs {
         request.jobs = NonZeroUsize::new(jobs)
             .ok_or_else(|| ValueError::new("--jobs", "0", "expected a number from 1"))?;
@@ -179,6 +182,7 @@ pub fn invocation(
         registry: registry_config(&args.registry, environment)?,
         isolation: args.isolation.parse()?,
         root: environment.store_root(args.store.root.as_ref()),
+        verify: args.output.verify,
         reports: Reports {
             image_id: args.output.iidfile.as_ref().map(|path| environment.directory.join(path)),
             metadata: args.output.metadata_file.as_ref().map(|path| environment.directory.join(path)),
@@ -230,7 +234,7 @@ pub(crate) fn base_request(
         allow: entitlements(&steps.allow)?,
         compression: Compression::default(),
         format: None,
-        source_date_epoch: None,
+        epoch: EpochChoice::Now,
         rewrite_timestamp: false,
         single_layer: false,
         ignore_paths: Vec::new(),
@@ -340,23 +344,6 @@ fn annotations(
         annotations.insert(name.to_owned(), value.to_owned());
     }
     Ok(annotations)
-}
-
-/// The source epoch, and whether times in layers are clamped to it.
-struct Epoch {
-    seconds: Option<i64>,
-    clamp: bool,
-}
-
-/// Finds the epoch: the option, the output's, the environment's; `--reproducible` without any means 0.
-fn epoch(args: &BuildArgs, environment: &Environment, output: Option<i64>) -> Result<Epoch, RequestError> {
-    let variable = match environment.set_var("SOURCE_DATE_EPOCH") {
-        None => None,
-        Some(value) => Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?),
-    };
-    let given = args.output.timestamp.or(output).or(variable);
-    let clamp = args.output.timestamp.is_some() || variable.is_some() || args.output.reproducible;
-    Ok(Epoch { seconds: given.or_else(|| args.output.reproducible.then_some(0)), clamp })
 }
 
 #[cfg(test)]
