@@ -148,7 +148,9 @@ impl Failure {
     /// Returns the process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
+            Self::Request(
+                RequestError::File { .. } | RequestError::RegistriesConf(_) | RequestError::NoAgent { .. },
+            ) => FAILED,
             Self::Request(_) => USAGE,
             _ if self.is_interrupted() => INTERRUPTED,
             _ => FAILED,

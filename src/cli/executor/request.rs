@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::args::{CacheFlags, ExecutorArgs, OutputFlags};
 use super::context;
-use super::registry::{registry_config, retries};
+use super::registry::{insecure_cache, registry_config, retries};
 use crate::build::{ContextSource, DockerfileSource, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
@@ -91,8 +91,14 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         return Err(ExecutorError::NoDestination);
     }
     shape_image(&mut request, args, environment)?;
-    let mut registry = registry_config(&args.registry, &request.names, environment)?;
+    let mut registry = registry_config(&args.registry, environment)?;
     retries(&mut registry, &args.registry);
+    if args.cache.cache == Some(true) {
+        let named = args.cache.cache_repo.as_deref().and_then(|text| text.parse().ok());
+        for repository in named.iter().chain(&request.names) {
+            insecure_cache(&mut registry, &args.registry, repository);
+        }
+    }
     let isolation = match environment.set_var("KILN_ISOLATION") {
         Some(text) => text.parse()?,
         None => Isolation::Auto,
