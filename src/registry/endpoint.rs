@@ -1,8 +1,8 @@
 //! A registry as we reach it: its URL, what it asks for, and the tokens it gave.
 //!
-//! Which scheme: HTTPS, always, except: a loopback registry is spoken to in plain HTTP unless certificates
-//! are configured for it (docker treats loopback as insecure too); an insecure registry is tried with HTTPS
-//! whatever its certificate, then with HTTP.
+//! Which scheme: HTTPS, always, except: a loopback registry is spoken to in plain HTTP if that is what it speaks,
+//! unless certificates are configured for it (docker treats loopback as insecure too); an insecure registry is tried
+//! with HTTPS whatever its certificate, then with HTTP.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -149,6 +149,11 @@ impl Endpoint {
                 let mut backoff = Backoff::new(&inner.config.retries, &inner.reporter);
                 loop {
                     match self.ping(inner, schemes[last]).await {
+                        // On this machine HTTP comes first; what does not answer it like a registry may be one
+                        // that speaks TLS.
+                        Ok(contact) if schemes == ["http"] && !contact.like_a_registry => {
+                            return Ok(self.ping(inner, "https").await.unwrap_or(contact));
+                        }
                         Ok(contact) => return Ok(contact),
                         Err(error) => {
                             let waited = backoff.wait(&self.registry, error).await;

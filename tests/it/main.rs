@@ -18,6 +18,7 @@ mod floors;
 mod fuzz;
 mod instructions;
 mod outputs;
+mod registries;
 mod reproducible;
 mod store;
 mod support_works;
