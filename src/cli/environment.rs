@@ -48,10 +48,11 @@ impl Environment {
 
     /// Returns what the `git` program needs to know: where programs are, and how the network is reached.
     pub fn for_git(&self) -> Vec<(OsString, OsString)> {
-        const NAMES: [&str; 9] = [
+        const NAMES: [&str; 10] = [
             "PATH",
             "GIT_SSL_CAINFO",
             "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
             "HTTP_PROXY",
             "http_proxy",
             "HTTPS_PROXY",
@@ -84,6 +85,14 @@ impl Environment {
             Some(home) if !home.is_empty() => home.into(),
             _ if self.is_root => "/root".into(),
             _ => "/".into(),
+        }
+    }
+
+    /// Returns where the user's configuration is: XDG's directory.
+    pub fn config_home(&self) -> PathBuf {
+        match self.os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => self.home().join(".config"),
         }
     }
 

@@ -169,7 +169,9 @@ impl Failure {
     /// Returns the process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
+            Self::Request(
+                RequestError::File { .. } | RequestError::RegistriesConf(_) | RequestError::NoAgent { .. },
+            ) => FAILED,
             Self::Request(_) | Self::VerifyNow => USAGE,
             // As diff(1) has it.
             Self::Different => FAILED,

@@ -21,6 +21,7 @@ mod fuzz;
 mod golden;
 mod instructions;
 mod outputs;
+mod registries;
 mod reproducible;
 mod store;
 mod support_works;

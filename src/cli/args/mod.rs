@@ -86,15 +86,18 @@ pub struct StoreArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Registries")]
 pub struct RegistryArgs {
-    /// Speak plain HTTP to this registry if it has no HTTPS, and accept any certificate (loopback
-    /// registries need no such leave)
-    #[arg(long, value_name = "HOST[:PORT]")]
+    /// Speak plain HTTP to this registry if it has no HTTPS, and accept any certificate; for pulls or for
+    /// pushes alone if so said (loopback registries need no such leave)
+    #[arg(long, value_name = "HOST[:PORT][=pull|push]")]
     pub insecure_registry: Vec<String>,
+    /// Accept any certificate of this registry; for pulls or for pushes alone if so said
+    #[arg(long, value_name = "HOST[:PORT][=pull|push]")]
+    pub skip_tls_verify_registry: Vec<String>,
     /// Trust the certificate authorities in this PEM file, for all registries or for one
-    #[arg(long, value_name = "[HOST=]FILE")]
+    #[arg(long, value_name = "[HOST=]FILE", alias = "registry-certificate")]
     pub registry_ca: Vec<String>,
     /// Show this client certificate to a registry
-    #[arg(long, value_name = "HOST=CERT,KEY")]
+    #[arg(long, value_name = "HOST=CERT,KEY", alias = "registry-client-cert")]
     pub registry_cert: Vec<String>,
     /// Read credentials from this file in docker's format before all others
     #[arg(long, value_name = "FILE")]
@@ -102,4 +105,10 @@ pub struct RegistryArgs {
     /// Pull from these places first: a mirror of Docker Hub, or of the registry or prefix named
     #[arg(long, value_name = "[PREFIX=]MIRROR[,MIRROR]")]
     pub registry_mirror: Vec<String>,
+    /// The same for several registries or prefixes at once, as kaniko writes it
+    #[arg(long, value_name = "PREFIX=MIRROR[;PREFIX=MIRROR]")]
+    pub registry_map: Vec<String>,
+    /// Do not ask a registry itself when its mirrors do not have an image
+    #[arg(long)]
+    pub skip_default_registry_fallback: bool,
 }

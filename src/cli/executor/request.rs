@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::args::{ExecutorArgs, OutputFlags};
-use super::registry::{registry_config, retries};
+use super::registry::{insecure_cache, registry_config, retries};
 use super::{cache, context};
 use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
@@ -97,8 +97,14 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         return Err(ExecutorError::NoDestination);
     }
     shape_image(&mut request, args, environment)?;
-    let mut registry = registry_config(&args.registry, &request.names, environment)?;
+    let mut registry = registry_config(&args.registry, environment)?;
     retries(&mut registry, &args.registry);
+    if args.cache.cache == Some(true) {
+        let named = args.cache.cache_repo.as_deref().and_then(|text| text.parse().ok());
+        for repository in named.iter().chain(&request.names) {
+            insecure_cache(&mut registry, &args.registry, repository);
+        }
+    }
     let isolation = match environment.set_var("KILN_ISOLATION") {
         Some(text) => text.parse()?,
         None => Isolation::Auto,

@@ -26,7 +26,7 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         "" => Platform::host(),
         text => platform(text)?,
     };
-    let mut config = registry_config(&cli.registry, &[], environment)?;
+    let mut config = registry_config(&cli.registry, environment)?;
     retries(&mut config, &cli.registry);
     let mut images = cli.image.clone();
     if let Some(path) = &cli.dockerfile {

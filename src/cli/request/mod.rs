@@ -4,9 +4,11 @@
 //! collected in `warnings`; nothing is printed.
 
 mod caches;
+mod certificates;
 mod epoch;
 mod lend;
 mod outputs;
+mod registries_conf;
 mod registry;
 mod source;
 
@@ -18,8 +20,10 @@ use std::path::PathBuf;
 pub use caches::{CacheSetup, cache_setup};
 pub(crate) use epoch::of_environment as epoch_of_environment;
 pub use outputs::{Delivery, delivery, writes_stdout};
+pub use registries_conf::RegistriesConfError;
 pub use registry::{
-    ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror, pem, registry_config,
+    ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror_error, pem,
+    registry_config,
 };
 pub use source::{context_source, dockerfile_source, is_git, is_remote};
 
@@ -124,6 +128,9 @@ pub enum RequestError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A `registries.conf` that can't be used.
+    #[error(transparent)]
+    RegistriesConf(#[from] RegistriesConfError),
     /// `--ssh` without an agent.
     #[error("`--ssh {id}` names no socket or key, and `SSH_AUTH_SOCK` is not set")]
     NoAgent {
@@ -146,6 +153,9 @@ impl RequestError {
             Self::StdoutTerminal => "redirect standard output, or name a file with `dest=FILE`",
             Self::Platforms { .. } => "build each platform on its own",
             Self::StdinTwice => "name a file with `-f`, or a directory as the context",
+            Self::RegistriesConf(_) => {
+                "correct the file, or name another one with CONTAINERS_REGISTRIES_CONF (/dev/null for none)"
+            }
             Self::NoAgent { .. } => "start an agent, or give a key: `--ssh default=~/.ssh/id_ed25519`",
             Self::Disagree { .. } => "build once for each of them",
             _ => return None,

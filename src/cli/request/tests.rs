@@ -10,6 +10,7 @@ use crate::cli::args::{Cli, Command};
 use crate::cli::environment::tests::environment;
 use crate::oci::ManifestFormat;
 use crate::output::{Destination, PushOptions};
+use crate::registry::Sides;
 
 fn args(words: &[&str]) -> BuildArgs {
     let words = ["kiln", "build"].iter().chain(words);
@@ -327,15 +328,23 @@ fn registries_have_hosts_mirrors_and_authorities() {
         "mirror.corp,second.corp/hub/",
         "--registry-mirror",
         "quay.io=q.corp",
+        "--registry-map=ghcr.io=harbor.corp/ghcr;gcr.io=g.corp",
+        "--skip-default-registry-fallback",
+        "--skip-tls-verify-registry=odd.io=push",
     ];
     let config = invoke(&words, &environment).unwrap().registry;
-    assert!(config.host("plain:5000").insecure && !config.host("other").insecure);
+    assert_eq!(config.host("plain:5000").waived.insecure, Sides::BOTH);
+    assert_eq!(config.host("odd.io").waived.skip_tls_verify, Sides::PUSH);
+    assert_eq!(config.host("other").waived, crate::registry::Waivers::default());
     assert_eq!(config.host("harbor.corp").authorities.len(), 1);
     assert!(config.host("harbor.corp").client_certificate.is_some());
     assert!(config.extra_authorities.iter().any(|authority| authority == pem.as_bytes()));
     assert_eq!(config.mirrors.rules[0].prefix, "docker.io");
     assert_eq!(config.mirrors.rules[0].locations[1].location, "second.corp/hub");
     assert_eq!(config.mirrors.rules[1].prefix, "quay.io");
+    assert_eq!(config.mirrors.rules[2].locations[0].location, "harbor.corp/ghcr");
+    assert!(config.mirrors.no_fallback);
+    assert!(invoke(&["--skip-tls-verify-registry=odd.io=sometimes"], &environment).is_err());
     let origins: Vec<_> = config.credentials.files.iter().map(|file| file.origin.as_str()).collect();
     assert_eq!(origins[0], "DOCKER_AUTH_CONFIG");
     assert!(origins[1].ends_with("docker/config.json"));
