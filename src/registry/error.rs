@@ -224,16 +224,6 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
-    /// Two images of an index are for the same platform.
-    #[error("`{second}` is for {platform}, and so is `{first}`")]
-    SamePlatform {
-        /// The platform.
-        platform: Box<Platform>,
-        /// What was there first.
-        first: String,
-        /// What came later.
-        second: String,
-    },
     /// The same request failed too often.
     #[error("gave up after {tries} tries in {} s", elapsed.as_secs())]
     GaveUp {

@@ -1,15 +1,20 @@
 //! The commands, each a thin function over the library.
 
+mod artifact;
 pub(crate) mod build;
 mod check;
+mod copy;
+mod desk;
 mod doctor;
 mod images;
+mod index;
 mod inspect;
 mod locate;
 mod login;
 mod prune;
 mod push;
 mod remove;
+mod tag;
 
 use std::io::{self, Write};
 
@@ -28,6 +33,13 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::Images(args) => images::run(&args, environment, out),
         Command::Inspect(args) => inspect::run(&args, environment, out),
         Command::Push(args) => push::run(&args, environment, out),
+        Command::Copy(args) => copy::run(&args, environment, out),
+        Command::Tag(args) => tag::tag(&args, environment, out),
+        Command::LsTags(args) => tag::list(&args, environment, out),
+        Command::RmTag(args) => tag::remove(&args, environment, out),
+        Command::Index(command) => index::run(&command, environment, out),
+        Command::Artifact(command) => artifact::run(&command, environment, out),
+        Command::Warm(_) => todo!(),
         Command::Rm(args) => remove::run(&args, environment, out),
         Command::Prune(args) => prune::run(&args, environment, out),
         Command::Doctor(args) => doctor::run(&args, environment, out),
