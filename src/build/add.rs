@@ -7,6 +7,7 @@ use super::Build;
 use super::copy::{CopyRoot, CopySource};
 use super::copy_step::{CopyFlags, absolute_destination, copy_text, expand_flag, inline};
 use super::error::Problem;
+use super::offline::refuse_remote;
 use super::stage::Stage;
 use crate::context::{GitSource, SourceKind, classify_source, download, parse_git_source, validate_checksum};
 use crate::dockerfile::{Add, Source};
@@ -79,6 +80,7 @@ impl Build<'_> {
     }
 
     fn fetch_file(&self, stage: &Stage, url: &str, checksum: Option<&str>) -> Result<CopySource, Problem> {
+        refuse_remote(self.request, url)?;
         let into = self.step_dir(stage, &crate::oci::Digest::of(url.as_bytes()).hex()[..16]);
         let headers = self.http_headers(url)?;
         let file = download(&*self.services.fetch, url, &headers, &into, checksum)?;
@@ -113,6 +115,7 @@ impl Build<'_> {
         add: &Add,
         checksum: Option<&str>,
     ) -> Result<CopySource, Problem> {
+        refuse_remote(self.request, text)?;
         let source: GitSource = parse_git_source(text)?.ok_or_else(|| Problem::Instruction {
             message: format!("`{text}` is not the address of a git repository"),
         })?;

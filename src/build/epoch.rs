@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Problem;
+use super::offline::refuse_remote;
 use super::inputs::Inputs;
 use super::{ContextSource, NamedContext, Request, Services};
 use crate::context::{SourceKind, classify_source, download};
@@ -82,6 +83,7 @@ fn stage_epoch(
     match classify_source(source) {
         SourceKind::Path => Err(unfit("exactly one remote ADD")),
         SourceKind::Http => {
+            refuse_remote(request, source)?;
             let file = download(&*services.fetch, source, &[], &into, None)?;
             if file.last_modified.is_some() {
                 return Ok(file.last_modified);

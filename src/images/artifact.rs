@@ -144,7 +144,7 @@ pub struct Unpacking {
 pub fn write_file(
     root: &RootDir,
     descriptor: &Descriptor,
-    reader: &mut dyn Read,
+    source: &dyn BlobSource,
     how: Unpacking,
 ) -> Result<PathBuf, ImagesError> {
     let digest = descriptor_digest(descriptor);
@@ -161,12 +161,13 @@ pub fn write_file(
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
     let parent = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut reader = source.open(descriptor)?;
     root.create_dir_all(&parent, 0o755, &mut |_| {}).map_err(failed)?;
     let temporary = parent.join(format!(".kiln-{}", digest.short()));
     root.remove_all(&temporary).map_err(failed)?;
     let written = (|| {
         let mut file = root.create_file(&temporary, 0o644)?;
-        io::copy(&mut BufReader::with_capacity(BUFFER_BYTES, reader), &mut file)?;
+        io::copy(&mut BufReader::with_capacity(BUFFER_BYTES, &mut reader), &mut file)?;
         file.flush()
     })();
     let is_directory = said.and_then(|all| all.get(UNPACK)).is_some_and(|value| value == "true");

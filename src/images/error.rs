@@ -154,7 +154,8 @@ impl ImagesError {
             }
             Self::NoTag { .. } => "name one: `registry.example.com/app:1.0`",
             Self::Shared { .. } => {
-                "remove those first, or pass `--force` to lose them all; or move this tag elsewhere with `kiln tag`"
+                "pass `--force` to lose them all; to lose this tag alone, let it stand for something else first (`kiln \
+                 tag OTHER THIS`), and remove that"
             }
             Self::NoAnnotations { .. } => {
                 "annotate the index (`index:KEY=VALUE`) or its entry (`manifest-descriptor:KEY=VALUE`) instead"

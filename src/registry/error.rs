@@ -224,6 +224,12 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
+    /// There was to be no connection.
+    #[error("`{host}` is not asked: no connection may be opened")]
+    Offline {
+        /// Who would have been asked.
+        host: String,
+    },
     /// The same request failed too often.
     #[error("gave up after {tries} tries in {} s", elapsed.as_secs())]
     GaveUp {

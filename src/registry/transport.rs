@@ -51,6 +51,9 @@ impl Transport {
         host: &str,
         settings: &HostConfig,
     ) -> Result<reqwest::Client, RegistryError> {
+        if config.offline {
+            return Err(RegistryError::Offline { host: host.to_owned() });
+        }
         let host = host.to_owned();
         let skip_tls_verify = settings.skip_tls_verify;
         let key = if settings.authorities.is_empty() && settings.client_certificate.is_none() {

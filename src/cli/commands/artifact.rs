@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::desk::Desk;
 use super::{print, print_json, print_table};
-use crate::blob::BlobSource;
 use crate::cli::args::{ArtifactCommand, ArtifactListArgs, ArtifactPullArgs, ArtifactPushArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
@@ -167,8 +166,7 @@ fn pull(args: &ArtifactPullArgs, environment: &Environment, out: &mut dyn Write)
     let how = Unpacking { owner: environment.user, keep_old: args.keep_old_files };
     let mut paths = Vec::new();
     for layer in &artifact.layers {
-        let mut reader = blobs.open(layer)?;
-        let path = write_file(&root, layer, reader.as_mut(), how)?;
+        let path = write_file(&root, layer, blobs.as_ref(), how)?;
         desk.reporter.info(format!("{} {}", path.display(), layer.media_type()));
         paths.push(path);
     }

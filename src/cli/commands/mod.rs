@@ -15,6 +15,7 @@ mod prune;
 mod push;
 mod remove;
 mod tag;
+mod warm;
 
 use std::io::{self, Write};
 
@@ -39,7 +40,7 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::RmTag(args) => tag::remove(&args, environment, out),
         Command::Index(command) => index::run(&command, environment, out),
         Command::Artifact(command) => artifact::run(&command, environment, out),
-        Command::Warm(_) => todo!(),
+        Command::Warm(args) => warm::run(&args, environment, out),
         Command::Rm(args) => remove::run(&args, environment, out),
         Command::Prune(args) => prune::run(&args, environment, out),
         Command::Doctor(args) => doctor::run(&args, environment, out),
