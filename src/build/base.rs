@@ -9,9 +9,7 @@ use super::offline::{Missing, NeededImage};
 use super::{Build, NamedContext};
 use crate::blob::{BlobSource, Layout, Store};
 use crate::dockerfile::Span;
-use crate::oci::{
-    Descriptor, Digest, Image, ImageConfig, Layer, Platform, Reference, descriptor_digest,
-};
+use crate::oci::{Descriptor, Digest, Image, ImageConfig, Layer, Platform, Reference, descriptor_digest};
 use crate::output::{OutputError, read_image, select_manifest};
 use crate::sandbox::Cancel;
 use crate::tree::RootDir;
@@ -174,8 +172,7 @@ impl Build<'_> {
         let reference: Reference = text.parse()?;
         let offline = self.request.offline;
         if !self.request.pull
-            && let Some((digest, image)) =
-                stored_image(&self.services.store, &reference, platform, offline)?
+            && let Some((digest, image)) = stored_image(&self.services.store, &reference, platform, offline)?
         {
             return Ok(base_image(text, Some(reference), digest, image));
         }

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::error::Problem;
-use super::offline::refuse_remote;
 use super::inputs::Inputs;
+use super::offline::refuse_remote;
 use super::{ContextSource, NamedContext, Request, Services};
 use crate::context::{SourceKind, classify_source, download};
 use crate::dockerfile::{self, InstructionKind, Source};

@@ -202,9 +202,10 @@ impl Problem {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
             Self::Offline { missing } => Some(super::offline::hint(missing)),
-            Self::OfflineSource { .. } => {
-                Some("fetch it first, and give the build the directory or file; or leave `--offline` out".to_owned())
-            }
+            Self::OfflineSource { .. } => Some(
+                "fetch it first, and give the build the directory or file; or leave `--offline` out"
+                    .to_owned(),
+            ),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Context(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),

@@ -66,8 +66,8 @@ pub fn needed_images(
     build_platform: &Platform,
 ) -> Result<Vec<NeededImage>, BuildError> {
     let text = read_dockerfile(request, bench)?;
-    let dockerfile = dockerfile::parse(&text.name, &text.bytes)
-        .map_err(|error| BuildError::from(Problem::from(error)))?;
+    let dockerfile =
+        dockerfile::parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
     let platform = request.platform.as_ref().unwrap_or(build_platform);
     let planned = plan_request(request, build_platform, platform);
     let plan = plan(&dockerfile, &planned).map_err(|error| match error.span {

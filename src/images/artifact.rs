@@ -173,7 +173,8 @@ pub fn write_file(
     let is_directory = said.and_then(|all| all.get(UNPACK)).is_some_and(|value| value == "true");
     let placed = written.map_err(failed).and_then(|()| {
         if is_directory {
-            unpack(root, &temporary, how).map_err(|reason| ImagesError::Unpack { path: shown.clone(), reason })
+            unpack(root, &temporary, how)
+                .map_err(|reason| ImagesError::Unpack { path: shown.clone(), reason })
         } else {
             root.rename(&temporary, &path).map_err(failed)
         }
@@ -188,7 +189,8 @@ pub fn write_file(
 fn unpack(root: &RootDir, archive: &Path, how: Unpacking) -> Result<(), String> {
     let said = |error: &dyn std::error::Error| error.to_string();
     let file = root.open_file(archive).map_err(|error| said(&error))?;
-    let (_, tar) = auto_decoder(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(|error| said(&error))?;
+    let (_, tar) =
+        auto_decoder(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(|error| said(&error))?;
     let (uid, gid) = how.owner;
     let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners: Owners::Set { uid, gid } };
     apply_tar(tar, root, Path::new(""), &options).map(drop).map_err(|error| said(&error))

@@ -84,7 +84,10 @@ pub enum ImagesError {
         name: String,
     },
     /// What is to be removed is needed by others.
-    #[error("`{name}` is `{digest}`, which this registry can only remove as a whole, and {} it too", needed(tags, indexes))]
+    #[error(
+        "`{name}` is `{digest}`, which this registry can only remove as a whole, and {} it too",
+        needed(tags, indexes)
+    )]
     Shared {
         /// What was to be removed.
         name: String,

@@ -196,12 +196,13 @@ impl Merge {
         for (key, value) in index["annotations"].as_object().into_iter().flatten() {
             self.annotations.insert(key.clone(), value.as_str().unwrap_or_default().to_owned());
         }
-        let as_it_was = index["manifests"].as_array().is_some_and(|entries| {
-            entries.len() == self.parts.len()
-                && self.parts.iter().zip(entries).all(|(part, entry)| {
-                    entry["digest"] == part.descriptor().digest().to_string().as_str()
-                })
-        });
+        let as_it_was =
+            index["manifests"].as_array().is_some_and(|entries| {
+                entries.len() == self.parts.len()
+                    && self.parts.iter().zip(entries).all(|(part, entry)| {
+                        entry["digest"] == part.descriptor().digest().to_string().as_str()
+                    })
+            });
         if as_it_was {
             self.original = Some((origin.descriptor.clone(), bytes));
         }
@@ -357,7 +358,8 @@ impl Merge {
         };
         let manifests = self.parts.iter().map(Part::descriptor).collect();
         let annotations = &self.annotations;
-        let bytes = canonical_json(&IndexJson { schema_version: 2, media_type: kind, manifests, annotations });
+        let bytes =
+            canonical_json(&IndexJson { schema_version: 2, media_type: kind, manifests, annotations });
         Ok((descriptor(kind, &Digest::of(&bytes), bytes.len() as u64), bytes))
     }
 

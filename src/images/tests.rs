@@ -215,8 +215,7 @@ fn an_index_that_is_here_in_part_is_not_passed_on() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();
     let origin = memory.origin("index", &index);
-    for error in
-        [keep(&origin, &store).unwrap_err(), Merge::default().add(&origin, None, false).unwrap_err()]
+    for error in [keep(&origin, &store).unwrap_err(), Merge::default().add(&origin, None, false).unwrap_err()]
     {
         assert_eq!(error.to_string(), "`index` is not complete: its image for linux/arm64 is not here");
     }

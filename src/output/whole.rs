@@ -34,11 +34,7 @@ pub enum LayoutTarget {
 }
 
 /// Writes an image whole: blobs, manifests, and then its names.
-pub fn write_whole(
-    whole: &Whole<'_>,
-    target: &LayoutTarget,
-    names: &[Reference],
-) -> Result<(), OutputError> {
+pub fn write_whole(whole: &Whole<'_>, target: &LayoutTarget, names: &[Reference]) -> Result<(), OutputError> {
     let entries = entries_of(whole.top, names);
     match target {
         LayoutTarget::Directory(path) => {

@@ -8,15 +8,20 @@
 #[macro_use]
 mod support;
 
+mod artifacts;
 mod cleanup;
 mod commits;
 mod containers;
+mod copying;
+mod credentials;
 mod debian;
 mod documented;
 mod errors;
 mod floors;
 mod fuzz;
+mod indexes;
 mod instructions;
+mod offline;
 mod outputs;
 mod reproducible;
 mod store;

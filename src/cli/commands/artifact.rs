@@ -148,7 +148,8 @@ fn title(path: &str) -> Result<String, Failure> {
         .collect();
     let name = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     inside.map(|parts| parts.join("/")).filter(|title| !title.is_empty()).or(name).ok_or_else(|| {
-        ValueError::new("FILE", &path.display().to_string(), "expected the name of a file or directory").into()
+        ValueError::new("FILE", &path.display().to_string(), "expected the name of a file or directory")
+            .into()
     })
 }
 

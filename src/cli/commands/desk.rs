@@ -164,7 +164,8 @@ pub(super) fn layout_names(
         LayoutTarget::Archive(Destination::Stdout, _) => Path::new("image"),
     };
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let name: Reference = format!("localhost/{stem}:{tag}").parse().or(format!("localhost/image:{tag}").parse())?;
+    let name: Reference =
+        format!("localhost/{stem}:{tag}").parse().or(format!("localhost/image:{tag}").parse())?;
     Ok(vec![name])
 }
 

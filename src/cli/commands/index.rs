@@ -143,11 +143,7 @@ fn scope<'a>(text: &str, key: &'a str) -> Result<(Scope, &'a str), Failure> {
 }
 
 /// Changes an index; its new digest goes to `out`.
-fn annotate(
-    args: &IndexAnnotateArgs,
-    environment: &Environment,
-    out: &mut dyn Write,
-) -> Result<(), Failure> {
+fn annotate(args: &IndexAnnotateArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let change = change(args)?;
     let desk = Desk::open(&args.transfer, environment)?;
     let source = index(&desk, &args.index)?;

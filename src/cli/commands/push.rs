@@ -122,7 +122,11 @@ fn push_whole(
 
 /// Returns what to push under: the names given, with the image's own tag where they have none, else the
 /// image's own name (the one it was asked for by, if it has several).
-pub(super) fn destinations(given: &[String], image: &str, own: &[Reference]) -> Result<Vec<Reference>, Failure> {
+pub(super) fn destinations(
+    given: &[String],
+    image: &str,
+    own: &[Reference],
+) -> Result<Vec<Reference>, Failure> {
     if given.is_empty() {
         return match own {
             [] => Err(Failure::NoDestination { image: image.to_owned() }),

@@ -25,12 +25,8 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
     retries(&mut config, &cli.registry);
     let mut images = cli.image.clone();
     if let Some(path) = &cli.dockerfile {
-        let recipe = Recipe {
-            path: path.as_ref(),
-            build_args: &cli.build_arg,
-            build_contexts: &[],
-            target: None,
-        };
+        let recipe =
+            Recipe { path: path.as_ref(), build_args: &cli.build_arg, build_contexts: &[], target: None };
         let needed = bases::images(&recipe, &platform, environment, &config, reporter)?;
         images.extend(needed.into_iter().map(|image| image.text));
     }

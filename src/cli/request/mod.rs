@@ -186,10 +186,7 @@ pub fn invocation(
         git_environment: environment.for_git(),
         request,
         outputs: delivery.outputs,
-        registry: RegistryConfig {
-            offline: args.offline,
-            ..registry_config(&args.registry, environment)?
-        },
+        registry: RegistryConfig { offline: args.offline, ..registry_config(&args.registry, environment)? },
         isolation: args.isolation.parse()?,
         root: environment.store_root(args.store.root.as_ref()),
         reports: Reports {
