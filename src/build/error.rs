@@ -208,6 +208,7 @@ impl Problem {
             ),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Context(e) => e.hint(),
+            Self::Output(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),
             Self::Layer(LayerError::Blob(e)) => e.hint().map(str::to_owned),
             Self::NoDockerfile { .. } => {

@@ -29,8 +29,10 @@ pub struct Merge {
 
 /// One manifest of an index.
 pub struct Part {
-    /// Where it is; the descriptor is the one that the index gets.
+    /// What it is, and where.
     pub origin: Origin,
+    /// What the index will say of it.
+    entry: Value,
     /// Whether its manifest was written anew here.
     rewritten: bool,
 }
@@ -66,20 +68,56 @@ pub struct PlatformChange {
 struct IndexJson<'a> {
     schema_version: u32,
     media_type: &'a str,
-    manifests: Vec<&'a Descriptor>,
+    manifests: Vec<&'a Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
 }
 
+/// Reads the platform of an index's entry, normalised (image-spec, `image-index.md`).
+pub fn platform_of(entry: &Value) -> Option<Platform> {
+    let field = |key: &str| entry["platform"][key].as_str().map(str::to_owned);
+    let platform = Platform {
+        os: field("os")?,
+        architecture: field("architecture")?,
+        variant: field("variant"),
+        os_version: field("os.version"),
+    };
+    Some(platform.normalised())
+}
+
 impl Part {
-    /// Returns what the index will say of it.
+    /// Makes an entry of what is no index; `known` is what it is for.
+    fn new(origin: Origin, known: Option<&Platform>) -> Self {
+        let descriptor = &origin.descriptor;
+        let mut entry = json!({
+            "mediaType": descriptor.media_type().to_string(),
+            "digest": descriptor.digest().to_string(),
+            "size": descriptor.size(),
+        });
+        if let Some(kind) = descriptor.artifact_type() {
+            entry["artifactType"] = json!(kind.to_string());
+        }
+        let mut part = Self { origin, entry, rewritten: false };
+        if let Some(known) = known {
+            part.change_platform(&PlatformChange {
+                os: Some(known.os.clone()),
+                architecture: Some(known.architecture.clone()),
+                variant: known.variant.clone(),
+                os_version: known.os_version.clone(),
+                os_features: Vec::new(),
+            });
+        }
+        part
+    }
+
+    /// Returns what it is.
     pub fn descriptor(&self) -> &Descriptor {
         &self.origin.descriptor
     }
 
     /// Returns the platform the index will say it is for.
     pub fn platform(&self) -> Option<Platform> {
-        self.descriptor().platform().as_ref().map(Platform::from_spec)
+        platform_of(&self.entry)
     }
 
     /// Names it for people: platform and digest.
@@ -93,34 +131,33 @@ impl Part {
 
     /// Changes what the index says about the platform.
     pub fn change_platform(&mut self, change: &PlatformChange) {
-        let known = self.platform().unwrap_or_else(Platform::host);
-        let old = self.descriptor().platform().clone();
-        let field = |new: &Option<String>, old: Option<String>| match new {
-            Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
-            None => old,
-        };
-        let platform = Platform {
-            os: change.os.clone().unwrap_or(known.os),
-            architecture: change.architecture.clone().unwrap_or(known.architecture),
-            variant: field(&change.variant, old.as_ref().and_then(|old| old.variant().clone())),
-            os_version: field(&change.os_version, known.os_version),
-        };
-        let mut spec = platform.to_spec();
-        spec.set_os_features(match change.os_features.is_empty() {
-            true => old.and_then(|old| old.os_features().clone()),
-            false => Some(change.os_features.clone()),
-        });
-        self.origin.descriptor.set_platform(Some(spec));
+        if !self.entry["platform"].is_object() {
+            let host = Platform::host();
+            self.entry["platform"] = json!({"os": host.os, "architecture": host.architecture});
+        }
+        let Some(platform) = self.entry["platform"].as_object_mut() else { return };
+        for (key, value) in [
+            ("os", &change.os),
+            ("architecture", &change.architecture),
+            ("variant", &change.variant),
+            ("os.version", &change.os_version),
+        ] {
+            match value.as_deref() {
+                None => {}
+                Some("") => drop(platform.remove(key)),
+                Some(value) => drop(platform.insert(key.to_owned(), json!(value))),
+            }
+        }
+        if !change.os_features.is_empty() {
+            platform.insert("os.features".to_owned(), json!(change.os_features));
+        }
     }
 
     /// Puts annotations on the index's entry.
     pub fn annotate(&mut self, annotations: &BTreeMap<String, String>) {
-        if annotations.is_empty() {
-            return;
+        for (key, value) in annotations {
+            self.entry["annotations"][key] = json!(value);
         }
-        let mut all = self.descriptor().annotations().clone().unwrap_or_default();
-        all.extend(annotations.clone());
-        self.origin.descriptor.set_annotations(Some(all));
     }
 
     /// Writes the manifest anew with more annotations.
@@ -134,10 +171,9 @@ impl Part {
             manifest["annotations"][key] = json!(value);
         }
         let bytes = canonical_json(&manifest);
-        let mut new = descriptor(media_type::OCI_MANIFEST, &Digest::of(&bytes), bytes.len() as u64);
-        new.set_platform(old.platform().clone());
-        new.set_annotations(old.annotations().clone());
-        new.set_artifact_type(old.artifact_type().clone());
+        let new = descriptor(media_type::OCI_MANIFEST, &Digest::of(&bytes), bytes.len() as u64);
+        self.entry["digest"] = json!(Digest::of(&bytes));
+        self.entry["size"] = json!(bytes.len());
         let under = Arc::clone(&self.origin.source);
         self.origin.source = Arc::new(Rewritten { digest: Digest::of(&bytes), bytes, under });
         self.origin.descriptor = new;
@@ -161,16 +197,12 @@ impl Merge {
         replace: bool,
     ) -> Result<(), ImagesError> {
         if !is_index(&origin.descriptor) {
-            let mut origin = origin.clone();
             let known = match platform {
                 Some(platform) => Some(platform.clone()),
                 None => origin.platform()?,
             };
-            if let Some(platform) = known {
-                origin.descriptor.set_platform(Some(platform.to_spec()));
-            }
             self.original = None;
-            return self.insert(origin, replace);
+            return self.insert(Part::new(origin.clone(), known.as_ref()), replace);
         }
         if platform.is_some() {
             return Err(ImagesError::Malformed {
@@ -218,19 +250,18 @@ impl Merge {
             });
         }
         origin.check_complete()?;
-        for entry in origin.entries()? {
-            let part = origin.part(&entry);
-            if is_index(&entry) {
+        for (descriptor, entry) in origin.entries_as_written()? {
+            let part = origin.part(&descriptor);
+            if is_index(&descriptor) {
                 self.flatten(&part, replace, depth + 1)?;
             } else {
-                self.insert(part, replace)?;
+                self.insert(Part { origin: part, entry, rewritten: false }, replace)?;
             }
         }
         Ok(())
     }
 
-    fn insert(&mut self, origin: Origin, replace: bool) -> Result<(), ImagesError> {
-        let part = Part { origin, rewritten: false };
+    fn insert(&mut self, part: Part, replace: bool) -> Result<(), ImagesError> {
         let platform = part.platform();
         let same = |other: &Part| {
             other.descriptor().digest() == part.descriptor().digest() && other.platform() == platform
@@ -261,10 +292,7 @@ impl Merge {
 
     /// Drops what BuildKit attached to an image that is no longer there.
     fn drop_attestations(&mut self, of: &str) {
-        self.parts.retain(|part| {
-            let annotations = part.descriptor().annotations().as_ref();
-            annotations.and_then(|all| all.get("vnd.docker.reference.digest")).is_none_or(|about| about != of)
-        });
+        self.parts.retain(|part| part.entry["annotations"]["vnd.docker.reference.digest"] != of);
     }
 
     /// Finds an entry by platform, digest or the beginning of one.
@@ -292,9 +320,10 @@ impl Merge {
 
     /// Takes an entry out of the index.
     pub fn remove(&mut self, wanted: &str) -> Result<(), ImagesError> {
-        let gone = self.find(wanted)?.descriptor().clone();
-        self.parts.retain(|part| *part.descriptor() != gone);
-        self.drop_attestations(gone.digest().as_ref());
+        let gone = self.find(wanted)?;
+        let (entry, digest) = (gone.entry.clone(), gone.descriptor().digest().to_string());
+        self.parts.retain(|part| part.entry != entry);
+        self.drop_attestations(&digest);
         Ok(())
     }
 
@@ -350,13 +379,13 @@ impl Merge {
         }
         let plain = |part: &Part| {
             part.descriptor().media_type().as_ref() == media_type::DOCKER_MANIFEST
-                && part.descriptor().annotations().is_none()
+                && part.entry["annotations"].is_null()
         };
         let kind = match self.annotations.is_empty() && self.parts.iter().all(plain) {
             true => media_type::DOCKER_LIST,
             false => media_type::OCI_INDEX,
         };
-        let manifests = self.parts.iter().map(Part::descriptor).collect();
+        let manifests = self.parts.iter().map(|part| &part.entry).collect();
         let annotations = &self.annotations;
         let bytes =
             canonical_json(&IndexJson { schema_version: 2, media_type: kind, manifests, annotations });

@@ -19,7 +19,7 @@ mod tests;
 pub use artifact::{Files, Unpacking, write_file};
 pub use error::ImagesError;
 pub use keep::{keep, push, write_layout};
-pub use merge::{Merge, Part, PlatformChange, Scope};
+pub use merge::{Merge, Part, PlatformChange, Scope, platform_of};
 pub use origin::{Origin, is_index};
 pub use untag::{Removed, remove_tag};
 pub use warm::{Platforms, warm};

@@ -5,12 +5,12 @@ use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::ImagesError;
 use crate::blob::{BlobError, BlobSource};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, descriptor_digest,
-    media_type,
+    Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference, descriptor_digest, media_type,
 };
 use crate::output::select_manifest;
 use crate::registry::{Client, Graph, RegistryError, RemoteBlobs};
@@ -108,15 +108,27 @@ impl Origin {
 
     /// Returns what an index points to, each with a digest that can be verified; nothing for all else.
     pub fn entries(&self) -> Result<Vec<Descriptor>, ImagesError> {
+        Ok(self.entries_as_written()?.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// The same with each entry as it is written: a descriptor does not have all that may be said there.
+    pub fn entries_as_written(&self) -> Result<Vec<(Descriptor, Value)>, ImagesError> {
         if !is_index(&self.descriptor) {
             return Ok(Vec::new());
         }
-        let index: ImageIndex = self.document(&self.descriptor, "index")?;
-        for entry in index.manifests() {
-            let digest = entry.digest().to_string();
-            digest.parse::<Digest>().map_err(|error| self.malformed("index", error.to_string()))?;
-        }
-        Ok(index.manifests().clone())
+        let mut index: Value = self.document(&self.descriptor, "index")?;
+        let Value::Array(entries) = index["manifests"].take() else { return Ok(Vec::new()) };
+        let read = |value: Value| -> Result<(Descriptor, Value), String> {
+            let entry: Descriptor =
+                serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
+            let digest: Result<Digest, _> = entry.digest().to_string().parse();
+            digest.map_err(|error| error.to_string())?;
+            Ok((entry, value))
+        };
+        entries
+            .into_iter()
+            .map(|value| read(value).map_err(|reason| self.malformed("index", reason)))
+            .collect()
     }
 
     /// Returns the platform that the image's config names; `None` for what is no image.

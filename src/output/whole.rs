@@ -85,13 +85,14 @@ pub(super) fn plain_entry(top: &Descriptor) -> Value {
         "digest": top.digest().to_string(),
         "size": top.size(),
     });
-    for (key, value) in [
-        ("platform", top.platform().as_ref().map(|platform| json!(platform))),
-        ("artifactType", top.artifact_type().as_ref().map(|kind| json!(kind))),
-    ] {
-        if let Some(value) = value {
-            entry[key] = value;
+    if let Some(platform) = top.platform() {
+        entry["platform"] = json!({"os": platform.os(), "architecture": platform.architecture()});
+        if let Some(variant) = platform.variant() {
+            entry["platform"]["variant"] = json!(variant);
         }
+    }
+    if let Some(kind) = top.artifact_type() {
+        entry["artifactType"] = json!(kind.to_string());
     }
     entry
 }

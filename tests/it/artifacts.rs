@@ -28,6 +28,15 @@ fn list(subject: &str, arguments: &[&str]) -> Value {
     parse(&listed.stdout)
 }
 
+/// The digest behind a tag, by curl: skopeo inspects images only.
+fn digest(registry: &Registry, repository: &str, tag: &str) -> String {
+    let url = format!("http://{}/v2/{repository}/manifests/{tag}", registry.address());
+    let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+    let head = run(Command::new("curl").args(["-sfI", "-H", accept, &url])).ok().stdout;
+    let line = head.lines().find_map(|line| line.strip_prefix("Docker-Content-Digest: ")).unwrap();
+    line.trim().to_owned()
+}
+
 #[test]
 fn files_go_there_and_come_back() {
     require!(Program("docker-registry"), Program("skopeo"), Program("curl"));
@@ -55,7 +64,7 @@ fn files_go_there_and_come_back() {
         ],
     )
     .ok();
-    assert_eq!(pushed.stdout.trim(), registry.digest("files:1"));
+    assert_eq!(pushed.stdout.trim(), digest(&registry, "files", "1"));
 
     // As oras would have it; curl sees what is there.
     let url = format!("http://{}/v2/files/manifests/1", registry.address());
@@ -98,7 +107,7 @@ fn files_go_there_and_come_back() {
     artifact(&kiln, &files, &["push", "--artifact-type=x", &name, "a.json"]).fails(2, &["media type"]);
     // It is copied as any image is.
     kiln.run("copy", [&name, &registry.image("elsewhere:1")]).ok();
-    assert_eq!(registry.digest("elsewhere:1"), pushed.stdout.trim());
+    assert_eq!(digest(&registry, "elsewhere", "1"), pushed.stdout.trim());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::cli::progress::Progress;
 use crate::cli::request::{auth_warnings, registry_config};
 use crate::cli::wire;
 use crate::event::Reporter;
-use crate::images::Origin;
+use crate::images::{ImagesError, Origin};
 use crate::oci::{Digest, Reference};
 use crate::output::{Destination, LayoutTarget};
 use crate::registry::Client;
@@ -82,7 +82,12 @@ impl<'a> Desk<'a> {
             self.reporter.info(format!("{text}: in the store"));
             return Ok(source(text, found));
         }
-        self.in_registry(text, text)
+        self.in_registry(text, text).map_err(|failure| match failure {
+            Failure::Images(ImagesError::Registry(source)) => {
+                Failure::Nowhere { name: text.to_owned(), source }
+            }
+            other => other,
+        })
     }
 
     fn in_registry(&self, name: &str, shown: &str) -> Result<Source, Failure> {

@@ -80,8 +80,8 @@ fn stored_index(store: &Arc<Store>, tagged: &Tagged) -> Option<StoredIndex> {
     }
     let origin = Origin::local(&tagged.reference, &tagged.descriptor, Arc::clone(store) as _);
     let mut index = StoredIndex { platforms: Vec::new(), size_bytes: tagged.descriptor.size() };
-    for entry in origin.entries().ok()? {
-        if let Ok(image) = read_image(store.as_ref(), &entry) {
+    for (descriptor, entry) in origin.entries_as_written().ok()? {
+        if let Ok(image) = read_image(store.as_ref(), &descriptor) {
             index.platforms.extend(super::index::platform_text(&entry));
             index.size_bytes += size_bytes(&image);
         }

@@ -17,8 +17,8 @@ use crate::cli::progress::bytes;
 use crate::cli::request::platform;
 use crate::cli::tags;
 use crate::cli::values::{ValueError, key_value};
-use crate::images::{self, ImagesError, Merge, Origin, PlatformChange, Scope, is_index};
-use crate::oci::{Descriptor, Platform, Reference};
+use crate::images::{self, ImagesError, Merge, Origin, PlatformChange, Scope, is_index, platform_of};
+use crate::oci::{Platform, Reference};
 
 /// Runs one of the commands.
 pub(super) fn run(
@@ -268,7 +268,8 @@ pub(super) fn show(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let index: Value = origin.document(&origin.descriptor, "index")?;
-    let entries = origin.entries()?;
+    let none = Vec::new();
+    let entries = index["manifests"].as_array().unwrap_or(&none);
     if format == Format::Json {
         let value = json!({
             "digest": origin.descriptor.digest().to_string(),
@@ -289,31 +290,31 @@ pub(super) fn show(
     for (key, value) in index["annotations"].as_object().into_iter().flatten() {
         field("annotation", &format!("{key}={}", value.as_str().unwrap_or_default()))?;
     }
-    for entry in &entries {
+    for entry in entries {
         let platform = platform_text(entry).unwrap_or_else(|| "-".to_owned());
-        field("image", &format!("{platform} {} {}", entry.digest(), bytes(entry.size())))?;
-        for (key, value) in entry.annotations().iter().flatten() {
-            field("", &format!("{key}={value}"))?;
+        let digest = entry["digest"].as_str().unwrap_or_default();
+        field("image", &format!("{platform} {digest} {}", bytes(entry["size"].as_u64().unwrap_or(0))))?;
+        for (key, value) in entry["annotations"].as_object().into_iter().flatten() {
+            field("", &format!("{key}={}", value.as_str().unwrap_or_default()))?;
         }
     }
     Ok(())
 }
 
 /// Writes the platform an entry is for.
-pub(super) fn platform_text(entry: &Descriptor) -> Option<String> {
-    let spec = entry.platform().as_ref()?;
-    let platform = Platform::from_spec(spec);
+pub(super) fn platform_text(entry: &Value) -> Option<String> {
+    let platform = platform_of(entry)?;
     let version = platform.os_version.as_ref().map(|version| format!(" ({version})")).unwrap_or_default();
     Some(format!("{platform}{version}"))
 }
 
-fn as_json(entry: &Descriptor) -> Value {
+fn as_json(entry: &Value) -> Value {
     json!({
         "platform": platform_text(entry),
-        "digest": entry.digest().to_string(),
-        "mediaType": entry.media_type().to_string(),
-        "sizeBytes": entry.size(),
-        "annotations": entry.annotations(),
+        "digest": entry["digest"],
+        "mediaType": entry["mediaType"],
+        "sizeBytes": entry["size"],
+        "annotations": entry["annotations"],
     })
 }
 

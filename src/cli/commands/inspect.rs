@@ -12,7 +12,7 @@ use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
 use crate::cli::request::platform;
-use crate::images::{ImagesError, is_index};
+use crate::images::is_index;
 use crate::oci::{Image, Platform, Reference};
 use crate::output::read_image;
 
@@ -26,12 +26,7 @@ pub(super) fn run(args: &InspectArgs, environment: &Environment, out: &mut dyn W
         store: args.store.clone(),
     };
     let desk = Desk::open(&transfer, environment)?;
-    let source = desk.source(&args.image).map_err(|failure| match failure {
-        Failure::Images(ImagesError::Registry(source)) => {
-            Failure::Nowhere { name: args.image.clone(), source }
-        }
-        other => other,
-    })?;
+    let source = desk.source(&args.image)?;
     if platform.is_none() && is_index(&source.origin.descriptor) {
         return index::show(&source.origin, &source.names, args.format, out);
     }

@@ -104,6 +104,7 @@ fn push_whole(
     client: &Client,
     reporter: &Reporter,
 ) -> Result<Digest, Failure> {
+    origin.check_complete()?;
     for name in names.iter().filter(|_| options.check) {
         client.check_push(name)?;
     }
