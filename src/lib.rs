@@ -32,6 +32,7 @@
 //! | 4 | [`rootfs`] | socket *storage*: where a stage's files live: overlay or plain directory |
 //! | 4 | [`output`] | socket *output*: registry, OCI layout, docker archive, root filesystem, store |
 //! | 4 | [`cache`] | socket *cache*: what steps made, by key: registry repository, local directory |
+//! | 5 | [`images`] | whole images wherever they are: copied, kept, merged into indexes |
 //! | 5 | [`build`] | the engine: schedule, base images, one file for each kind of step |
 //! | 6 | [`cli`] | the front doors (docker's and kaniko's), wiring, progress, failure rendering |
 //!
@@ -61,6 +62,7 @@ pub mod compare;
 pub mod context;
 pub mod dockerfile;
 pub mod event;
+pub mod images;
 pub mod layer;
 pub mod oci;
 pub mod output;

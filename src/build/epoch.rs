@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::error::Problem;
 use super::finish::rfc3339;
 use super::inputs::Inputs;
+use super::offline::refuse_remote;
 use super::{ContextSource, EpochChoice, NamedContext, Request, Services};
 use crate::context::{SourceKind, classify_source, download};
 use crate::dockerfile::{self, InstructionKind, Source};
@@ -128,6 +129,7 @@ fn stage_epoch(
     match classify_source(source) {
         SourceKind::Path => Err(unfit("exactly one remote ADD")),
         SourceKind::Http => {
+            refuse_remote(request, source)?;
             let file = download(&*services.fetch, source, &[], &into, None)?;
             if file.last_modified.is_some() {
                 return Ok(file.last_modified);

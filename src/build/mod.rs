@@ -23,6 +23,7 @@ mod inputs;
 mod layers;
 mod metadata;
 mod mounts;
+mod offline;
 mod probe;
 mod request;
 mod run;
@@ -41,6 +42,7 @@ pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::{Finished, Outcome};
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
+pub use offline::{Missing, NeededImage, needed_images};
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, EpochChoice, NamedContext, NetworkMode, Request,
     SecretSource, SshSource,
@@ -94,8 +96,12 @@ pub fn build_gated(
     gate: Option<Gate<'_>>,
 ) -> Result<Outcome, BuildError> {
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
+    offline::check_inputs(request)?;
     let (dockerfile, inputs) = inputs::open(request, services)?;
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
+    if request.offline {
+        offline::check(&dockerfile, &plan, request, services)?;
+    }
     let epoch = epoch::find(&plan, request, services, &inputs)
         .map_err(|problem| BuildError { problem, place: None })?;
     if plan.source_date_epoch.is_some() {

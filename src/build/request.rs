@@ -33,6 +33,8 @@ pub struct Request {
     pub names: Vec<Reference>,
     /// `--pull`: ask the registry even for a base image the store has.
     pub pull: bool,
+    /// `--offline`: have everything from the store, and open no connection.
+    pub offline: bool,
     /// `--no-cache`.
     pub no_cache: bool,
     /// `--network`: for RUN steps that do not say.

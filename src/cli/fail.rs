@@ -9,11 +9,13 @@ use std::path::PathBuf;
 
 use super::executor::ExecutorError;
 use super::request::RequestError;
+use super::values::ValueError;
 use super::verify::Unverified;
 use crate::blob::BlobError;
 use crate::build::{BuildError, Place, Problem};
 use crate::cache::CacheError;
 use crate::compare::CompareError;
+use crate::images::ImagesError;
 use crate::oci::{DigestError, PlatformError, ReferenceError};
 use crate::output::OutputError;
 use crate::registry::RegistryError;
@@ -51,6 +53,9 @@ pub enum Failure {
     /// An output failed.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// Whole images could not be read or moved.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     /// The sandbox could not be set up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -80,6 +85,18 @@ pub enum Failure {
         /// What the registry said.
         source: RegistryError,
     },
+    /// No layout where one is named.
+    #[error("`{name}` is no OCI layout or archive that is there")]
+    NoLayout {
+        /// What was looked for.
+        name: String,
+    },
+    /// A change of an entry without an entry.
+    #[error("which entry of `{index}` is to change?")]
+    NoEntryNamed {
+        /// The index.
+        index: String,
+    },
     /// Several images match.
     #[error("`{name}` is ambiguous in the store: it could be {candidates}")]
     Ambiguous {
@@ -103,6 +120,22 @@ pub enum Failure {
     NoDestination {
         /// The image.
         image: String,
+    },
+    /// A tag in another registry than the image's.
+    #[error("cannot tag `{image}` as `{name}`: it is in another registry")]
+    OtherRegistry {
+        /// The image.
+        image: String,
+        /// The name it was to get.
+        name: String,
+    },
+    /// An artifact about something in another repository.
+    #[error("`{subject}` is in another repository than the artifact `{name}` that is to be about it")]
+    OtherRepository {
+        /// The subject.
+        subject: String,
+        /// The artifact.
+        name: String,
     },
     /// A directory inside something that is no archive.
     #[error("the build context is not an archive: there is no `--context-sub-path` in it")]
@@ -160,6 +193,12 @@ impl From<BuildError> for Failure {
     }
 }
 
+impl From<ValueError> for Failure {
+    fn from(error: ValueError) -> Self {
+        Self::Request(error.into())
+    }
+}
+
 impl Failure {
     /// Tells whether the user stopped it.
     pub fn is_interrupted(&self) -> bool {
@@ -191,6 +230,11 @@ impl Failure {
             Self::Cache(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Images(error) => error.hint(),
+            Self::OtherRegistry { .. } => Some("copy it there: `kiln copy IMAGE NAME`".to_owned()),
+            Self::OtherRepository { .. } => {
+                Some("push the artifact into the repository of the image it is about".to_owned())
+            }
             Self::Nowhere { source, .. } => source.hint(),
             Self::Diff(failure) => failure.hint(),
             Self::Unverified(unverified) => unverified.hint(),
@@ -198,6 +242,9 @@ impl Failure {
                 Some("leave it out: the commit's time is taken, or 0 outside of git".to_owned())
             }
             Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
+            Self::NoEntryNamed { .. } => {
+                Some("name it by platform or digest; `kiln index inspect` lists them".to_owned())
+            }
             Self::NoDestination { .. } => {
                 Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
             }

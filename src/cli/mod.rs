@@ -4,6 +4,7 @@
 //! `progress` shows it and `fail` says what went wrong.
 
 pub mod args;
+mod bases;
 pub mod commands;
 pub mod commit;
 pub mod environment;

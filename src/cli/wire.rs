@@ -67,7 +67,7 @@ pub fn open_output(
 }
 
 /// Returns what outputs to standard output write to.
-fn stdout() -> output::OpenStdout {
+pub fn stdout() -> output::OpenStdout {
     Arc::new(|| Box::new(std::io::stdout()))
 }
 

@@ -18,7 +18,6 @@ mod endpoint;
 mod error;
 mod graph;
 mod image;
-mod index;
 pub mod mirror;
 mod pull;
 mod pump;
@@ -44,7 +43,7 @@ pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
-pub use index::{IndexDraft, IndexEntry};
+pub use graph::Graph;
 pub use mirror::{MirrorError, MirrorLocation, MirrorRule, MirrorRules, PlaceError, PullFrom};
 pub use push::PushedBlob;
 pub use remote::RemoteBlobs;

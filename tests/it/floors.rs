@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("rootfs", 4),
     ("output", 4),
     ("cache", 4),
+    ("images", 5),
     ("build", 5),
     ("cli", 6),
 ];

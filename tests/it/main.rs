@@ -8,10 +8,13 @@
 #[macro_use]
 mod support;
 
+mod artifacts;
 mod cache_keys;
 mod cleanup;
 mod commits;
 mod containers;
+mod copying;
+mod credentials;
 mod debian;
 mod diff;
 mod documented;
@@ -19,7 +22,9 @@ mod errors;
 mod floors;
 mod fuzz;
 mod golden;
+mod indexes;
 mod instructions;
+mod offline;
 mod outputs;
 mod registries;
 mod reproducible;

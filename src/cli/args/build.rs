@@ -24,6 +24,9 @@ pub struct BuildArgs {
     /// How registries are reached.
     #[command(flatten)]
     pub registry: RegistryArgs,
+    /// Open no connection: have base images from kiln's store (see `kiln warm`), and say what is missing
+    #[arg(long, help_heading = "Registries")]
+    pub offline: bool,
     /// Where kiln keeps its things.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -131,6 +134,15 @@ pub struct OutputArgs {
     /// Push the image to the registries its names say (short for --output type=registry)
     #[arg(long)]
     pub push: bool,
+    /// Push without asking first whether the registries will take the image
+    #[arg(long)]
+    pub skip_push_permission_check: bool,
+    /// Count a tag that exists and may not be moved as pushed, with a warning
+    #[arg(long)]
+    pub push_ignore_immutable_tag_errors: bool,
+    /// The manifest's media types: oci or docker [default: the base image's]
+    #[arg(long, value_name = "FORMAT")]
+    pub image_format: Option<String>,
     /// Where the image goes [default: kiln's store]: type=registry|oci|docker|tar|local[,dest=PATH]...
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,

@@ -29,7 +29,7 @@ pub struct InspectArgs {
     /// A name or digest in the store, the path of an OCI layout or archive, or an image in a registry
     #[arg(value_name = "IMAGE")]
     pub image: String,
-    /// The platform to choose from an index [default: this machine's]
+    /// Show the image for this platform instead of an index
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
     /// How it is written
@@ -79,9 +79,15 @@ pub struct PushArgs {
     /// The name to push it under [default: its own]
     #[arg(value_name = "DEST")]
     pub destination: Vec<String>,
-    /// The platform to choose from an index [default: this machine's]
+    /// Push the image for this platform alone [default: an index is pushed with all its images]
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
+    /// Push without asking first whether the registry will take the image
+    #[arg(long)]
+    pub skip_push_permission_check: bool,
+    /// Count a tag that exists and may not be moved as pushed
+    #[arg(long)]
+    pub push_ignore_immutable_tag_errors: bool,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "KIND", default_value_t = super::ProgressArg::Auto)]
     pub progress: super::ProgressArg,

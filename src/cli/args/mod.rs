@@ -6,6 +6,7 @@
 mod build;
 mod cache;
 mod image;
+mod whole;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,11 @@ pub use cache::{
 pub use image::{
     CredentialArgs, DiffArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs,
     RemoveArgs,
+};
+pub use whole::{
+    ArtifactCommand, ArtifactListArgs, ArtifactPullArgs, ArtifactPushArgs, CopyArgs, IndexAnnotateArgs,
+    IndexCommand, IndexCreateArgs, IndexInspectArgs, IndexPushArgs, ListTagsArgs, RemoveTagArgs, TagArgs,
+    TransferArgs, WarmArgs,
 };
 
 /// Builds container images from Dockerfiles, without a daemon.
@@ -54,6 +60,22 @@ pub enum Command {
     Diff(DiffArgs),
     /// Push an image from the store to a registry.
     Push(PushArgs),
+    /// Copy an image or index between registries, OCI layouts and kiln's store, digests unchanged.
+    Copy(CopyArgs),
+    /// Give an image further names, in the store or in its registry.
+    Tag(TagArgs),
+    /// List the tags of a repository in a registry.
+    LsTags(ListTagsArgs),
+    /// Remove tags from a registry.
+    RmTag(RemoveTagArgs),
+    /// Merge images for several platforms into one index (manifest list).
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Push, fetch and list artifacts: files in registries that are not images.
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
+    /// Fetch images into kiln's store, for builds with --offline.
+    Warm(Box<WarmArgs>),
     /// Remove images from the store.
     #[command(visible_alias = "rmi")]
     Rm(RemoveArgs),

@@ -27,8 +27,6 @@ pub(super) struct Found {
 pub(super) struct Located {
     /// The image.
     pub(super) image: Image,
-    /// What it is called there.
-    pub(super) names: Vec<Reference>,
     /// Has its layers.
     pub(super) blobs: Arc<dyn BlobSource>,
 }
@@ -46,9 +44,9 @@ pub(super) fn anywhere(
         None => in_store(store, text)?,
     };
     match found {
-        Some(Found { descriptor, blobs, names }) => {
+        Some(Found { descriptor, blobs, .. }) => {
             let descriptor = select_manifest(blobs.as_ref(), &descriptor, platform)?;
-            Ok(Located { image: read_image(blobs.as_ref(), &descriptor)?, names, blobs })
+            Ok(Located { image: read_image(blobs.as_ref(), &descriptor)?, blobs })
         }
         None => in_registry(text, platform, environment, registry),
     }
@@ -72,7 +70,7 @@ fn in_registry(
         .image(&reference, platform)
         .map_err(|source| Failure::Nowhere { name: text.to_owned(), source })?;
     let blobs = client.blobs(&remote.reference);
-    Ok(Located { image: remote.image, names: vec![reference], blobs })
+    Ok(Located { image: remote.image, blobs })
 }
 
 /// Tells whether a tag of the store stands for an image without a name.

@@ -103,6 +103,12 @@ pub enum RequestError {
     /// A push of an image without a name.
     #[error("nothing to push to: the image has no name")]
     PushWithoutName,
+    /// A push without a network.
+    #[error("`--offline` opens no connection, and pushing needs one")]
+    OfflinePush,
+    /// A question to registries without a network.
+    #[error("`--offline` opens no connection, and `--pull` asks the registries")]
+    OfflinePull,
     /// Two outputs to standard output.
     #[error("only one output can go to standard output")]
     StdoutTwice,
@@ -150,6 +156,11 @@ impl RequestError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::PushWithoutName => "name it with `-t registry.example.com/app`",
+            Self::OfflinePush => {
+                "keep the image in the store (or write it with `--output type=oci,dest=FILE`) and push it later \
+                 with `kiln push`"
+            }
+            Self::OfflinePull => "bring newer base images into the store with `kiln warm`",
             Self::StdoutTerminal => "redirect standard output, or name a file with `dest=FILE`",
             Self::Platforms { .. } => "build each platform on its own",
             Self::StdinTwice => "name a file with `-f`, or a directory as the context",
@@ -175,6 +186,10 @@ pub fn invocation(
     let mut request = base_request(&args.source, &args.steps, environment, stdin, &mut warnings)?;
     let delivery = delivery(&args.output, environment, commit)?;
     request.names = delivery.names;
+    request.offline = args.offline;
+    if args.offline {
+        refuse_network(&delivery.outputs, &args.steps)?;
+    }
     request.annotations = annotations(&args.output.annotation, &delivery.image.annotations, commit)?;
     request.compression = delivery.image.compression.unwrap_or_default();
     request.format = delivery.image.format;
@@ -189,7 +204,7 @@ pub fn invocation(
         request,
         outputs: delivery.outputs,
         caches: cache_setup(&args.cache, args.steps.no_cache, environment)?,
-        registry: registry_config(&args.registry, environment)?,
+        registry: RegistryConfig { offline: args.offline, ..registry_config(&args.registry, environment)? },
         isolation: args.isolation.parse()?,
         root: environment.store_root(args.store.root.as_ref()),
         verify: args.output.verify,
@@ -201,6 +216,14 @@ pub fn invocation(
         debug: args.store.debug,
         warnings,
     })
+}
+
+/// Refuses what cannot be had without a network.
+fn refuse_network(outputs: &[OutputSpec], steps: &StepArgs) -> Result<(), RequestError> {
+    if outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. })) {
+        return Err(RequestError::OfflinePush);
+    }
+    if steps.pull { Err(RequestError::OfflinePull) } else { Ok(()) }
 }
 
 /// Reads what `kiln check` was given.
@@ -234,6 +257,7 @@ pub(crate) fn base_request(
         annotations: BTreeMap::new(),
         names: Vec::new(),
         pull: steps.pull,
+        offline: false,
         no_cache: steps.no_cache,
         network: network(steps.network.as_deref())?,
         add_hosts: add_hosts(&steps.add_host)?,
