@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::base::check_cancelled;
 use super::error::{BuildError, Place, Problem};
 use super::stage::StageResult;
-use super::{Build, Gate};
+use super::{Build, Gate, StepReport};
 use crate::blob::BlobSource;
 use crate::event::StepId;
 use crate::oci::{
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub receipts: Vec<Receipt>,
     /// The source epoch in force, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// How each step came about, in the order they ended.
+    pub steps: Vec<StepReport>,
 }
 
 /// An image that no output has yet.
@@ -92,7 +94,8 @@ impl Build<'_> {
             receipts.push(output.commit(&result)?);
         }
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
-        Ok(Outcome { image, base, receipts, epoch: self.epoch })
+        let steps = std::mem::take(&mut *self.reports.lock().expect("no panic while a report is added"));
+        Ok(Outcome { image, base, receipts, epoch: self.epoch, steps })
     }
 
     /// Returns the repositories that hold some of the image's layers.

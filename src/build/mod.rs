@@ -43,8 +43,9 @@ pub use error::{BuildError, Place, Problem};
 pub use finish::{Finished, Outcome};
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
 pub use offline::{Missing, NeededImage, needed_images};
+pub use probe::StepReport;
 pub use request::{
-    ContextSource, DockerfileSource, Entitlement, EpochChoice, NamedContext, NetworkMode, Request,
+    ContextSource, DockerfileSource, Entitlement, EpochChoice, Explain, NamedContext, NetworkMode, Request,
     SecretSource, SshSource,
 };
 pub use services::Services;
@@ -77,6 +78,8 @@ struct Build<'a> {
     downloads: base::Once<String, copy::CopySource>,
     probe: Arc<probe::Probe>,
     keeper: probe::Keeper,
+    /// How each step came about, and why those that ran were in no cache.
+    reports: Mutex<Vec<StepReport>>,
     /// Repositories of caches that the image's layers may be taken from.
     cache_repositories: Mutex<Vec<Reference>>,
 }
@@ -125,6 +128,7 @@ pub fn build_gated(
         probe: Arc::default(),
         keeper: probe::Keeper::start(&services.caches, blobs.clone(), &services.reporter),
         cache_repositories: Mutex::default(),
+        reports: Mutex::default(),
         blobs,
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(

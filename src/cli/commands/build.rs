@@ -134,6 +134,14 @@ fn metadata(outcome: &Outcome) -> Value {
         "containerimage.descriptor": image.descriptor,
         "containerimage.digest": image.digest(),
         "image.name": names.join(","),
+        "kiln.steps": outcome.steps.iter().map(|step| json!({
+            "stage": step.stage,
+            "number": step.number,
+            "instruction": step.instruction,
+            "cached": step.cached,
+            "reasons": step.reasons,
+            "seconds": step.took.as_secs_f64(),
+        })).collect::<Vec<_>>(),
         "kiln.outputs": outcome.receipts.iter().map(|receipt| json!({
             "output": receipt.name,
             "location": receipt.location,
