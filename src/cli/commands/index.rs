@@ -208,7 +208,7 @@ fn change(args: &IndexAnnotateArgs) -> Result<Option<PlatformChange>, Failure> {
 /// An entry may be named as docker has it, by the image it was made of.
 fn entry_digest(desk: &Desk<'_>, merge: &Merge, entry: &str) -> Result<String, Failure> {
     let is_known = |part: &images::Part| {
-        part.platform().is_some_and(|platform| entry.parse() == Ok(platform))
+        entry.parse().is_ok_and(|platform| part.is_for(&platform))
             || part.descriptor().digest().to_string().trim_start_matches("sha256:").starts_with(entry)
     };
     if entry.starts_with("sha256:") || merge.parts().iter().any(is_known) {
