@@ -25,6 +25,8 @@ pub struct Environment {
     pub stderr_is_terminal: bool,
     /// Whether the user is root.
     pub is_root: bool,
+    /// User and group.
+    pub user: (u32, u32),
     /// Whether this is kiln's own container image: then everything of kiln's is below `/kiln`.
     pub own_image: bool,
     /// How many CPUs may be used.
@@ -40,6 +42,7 @@ impl Environment {
             stdin_is_terminal: stdin().is_terminal(),
             stdout_is_terminal: stdout().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),
+            user: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             is_root: rustix::process::geteuid().is_root(),
             own_image: Path::new(OWN_IMAGE_MARKER).exists(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),

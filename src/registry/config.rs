@@ -37,6 +37,8 @@ pub struct RegistryConfig {
     pub hosts_file: Option<Vec<u8>>,
     /// Whether HTTP/2 may be spoken.
     pub http2: bool,
+    /// Whether no connection may be opened at all.
+    pub offline: bool,
 }
 
 /// What is special about one registry.
@@ -181,6 +183,7 @@ impl Default for RegistryConfig {
             resolv_conf: None,
             hosts_file: None,
             http2: true,
+            offline: false,
         }
     }
 }

@@ -233,15 +233,11 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
-    /// Two images of an index are for the same platform.
-    #[error("`{second}` is for {platform}, and so is `{first}`")]
-    SamePlatform {
-        /// The platform.
-        platform: Box<Platform>,
-        /// What was there first.
-        first: String,
-        /// What came later.
-        second: String,
+    /// There was to be no connection.
+    #[error("`{host}` is not asked: no connection may be opened")]
+    Offline {
+        /// Who would have been asked.
+        host: String,
     },
     /// The same request failed too often.
     #[error("gave up after {tries} tries in {} s", elapsed.as_secs())]

@@ -19,7 +19,6 @@ mod error;
 mod graph;
 mod hashing;
 mod image;
-mod index;
 pub mod mirror;
 mod pull;
 mod pump;
@@ -45,7 +44,7 @@ pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
-pub use index::{IndexDraft, IndexEntry};
+pub use graph::Graph;
 pub use mirror::{MirrorError, MirrorLocation, MirrorRule, MirrorRules, PlaceError, PullFrom};
 pub use push::PushedBlob;
 pub use remote::RemoteBlobs;

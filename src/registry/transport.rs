@@ -52,6 +52,9 @@ impl Transport {
         settings: &HostConfig,
         side: Side,
     ) -> Result<reqwest::Client, RegistryError> {
+        if config.offline {
+            return Err(RegistryError::Offline { host: host.to_owned() });
+        }
         let host = host.to_owned();
         let Waivers { insecure, skip_tls_verify } = settings.waived;
         let skip_tls_verify = skip_tls_verify.holds(side) || insecure.holds(side);

@@ -4,15 +4,26 @@
 //! `docker buildx build`'s wherever docker has the option.
 
 mod build;
+mod cache;
 mod image;
+mod whole;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use build::{BuildArgs, CheckArgs, Format, OutputArgs, ProgressArg, SourceArgs, StepArgs};
+pub use build::{BuildArgs, CheckArgs, Format, OutputArgs, ProgressArg, SourceArgs, StepArgs, TimestampArg};
+pub use cache::{
+    CacheArgs, CacheCommand, CacheCommandArgs, CacheListArgs, CachePlaceArgs, CachePruneArgs, KeepArgs,
+};
 pub use image::{
-    CredentialArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs, RemoveArgs,
+    CredentialArgs, DiffArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs,
+    RemoveArgs,
+};
+pub use whole::{
+    ArtifactCommand, ArtifactListArgs, ArtifactPullArgs, ArtifactPushArgs, CopyArgs, IndexAnnotateArgs,
+    IndexCommand, IndexCreateArgs, IndexInspectArgs, IndexPushArgs, ListTagsArgs, RemoveTagArgs, TagArgs,
+    TransferArgs, WarmArgs,
 };
 
 /// Builds container images from Dockerfiles, without a daemon.
@@ -45,13 +56,33 @@ pub enum Command {
     Images(ImagesArgs),
     /// Show an image's manifest and config: from the store, a layout, an archive or a registry.
     Inspect(InspectArgs),
+    /// Show what differs between two images: config, history, layers and files.
+    Diff(DiffArgs),
     /// Push an image from the store to a registry.
     Push(PushArgs),
+    /// Copy an image or index between registries, OCI layouts and kiln's store, digests unchanged.
+    Copy(CopyArgs),
+    /// Give an image further names, in the store or in its registry.
+    Tag(TagArgs),
+    /// List the tags of a repository in a registry.
+    LsTags(ListTagsArgs),
+    /// Remove tags from a registry.
+    RmTag(RemoveTagArgs),
+    /// Merge images for several platforms into one index (manifest list).
+    #[command(subcommand)]
+    Index(IndexCommand),
+    /// Push, fetch and list artifacts: files in registries that are not images.
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
+    /// Fetch images into kiln's store, for builds with --offline.
+    Warm(Box<WarmArgs>),
     /// Remove images from the store.
     #[command(visible_alias = "rmi")]
     Rm(RemoveArgs),
     /// Free what no image in the store needs.
     Prune(PruneArgs),
+    /// List and remove results of steps in a cache: kiln's own, a registry's, a directory's.
+    Cache(Box<CacheCommandArgs>),
     /// Show what this machine or container allows, and what a build would use.
     Doctor(DoctorArgs),
     /// Save a registry's credentials.

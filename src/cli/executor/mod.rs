@@ -5,6 +5,7 @@
 //! kaniko, anything that goes wrong is exit code 1.
 
 mod args;
+mod cache;
 mod context;
 mod log;
 mod moot;

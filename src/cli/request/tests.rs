@@ -239,15 +239,21 @@ fn the_users_annotations_win() {
 fn epochs_come_from_options_outputs_and_the_environment() {
     let of = |words: &[&str], variables: &[(&str, &str)]| {
         let request = invoke(words, &environment(variables)).unwrap().request;
-        (request.source_date_epoch, request.rewrite_timestamp)
+        (request.epoch, request.build_args.get("SOURCE_DATE_EPOCH").cloned().unwrap_or("unset".to_owned()))
     };
+    let given = |seconds: i64, argument: &str| (EpochChoice::Given(seconds), argument.to_owned());
+    let none = |otherwise| (EpochChoice::Commit { local: None, otherwise }, "unset".to_owned());
     let variable = [("SOURCE_DATE_EPOCH", "7")];
-    assert_eq!(of(&[], &[]), (None, false));
-    assert_eq!(of(&[], &variable), (Some(7), true));
-    assert_eq!(of(&["--timestamp", "5"], &variable), (Some(5), true));
-    assert_eq!(of(&["--reproducible"], &[]), (Some(0), true));
-    assert_eq!(of(&["--reproducible"], &variable), (Some(7), true));
-    assert_eq!(of(&["-o", "type=oci,dest=x,rewrite-timestamp=true"], &[]), (None, true));
+    let argument = "--build-arg=SOURCE_DATE_EPOCH=9";
+    assert_eq!(of(&[], &[]), none(None));
+    assert_eq!(of(&["--reproducible"], &[]), none(Some(0)));
+    assert_eq!(of(&[], &variable), given(7, "7"));
+    assert_eq!(of(&[argument], &variable), given(7, "9"));
+    assert_eq!(of(&["--reproducible"], &variable), given(7, "7"));
+    assert_eq!(of(&["--timestamp", "5", argument], &variable), given(5, "5"));
+    assert_eq!(of(&["-o", "type=oci,dest=x,source-date-epoch=6", argument], &variable), given(6, "6"));
+    assert_eq!(of(&["--timestamp", "now", argument], &variable), (EpochChoice::Now, String::new()));
+    assert!(request(&["-o", "type=oci,dest=x,rewrite-timestamp=true"]).rewrite_timestamp);
     let error = invoke(&[], &environment(&[("SOURCE_DATE_EPOCH", "soon")])).unwrap_err();
     assert!(matches!(error, RequestError::Epoch { .. }));
 }
