@@ -17,6 +17,7 @@ mod download;
 mod endpoint;
 mod error;
 mod graph;
+mod hashing;
 mod image;
 pub mod mirror;
 mod pull;
