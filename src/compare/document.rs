@@ -114,7 +114,8 @@ fn compare(before: &Fields, after: &Fields) -> Vec<FieldChange> {
 /// Tells whether the same names come in another order; other names are told by themselves.
 fn is_reordered(change: &FieldChange) -> bool {
     let sorted = |names: &Option<String>| {
-        let mut names: Vec<String> = names.iter().flat_map(|text| text.split(' ')).map(str::to_owned).collect();
+        let mut names: Vec<String> =
+            names.iter().flat_map(|text| text.split(' ')).map(str::to_owned).collect();
         names.sort();
         names
     };
