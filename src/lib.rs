@@ -46,7 +46,7 @@
 //! * A layer depends on what changed and on nothing else: entries in component-wise byte order with their
 //!   ancestor directories, unchanged ones dropped, whole-second times, no names of users. Storage, isolation
 //!   and thread count do not show in it.
-//! * Given a source epoch the same input gives the same image digest.
+//! * Given a source epoch the same input gives the same image digest. The commit of the context gives one.
 //! * Bytes from outside are verified inside the reader that delivers them.
 //! * Names (tags, `index.json`, output files) move last.
 //! * Everything mounted dies with kiln: it works in a mount namespace of its own wherever it may have one.
