@@ -79,11 +79,8 @@ impl LayerWorks {
 
     /// Writes a layer of a stage that is only copied from, for caches: quickly, and for no output.
     pub(super) fn start_internal(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
-        let options = LayerOptions {
-            compression: INTERNAL_COMPRESSION,
-            format: ManifestFormat::Oci,
-            ..self.options
-        };
+        let options =
+            LayerOptions { compression: INTERNAL_COMPRESSION, format: ManifestFormat::Oci, ..self.options };
         self.begin(step, changes, options, Vec::new())
     }
 

@@ -22,6 +22,7 @@ mod finish;
 mod inputs;
 mod layers;
 mod metadata;
+mod mount_saving;
 mod mounts;
 mod probe;
 mod request;
@@ -74,6 +75,7 @@ struct Build<'a> {
     downloads: base::Once<String, copy::CopySource>,
     probe: Arc<probe::Probe>,
     keeper: probe::Keeper,
+    used_mounts: mount_saving::UsedMounts,
     /// Repositories of caches that the image's layers may be taken from.
     cache_repositories: Mutex<Vec<Reference>>,
 }
@@ -105,6 +107,7 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         probe: Arc::default(),
         keeper: probe::Keeper::start(&services.caches, blobs.clone(), &services.reporter),
         cache_repositories: Mutex::default(),
+        used_mounts: mount_saving::UsedMounts::default(),
         blobs,
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(
@@ -127,5 +130,8 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
     build.works.finish();
     build.keeper.finish();
     services.caches.finish();
+    if outcome.is_ok() {
+        build.save_mounts();
+    }
     outcome
 }

@@ -8,8 +8,8 @@ use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
 use super::{Build, NamedContext, metadata};
-use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::cache::{Inputs, Key};
+use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::layer::ChangeSet;
 use crate::oci::{History, ImageConfig, Platform};
@@ -98,11 +98,7 @@ impl Build<'_> {
     }
 
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.
-    pub(super) fn read_triggers(
-        &self,
-        triggers: &[String],
-        span: Span,
-    ) -> Result<Vec<Instruction>, Problem> {
+    pub(super) fn read_triggers(&self, triggers: &[String], span: Span) -> Result<Vec<Instruction>, Problem> {
         triggers
             .iter()
             .map(|text| {

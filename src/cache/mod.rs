@@ -15,6 +15,7 @@ mod error;
 mod inputs;
 mod key;
 mod local;
+mod mounts;
 mod record;
 mod registry;
 mod writer;
@@ -31,6 +32,7 @@ pub use error::CacheError;
 pub use inputs::{FileInput, FileInputs, Input, InputValue, Inputs, MOST_FILES_KEPT};
 pub use key::{Chain, Key, KeyBuilder, StepName};
 pub use local::{open_local, open_local_source, open_store};
+pub use mounts::{MountCaches, MountSink};
 pub use record::{Found, Record};
 pub use registry::open_registry;
 

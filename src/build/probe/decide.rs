@@ -103,12 +103,10 @@ fn hits(
             let Some(found) = &step.found else { break };
             let fits = (step.is_independent || found.parent == Chain::of(&layers))
                 && found.sources.len() == step.sources.len()
-                && step.sources.iter().zip(&found.sources).all(|(source, chain)| {
-                    match &complete[*source] {
-                        Some(layers) => *chain == Chain::of(layers),
-                        None if distrusted.contains(source) => false,
-                        None => trusted.entry(*source).or_insert_with(|| chain.clone()) == chain,
-                    }
+                && step.sources.iter().zip(&found.sources).all(|(source, chain)| match &complete[*source] {
+                    Some(layers) => *chain == Chain::of(layers),
+                    None if distrusted.contains(source) => false,
+                    None => trusted.entry(*source).or_insert_with(|| chain.clone()) == chain,
                 });
             if !fits {
                 break;
