@@ -50,7 +50,8 @@ impl Build<'_> {
         config.config.labels.extend(self.request.labels.clone());
         self.set_platform(&mut config, target);
         fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
-        let image = Image::seal(config, layers, format, self.annotations(target));
+        let created = config.created.clone();
+        let image = Image::seal(config, layers, format, self.annotations(target, created));
         if self.services.keep_base_blobs {
             self.blobs.fetch(&image.layers)?;
         }
@@ -133,13 +134,17 @@ impl Build<'_> {
         }
     }
 
-    fn annotations(&self, target: &StageResult) -> std::collections::BTreeMap<String, String> {
+    fn annotations(
+        &self,
+        target: &StageResult,
+        created: Option<String>,
+    ) -> std::collections::BTreeMap<String, String> {
         let mut annotations = std::collections::BTreeMap::new();
         if let Some(base) = &target.base {
             annotations.insert(annotation::BASE_NAME.to_owned(), base.text.clone());
             annotations.insert(annotation::BASE_DIGEST.to_owned(), base.digest.to_string());
         }
-        let created = rfc3339(self.epoch.unwrap_or(self.services.now.seconds));
+        let created = created.unwrap_or_else(|| rfc3339(self.epoch.unwrap_or(self.services.now.seconds)));
         annotations.insert(annotation::CREATED.to_owned(), created);
         annotations.extend(self.request.annotations.clone());
         annotations
@@ -153,7 +158,10 @@ fn fill_times(config: &mut ImageConfig, base_history: usize, epoch: Option<i64>,
     let base_history = base_history.min(config.history.len());
     let (old, new) = config.history.split_at_mut(base_history);
     for entry in new.iter_mut().filter(|entry| epoch.is_some() || !entry.empty_layer) {
-        entry.created = Some(now.clone());
+        // What came out of a cache has a time already.
+        if epoch.is_some() || entry.created.is_none() {
+            entry.created = Some(now.clone());
+        }
     }
     let last_old = old.iter().rev().find_map(|entry| entry.created.clone());
     let first_new = new.iter().find_map(|entry| entry.created.clone());

@@ -8,8 +8,8 @@ use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
 use super::{Build, NamedContext, metadata};
-use crate::cache::{Inputs, Key};
 use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
+use crate::cache::{Key, KeyBuilder};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::layer::ChangeSet;
 use crate::oci::{History, ImageConfig, Platform};
@@ -43,7 +43,13 @@ pub(super) struct Stage {
     /// Whether every change since the base is in `layers`.
     pub(super) has_all_layers: bool,
     /// The key that the step under way has by the content it copies.
-    pub(super) content_key: Option<(Key, Inputs)>,
+    pub(super) content_key: Option<KeyBuilder>,
+    /// Whether a layer below was copied from a stage.
+    pub(super) copies_from_stage: bool,
+    /// Whether a step since the base did run: its layer may still be in the making.
+    pub(super) has_run: bool,
+    /// When the layer was made that the step under way took from a cache, in seconds since 1970.
+    pub(super) cached_seconds: Option<i64>,
 }
 
 /// A finished stage.
@@ -57,6 +63,8 @@ pub(super) struct StageResult {
     pub(super) base: Option<Arc<BaseImage>>,
     /// Whether every change since the base is in `layers`.
     pub(super) has_all_layers: bool,
+    pub(super) copies_from_stage: bool,
+    pub(super) has_run: bool,
 }
 
 impl StageResult {
@@ -94,11 +102,17 @@ impl Build<'_> {
             tree: Mutex::new(stage.tree),
             base: stage.base,
             has_all_layers: stage.has_all_layers,
+            copies_from_stage: stage.copies_from_stage,
+            has_run: stage.has_run,
         })
     }
 
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.
-    pub(super) fn read_triggers(&self, triggers: &[String], span: Span) -> Result<Vec<Instruction>, Problem> {
+    pub(super) fn read_triggers(
+        &self,
+        triggers: &[String],
+        span: Span,
+    ) -> Result<Vec<Instruction>, Problem> {
         triggers
             .iter()
             .map(|text| {
@@ -141,6 +155,8 @@ impl Build<'_> {
                     layers: parent.layers.clone(),
                     base: parent.base.clone(),
                     has_all_layers: parent.has_all_layers,
+                    copies_from_stage: parent.copies_from_stage,
+                    has_run: parent.has_run,
                     ..self.new_stage(id, Origin::Stage(parent.clone()))
                 })
             }
@@ -219,6 +235,9 @@ impl Build<'_> {
             key: None,
             has_all_layers: true,
             content_key: None,
+            copies_from_stage: false,
+            has_run: false,
+            cached_seconds: None,
         }
     }
 
@@ -301,7 +320,11 @@ impl Build<'_> {
         instruction: &Instruction,
         begun: std::time::Instant,
     ) -> Result<StepOutcome, Problem> {
-        if let Some(outcome) = self.cached(stage, instruction)? {
+        let cached = self.cached(stage, instruction)?;
+        let is_copy_from_stage =
+            matches!(&instruction.kind, InstructionKind::Copy(copy) if copy.from.is_some());
+        stage.copies_from_stage |= is_copy_from_stage && cached.is_some();
+        if let Some(outcome) = cached {
             return Ok(outcome);
         }
         let layers = stage.layers.len();
@@ -313,6 +336,8 @@ impl Build<'_> {
             InstructionKind::Workdir(path) => self.workdir_step(stage, path).map(done),
             _ => unreachable!("every other instruction is metadata"),
         }?;
+        stage.copies_from_stage |= is_copy_from_stage;
+        stage.has_run |= outcome == StepOutcome::Done;
         if stage.layers.len() > layers {
             self.keep(stage, instruction, begun.elapsed())?;
         }
@@ -345,8 +370,9 @@ impl Stage {
 
     /// Adds a line to the history; times are filled in when the image is sealed.
     pub(super) fn record(&mut self, created_by: String, makes_layer: bool) {
+        let created = self.cached_seconds.take().map(super::finish::rfc3339);
         self.config.history.push(History {
-            created: None,
+            created,
             created_by: Some(created_by),
             author: None,
             comment: Some("buildkit.dockerfile.v0".to_owned()),

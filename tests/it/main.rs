@@ -8,6 +8,7 @@
 #[macro_use]
 mod support;
 
+mod cache_keys;
 mod cleanup;
 mod commits;
 mod containers;

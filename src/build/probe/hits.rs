@@ -7,7 +7,7 @@ use crate::build::copy_step::{CopyFlags, expand_copy};
 use crate::build::error::Problem;
 use crate::build::layers::LayerSlot;
 use crate::build::stage::Stage;
-use crate::cache::{Chain, Found};
+use crate::cache::{Chain, Found, Inputs, Key, KeyBuilder};
 use crate::dockerfile::{Instruction, InstructionKind};
 use crate::event::StepOutcome;
 
@@ -19,13 +19,27 @@ impl Build<'_> {
         instruction: &Instruction,
     ) -> Result<Option<StepOutcome>, Problem> {
         let Some(step) = self.probe.step(stage.id, stage.instruction) else { return Ok(None) };
-        let Some(found) = &step.found else { return Ok(None) };
-        if !step.fits && !self.fits_now(stage, step, found)? {
+        let found = match &step.found {
+            Some(found) if step.fits || self.fits_now(stage, step, found)? => Some(found.clone()),
+            _ => self.found_on_tree(stage, step)?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        self.adopt(stage, &found);
+        self.skip(stage, instruction)?;
+        Ok(Some(StepOutcome::Cached(found.from)))
+    }
+
+    /// Looks once more for a step's record, by the tree the step works on instead of by what went into that: behind
+    /// a copy from a stage that came out otherwise everything may be as it was.
+    fn found_on_tree(&self, stage: &Stage, step: &StepProbe) -> Result<Option<Found>, Problem> {
+        // To wait for the layer of a step that did run would hold up the next.
+        if !stage.copies_from_stage || stage.has_run || !step.key.sources.is_empty() {
             return Ok(None);
         }
-        self.adopt(stage, found);
-        self.skip(stage, instruction)?;
-        Ok(Some(StepOutcome::Cached(found.from.clone())))
+        let Some(chain) = self.chain(stage)? else { return Ok(None) };
+        let key = key_on(step.key.own.clone(), &chain).0;
+        let found = self.record_keys(stage.id, key).iter().find_map(|key| self.services.caches.find(key));
+        Ok(found.filter(|found| found.parent == chain))
     }
 
     /// Compares the trees a record was made on with those that have been made meanwhile.
@@ -64,6 +78,7 @@ impl Build<'_> {
                 repositories.push(repository.clone());
             }
         }
+        stage.cached_seconds = Some(found.created_seconds);
         stage.layers.push(LayerSlot::finished(found.layer.clone()));
         stage.tree.push_layer(found.layer.clone());
     }
@@ -108,17 +123,29 @@ impl Build<'_> {
         flags: &CopyFlags<'_>,
     ) -> Result<Option<StepOutcome>, Problem> {
         let Some(step) = self.probe.step(stage.id, stage.instruction) else { return Ok(None) };
-        let Some(key) = &step.key.without_source else { return Ok(None) };
-        let mut key = key.clone();
+        if !step.key.copies_from_stage {
+            return Ok(None);
+        }
+        let mut key = step.key.own.clone();
         self.add_content(&mut key, "files", stage, sources.to_vec(), flags)?;
-        let (key, inputs) = key.finish();
-        stage.content_key = Some((key, inputs));
+        stage.content_key = Some(key.clone());
+        if stage.has_run {
+            return Ok(None);
+        }
+        let Some(chain) = self.chain(stage)? else { return Ok(None) };
+        let key = key_on(key, &chain).0;
         let keys = self.record_keys(stage.id, key);
         let Some(found) = keys.iter().find_map(|key| self.services.caches.find(key)) else { return Ok(None) };
-        if !step.key.is_independent && self.chain(stage)?.as_ref() != Some(&found.parent) {
+        if found.parent != chain {
             return Ok(None);
         }
         self.adopt(stage, &found);
         Ok(Some(StepOutcome::Cached(found.from.clone())))
     }
+}
+
+/// Ends the key of a step by the tree it works on; stages it reads from are not in it.
+pub(super) fn key_on(mut own: KeyBuilder, tree: &Chain) -> (Key, Inputs) {
+    own.text("tree below", tree.digest().as_str());
+    own.finish()
 }

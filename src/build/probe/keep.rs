@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Build, Probe, diff_ids};
+use super::hits::key_on;
+use super::{Build, Form, Probe, diff_ids};
 use crate::blob::BlobSource;
 use crate::build::error::Problem;
 use crate::build::layers::LayerSlot;
 use crate::build::stage::Stage;
-use crate::cache::{Caches, Chain, Inputs, Key, Record, StepName};
+use crate::cache::{Caches, Chain, Inputs, Key, KeyBuilder, Record, StepName};
 use crate::dockerfile::Instruction;
 use crate::event::Reporter;
 use crate::plan::StageId;
@@ -21,7 +22,11 @@ struct Pending {
     stage: StageId,
     instruction: usize,
     in_image: bool,
-    keys: Vec<Named>,
+    /// The step's own key, if the stages it reads from are known.
+    own: Option<(Key, Inputs)>,
+    /// What to find the layer by on the tree it was made on.
+    on_tree: Option<KeyBuilder>,
+    form: Form,
     step: StepName,
     text: String,
     below: Vec<LayerSlot>,
@@ -29,14 +34,6 @@ struct Pending {
     layer: LayerSlot,
     created_seconds: i64,
     took: Duration,
-}
-
-/// One key a layer is to be found by.
-struct Named {
-    key: Key,
-    inputs: Inputs,
-    /// Whether the trees of the step's sources are part of what has to fit.
-    has_sources: bool,
 }
 
 impl Pending {
@@ -54,19 +51,29 @@ impl Pending {
             reporter.warning(text);
             return Ok(());
         }
-        for Named { key, inputs, has_sources } in self.keys {
-            let record = Record {
+        let record = |(key, inputs): (Key, Inputs), step, sources| {
+            let (key, form) = self.form.key(key);
+            let inputs = Inputs([inputs.0, form.0].concat());
+            Record {
                 key,
-                step: self.step.clone(),
+                step,
                 instruction: self.text.clone(),
                 parent: parent.clone(),
-                sources: if has_sources { sources.clone() } else { Vec::new() },
+                sources,
                 layer: layer.clone(),
                 created_seconds: self.created_seconds,
                 seconds: self.took.as_secs_f64(),
                 inputs,
-            };
+            }
+        };
+        if let Some(own) = self.on_tree.clone() {
+            // A name of its own: what is explained is the step by what went into it.
+            let step = StepName { stage: format!("{} by its tree", self.step.stage), ..self.step.clone() };
+            let record = record(key_on(own, &parent), step, Vec::new());
             caches.put_later(record, blobs.clone(), self.in_image);
+        }
+        if let Some(own) = self.own.clone() {
+            caches.put_later(record(own, self.step.clone(), sources), blobs.clone(), self.in_image);
         }
         Ok(())
     }
@@ -134,24 +141,20 @@ impl Build<'_> {
             sources_are_known &= source.has_all_layers;
             sources.push((self.plan.stages[id.0].display.clone(), source.layers.clone()));
         }
-        let in_image = stage.is_exported;
-        let named = |key: Key, inputs: Inputs, has_sources| {
-            let (key, how) = self.record_key(key, in_image);
-            let mut inputs = inputs;
-            inputs.0.extend(how.0.into_iter().filter(|input| input.name != "step"));
-            Named { key, inputs, has_sources }
+        // Behind a copy from a stage, and for that copy itself by what is copied.
+        let on_tree = match content {
+            Some(content) => Some(content),
+            None => (stage.copies_from_stage && sources.is_empty()).then(|| step.key.own.clone()),
         };
-        let mut keys: Vec<Named> =
-            content.into_iter().map(|(key, inputs)| named(key, inputs, false)).collect();
-        if sources_are_known {
-            keys.push(named(step.key.key, step.key.inputs.clone(), true));
-        }
+        let own = sources_are_known.then(|| (step.key.key, step.key.inputs.clone()));
         self.keeper.put(Pending {
             probe: self.probe.clone(),
             stage: stage.id,
             instruction: stage.instruction,
-            in_image,
-            keys,
+            in_image: stage.is_exported,
+            own,
+            on_tree,
+            form: self.form(stage.is_exported),
             step: self.step_name(stage),
             text: instruction.original.clone(),
             below: below.to_vec(),

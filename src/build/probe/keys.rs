@@ -27,14 +27,16 @@ pub(in crate::build) struct StepKey {
     pub(in crate::build) is_independent: bool,
     /// The files of contexts that were hashed.
     pub(in crate::build) stamps: Stamps,
-    /// For a copy from a stage: the key without the stage's, to which the content that is copied can be added.
-    pub(in crate::build) without_source: Option<KeyBuilder>,
+    /// What goes into the step besides the tree below it and the stages it reads from.
+    pub(in crate::build) own: KeyBuilder,
+    /// Whether it copies from a stage: then what is copied can take the place of the stage.
+    pub(in crate::build) copies_from_stage: bool,
 }
 
 /// A key in the making.
 struct Making {
     key: KeyBuilder,
-    sources: Vec<StageId>,
+    sources: Vec<(StageId, Key)>,
     stamps: Stamps,
 }
 
@@ -43,9 +45,25 @@ impl Making {
         Self { key: KeyBuilder::new(kind), sources: Vec::new(), stamps: Stamps::default() }
     }
 
-    fn finish(self, is_independent: bool, without_source: Option<KeyBuilder>) -> StepKey {
-        let (key, inputs) = self.key.finish();
-        StepKey { key, inputs, sources: self.sources, is_independent, stamps: self.stamps, without_source }
+    /// Ends the key of a step on top of `parent`; without one its layer depends on nothing below it.
+    fn finish(self, parent: Option<Key>) -> StepKey {
+        let mut key = self.key.clone();
+        if let Some(parent) = parent {
+            key.key("parent", parent);
+        }
+        for (number, (_, source)) in self.sources.iter().enumerate() {
+            key.key(&format!("stage {}", number + 1), *source);
+        }
+        let (key, inputs) = key.finish();
+        StepKey {
+            key,
+            inputs,
+            sources: self.sources.into_iter().map(|(id, _)| id).collect(),
+            is_independent: parent.is_none(),
+            stamps: self.stamps,
+            own: self.key,
+            copies_from_stage: false,
+        }
     }
 }
 
@@ -83,9 +101,9 @@ impl Build<'_> {
             InstructionKind::Add(add) => self.add_key(stage, add, parent),
             InstructionKind::Workdir(path) => {
                 let mut making = Making::new("WORKDIR");
-                making.key.key("parent", parent).text("directory", &stage.workdir(path)?);
+                making.key.text("directory", &stage.workdir(path)?);
                 making.key.text("USER", &stage.config.config.user);
-                Ok(Some(making.finish(false, None)))
+                Ok(Some(making.finish(Some(parent))))
             }
             _ => unreachable!("every other instruction is metadata"),
         }
@@ -100,7 +118,7 @@ impl Build<'_> {
     ) -> Result<Option<StepKey>, Problem> {
         let mut making = Making::new("RUN");
         let key = &mut making.key;
-        key.key("parent", parent).list("command", stage.run_argv(run)?);
+        key.list("command", stage.run_argv(run)?);
         if let RunScript::File { body, .. } = run.script() {
             key.text("script", &body);
         }
@@ -129,7 +147,7 @@ impl Build<'_> {
                 return Ok(None);
             }
         }
-        Ok(Some(making.finish(false, None)))
+        Ok(Some(making.finish(Some(parent))))
     }
 
     fn add_ignored(&self, key: &mut KeyBuilder) {
@@ -220,8 +238,8 @@ impl Build<'_> {
         match self.plan.resolve_from(text, stage.id)? {
             FromRef::Stage(id) => {
                 let Some(end) = ends.key(id) else { return Ok(From::Unknown) };
-                making.key.key(name, end);
-                making.sources.push(id);
+                making.key.text(name, "a stage");
+                making.sources.push((id, end));
                 Ok(From::Known)
             }
             FromRef::Scratch => Ok(From::Known),
@@ -249,10 +267,8 @@ impl Build<'_> {
     ) -> Result<Option<StepKey>, Problem> {
         let expanded = expand_copy(stage, copy)?;
         let mut making = Making::new("COPY");
-        let is_independent = is_independent(&expanded.flags);
-        self.add_copy_flags(&mut making.key, stage, &expanded.flags, (!is_independent).then_some(parent));
+        self.add_copy_flags(&mut making.key, stage, &expanded.flags);
         making.key.list("sources", expanded.shown.iter().cloned());
-        let before_source = making.key.clone();
         let root = match self.add_from(stage, &mut making, "from", copy.from.as_deref(), ends)? {
             From::Unknown => return Ok(None),
             From::Files(root) => Some(root),
@@ -265,26 +281,26 @@ impl Build<'_> {
             (None, true) => Some(self.main_context()),
             (None, false) => None,
         };
-        let is_from_stage = !making.sources.is_empty();
         if let Some(root) = root {
             let inline = |source: &CopySource| matches!(source, CopySource::Inline { .. });
             let mut sources = expanded.sources(&root);
             sources.retain(|source| copy.from.is_none() || inline(source));
             making.stamps = self.add_content(&mut making.key, "files", stage, sources, &expanded.flags)?;
         }
-        Ok(Some(making.finish(is_independent, is_from_stage.then_some(before_source))))
+        let copies_from_stage = !making.sources.is_empty();
+        let parent = (!is_independent(&expanded.flags)).then_some(parent);
+        Ok(Some(StepKey { copies_from_stage, ..making.finish(parent) }))
     }
 
     fn add_key(&self, stage: &Stage, add: &Add, parent: Key) -> Result<Option<StepKey>, Problem> {
         let expanded = expand_add(stage, add)?;
         let mut making = Making::new("ADD");
-        // An archive follows the links it finds below it.
-        self.add_copy_flags(&mut making.key, stage, &expanded.flags, Some(parent));
+        self.add_copy_flags(&mut making.key, stage, &expanded.flags);
         making.key.list("sources", expanded.shown.iter().cloned());
         making.key.text("unpack", &format!("{:?}", add.unpack));
         if expanded.is_pinned() {
             making.key.text("checksum", expanded.checksum.as_deref().unwrap_or_default());
-            return Ok(Some(making.finish(false, None)));
+            return Ok(Some(making.finish(Some(parent))));
         }
         let sources = self.add_sources(stage, add, &expanded)?;
         for source in &sources {
@@ -295,7 +311,8 @@ impl Build<'_> {
             }
         }
         making.stamps = self.add_content(&mut making.key, "files", stage, sources, &expanded.flags)?;
-        Ok(Some(making.finish(false, None)))
+        // Never without what is below: an archive follows the links it finds there.
+        Ok(Some(making.finish(Some(parent))))
     }
 
     /// Adds how a copy is made.
@@ -304,11 +321,7 @@ impl Build<'_> {
         key: &mut KeyBuilder,
         stage: &Stage,
         flags: &CopyFlags<'_>,
-        parent: Option<Key>,
     ) {
-        if let Some(parent) = parent {
-            key.key("parent", parent);
-        }
         key.text("destination", &absolute_destination(stage.working_dir(), &flags.dest));
         key.text("--chown", flags.chown.as_deref().unwrap_or_default());
         key.text("--chmod", flags.chmod.as_deref().unwrap_or_default());

@@ -15,10 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use decide::{BaseView, FoundView, StageView, StepView, decide};
-use keys::Ends;
+use keys::{Ends, StepKey};
 
 pub(super) use keep::Keeper;
-pub(super) use keys::StepKey;
 
 use super::Build;
 use super::error::Problem;
@@ -26,6 +25,7 @@ use super::layers::INTERNAL_COMPRESSION;
 use super::stage::{Stage, makes_layer};
 use crate::cache::{Found, Inputs, Key, KeyBuilder};
 use crate::oci::DiffId;
+use crate::stream::Compression;
 use crate::plan::{Base, StageId};
 
 /// Requests to caches at once.
@@ -36,6 +36,31 @@ const LOOKUPS: usize = 16;
 pub(super) struct Probe {
     stages: Vec<Option<StageProbe>>,
     needed: Option<Vec<StageId>>,
+}
+
+/// How a step's layer is written: a part of its record's key, and not of the step's own.
+#[derive(Clone, Copy)]
+struct Form {
+    compression: Compression,
+    /// The source epoch that was asked for. One that is only the context's commit is left out: else no record would
+    /// outlive a commit.
+    epoch: Option<i64>,
+}
+
+impl Form {
+    /// Returns the key of a step's record, and what it has beyond the step's own inputs.
+    fn key(&self, step: Key) -> (Key, Inputs) {
+        let mut record = KeyBuilder::new("record");
+        record.key("step", step);
+        let mut form = KeyBuilder::new("form");
+        form.text("compression", &format!("{:?}", self.compression));
+        if let Some(epoch) = self.epoch {
+            form.text("source epoch", &epoch.to_string());
+        }
+        let (form, inputs) = form.finish();
+        record.key("form", form);
+        (record.finish().0, inputs)
+    }
 }
 
 /// What caches know of a stage.
@@ -216,22 +241,17 @@ impl Build<'_> {
     /// Returns the keys that a step's record may have, the likeliest first: how its layer is written is part of
     /// them, and so is an epoch that was asked for.
     fn record_keys(&self, stage: StageId, key: Key) -> Vec<Key> {
-        let image = self.record_key(key, true).0;
+        let image = self.form(true).key(key).0;
         match self.is_exported(stage) {
             true => vec![image],
-            false => vec![self.record_key(key, false).0, image],
+            false => vec![self.form(false).key(key).0, image],
         }
     }
 
-    /// Returns the key of a record, and what it adds to the step's own.
-    fn record_key(&self, key: Key, in_image: bool) -> (Key, Inputs) {
+    /// Returns how a layer is written, for the image or only for caches.
+    fn form(&self, in_image: bool) -> Form {
         let compression = if in_image { self.request.compression } else { INTERNAL_COMPRESSION };
-        let mut record = KeyBuilder::new("record");
-        record.key("step", key).text("compression", &format!("{compression:?}"));
-        if let (Some(epoch), true) = (self.epoch, self.epoch_is_explicit) {
-            record.text("source epoch", &epoch.to_string());
-        }
-        record.finish()
+        Form { compression, epoch: self.epoch.filter(|_| self.epoch_is_explicit) }
     }
 
     /// Finds out which records fit, and which stages are needed.
