@@ -8,6 +8,7 @@
 #[macro_use]
 mod support;
 
+mod cache;
 mod cache_keys;
 mod cleanup;
 mod commits;
