@@ -7,6 +7,7 @@ use super::Build;
 use super::copy::{CopyRoot, CopySource};
 use super::copy_step::{CopyFlags, absolute_destination, copy_text, expand_flag, inline};
 use super::error::Problem;
+use super::offline::refuse_remote;
 use super::stage::Stage;
 use crate::context::{GitSource, SourceKind, classify_source, download, parse_git_source, validate_checksum};
 use crate::dockerfile::{Add, Source};
@@ -119,6 +120,7 @@ impl Build<'_> {
     }
 
     fn fetch_file(&self, url: &str, checksum: Option<&str>, into: &Path) -> Result<CopySource, Problem> {
+        refuse_remote(self.request, url)?;
         let headers = self.http_headers(url)?;
         let file = download(&*self.services.fetch, url, &headers, into, checksum)?;
         let root = Arc::new(open_root(into)?);
@@ -152,6 +154,7 @@ impl Build<'_> {
         checksum: Option<&str>,
         into: &Path,
     ) -> Result<CopySource, Problem> {
+        refuse_remote(self.request, text)?;
         let source: GitSource = parse_git_source(text)?.ok_or_else(|| Problem::Instruction {
             message: format!("`{text}` is not the address of a git repository"),
         })?;

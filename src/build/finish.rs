@@ -1,9 +1,12 @@
 //! The end of a build: times, labels, annotations; the image sealed and handed to the outputs.
 
-use super::Build;
+use std::sync::Arc;
+
 use super::base::check_cancelled;
-use super::error::{BuildError, Problem};
+use super::error::{BuildError, Place, Problem};
 use super::stage::StageResult;
+use super::{Build, Gate};
+use crate::blob::BlobSource;
 use crate::event::StepId;
 use crate::oci::{
     Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, Reference, annotation,
@@ -25,16 +28,25 @@ pub struct Outcome {
     pub epoch: Option<i64>,
 }
 
+/// An image that no output has yet.
+pub struct Finished {
+    /// The image.
+    pub image: Image,
+    /// Has its layers.
+    pub blobs: Arc<dyn BlobSource>,
+    /// The lines of the Dockerfile that made each layer; `None` for the base's.
+    pub places: Vec<Option<Place>>,
+}
+
 impl Build<'_> {
     /// Seals the target stage and hands it to the outputs.
-    pub(super) fn finish(&self, target: &StageResult) -> Result<Outcome, BuildError> {
-        Ok(self.seal_image(target)?)
+    pub(super) fn finish(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, BuildError> {
+        Ok(self.seal_image(target, gate)?)
     }
 
-    fn seal_image(&self, target: &StageResult) -> Result<Outcome, Problem> {
+    fn seal_image(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, Problem> {
         let mut layers = target.layers.iter().map(|slot| slot.wait()).collect::<Result<Vec<Layer>, _>>()?;
         check_cancelled(&self.services.cancel)?;
-        self.explain_rewriting(target);
         let base_is_docker = target.base.as_ref().is_some_and(|base| base.docker_format);
         let format = self.request.format.unwrap_or(match base_is_docker {
             true => ManifestFormat::Docker,
@@ -44,6 +56,9 @@ impl Build<'_> {
         if self.request.single_layer {
             self.squash(target, &mut config, &mut layers)?;
         }
+        if self.request.rewrite_timestamp {
+            self.rewrite_base(target, &mut config, &mut layers)?;
+        }
         for layer in &mut layers {
             layer.descriptor = relabel(&layer.descriptor, format)?;
         }
@@ -52,6 +67,13 @@ impl Build<'_> {
         fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
         let created = config.created.clone();
         let image = Image::seal(config, layers, format, self.annotations(target, created));
+        if let Some(gate) = gate
+            && !gate(&self.finished(target, &image))
+        {
+            // Whoever refused because of a cancellation was cancelled.
+            check_cancelled(&self.services.cancel)?;
+            return Err(Problem::Refused);
+        }
         if self.services.keep_base_blobs {
             self.blobs.fetch(&image.layers)?;
         }
@@ -79,17 +101,51 @@ impl Build<'_> {
         target.base.iter().filter_map(|base| base.repository.clone()).chain(caches).collect()
     }
 
-    /// Says what `rewrite-timestamp` comes to: new layers are clamped to the epoch with or without it.
-    fn explain_rewriting(&self, target: &StageResult) {
-        let reporter = &self.services.reporter;
-        match (self.request.rewrite_timestamp, self.epoch, &target.base) {
-            (true, None, _) => reporter.warning("rewrite-timestamp has no effect without a source epoch"),
-            (true, Some(_), Some(_)) => {
-                reporter
-                    .info("times in the new layers are clamped to the source epoch; those of the base stay");
-            }
-            _ => {}
+    /// Puts together what a gate looks at.
+    fn finished(&self, target: &StageResult, image: &Image) -> Finished {
+        let source = &self.dockerfile.source;
+        let place = |span| Place { name: self.dockerfile.name.clone(), source: source.clone(), span };
+        let mut places: Vec<_> = target.layers.iter().map(|slot| slot.span.map(place)).collect();
+        // One layer of many has no lines of its own.
+        if places.len() != image.layers.len() {
+            places = vec![None; image.layers.len()];
         }
+        Finished { image: image.clone(), blobs: self.blobs.clone(), places }
+    }
+
+    /// Clamps the times in the base's layers, and in its part of the history, to the epoch (`rewrite-timestamp`).
+    fn rewrite_base(
+        &self,
+        target: &StageResult,
+        config: &mut ImageConfig,
+        layers: &mut [Layer],
+    ) -> Result<(), Problem> {
+        let Some(epoch) = self.epoch else {
+            self.services.reporter.warning("rewrite-timestamp has no effect without a source epoch");
+            return Ok(());
+        };
+        let base = target.base.as_ref().map_or(0, |base| base.layers.len());
+        // They are read twice.
+        self.blobs.fetch(&layers[..base])?;
+        let mut rewritten = 0;
+        for layer in &mut layers[..base] {
+            check_cancelled(&self.services.cancel)?;
+            let clamped = self.works.rewrite(layer, &*self.blobs)?;
+            rewritten += usize::from(clamped.diff_id != layer.diff_id);
+            *layer = clamped;
+        }
+        for entry in config.history.iter_mut().take(target.base_history) {
+            let time = entry.created.as_ref().and_then(|created| created.parse::<jiff::Timestamp>().ok());
+            if time.zip(jiff::Timestamp::from_second(epoch).ok()).is_some_and(|(time, epoch)| time > epoch) {
+                entry.created = Some(rfc3339(epoch));
+            }
+        }
+        if base > 0 {
+            let text =
+                format!("rewrite-timestamp: {rewritten} of {base} layers of the base were written anew");
+            self.services.reporter.info(text);
+        }
+        Ok(())
     }
 
     /// Makes one layer of all that the stage put on its base (`--single-snapshot`), and leaves one entry of its

@@ -3,16 +3,21 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::error::Problem;
-use crate::blob::Store;
+use crate::blob::{BlobSource, Store};
+use crate::dockerfile::Span;
 use crate::event::{Event, Reporter, StepId};
-use crate::layer::{ChangeSet, LayerError, LayerOptions, write_layer};
+use crate::layer::{ChangeSet, LayerError, LayerOptions, is_newer, rewrite_layer, write_layer};
 use crate::oci::{Layer, ManifestFormat};
 use crate::output::Output;
-use crate::stream::Compression;
+use crate::stream::{Compression, auto_decoder};
 
 /// A layer that is finished or will be.
 #[derive(Debug, Clone)]
-pub(super) struct LayerSlot(Arc<Slot>);
+pub(super) struct LayerSlot {
+    slot: Arc<Slot>,
+    /// The lines that made it; a base's has none here.
+    pub(super) span: Option<Span>,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -23,26 +28,31 @@ struct Slot {
 impl LayerSlot {
     /// Wraps a finished layer.
     pub(super) fn finished(layer: Layer) -> Self {
-        Self(Arc::new(Slot { result: Mutex::new(Some(Ok(layer))), finished: Condvar::new() }))
+        Self::new(Some(Ok(layer)))
     }
 
     fn pending() -> Self {
-        Self(Arc::new(Slot { result: Mutex::new(None), finished: Condvar::new() }))
+        Self::new(None)
+    }
+
+    fn new(result: Option<Result<Layer, Arc<LayerError>>>) -> Self {
+        let slot = Slot { result: Mutex::new(result), finished: Condvar::new() };
+        Self { slot: Arc::new(slot), span: None }
     }
 
     fn fill(&self, result: Result<Layer, Arc<LayerError>>) {
-        *self.0.result.lock().expect("no panic while a slot is filled") = Some(result);
-        self.0.finished.notify_all();
+        *self.slot.result.lock().expect("no panic while a slot is filled") = Some(result);
+        self.slot.finished.notify_all();
     }
 
     /// Waits until the layer is in the store.
     pub(super) fn wait(&self) -> Result<Layer, Problem> {
-        let mut result = self.0.result.lock().expect("no panic while a slot is filled");
+        let mut result = self.slot.result.lock().expect("no panic while a slot is filled");
         loop {
             match &*result {
                 Some(Ok(layer)) => return Ok(layer.clone()),
                 Some(Err(error)) => return Err(Problem::SharedLayer(error.clone())),
-                None => result = self.0.finished.wait(result).expect("no panic while a slot is filled"),
+                None => result = self.slot.finished.wait(result).expect("no panic while a slot is filled"),
             }
         }
     }
@@ -112,6 +122,20 @@ impl LayerWorks {
         slot
     }
 
+    /// Writes a layer of the base anew with its times clamped to the epoch; one without a newer time stays.
+    pub(super) fn rewrite(&self, layer: &Layer, blobs: &dyn BlobSource) -> Result<Layer, Problem> {
+        let Some(epoch) = self.options.tar.epoch else { return Ok(layer.clone()) };
+        let open = || -> Result<_, LayerError> {
+            let reader = blobs.open(&layer.descriptor)?;
+            let (_, tar) = auto_decoder(reader).map_err(|source| LayerError::Archive { source })?;
+            Ok(tar)
+        };
+        if !is_newer(open()?, epoch)? {
+            return Ok(layer.clone());
+        }
+        Ok(rewrite_layer(open()?, &self.options, &self.store)?)
+    }
+
     /// Waits until no layer is being written: until nothing reads the stages' files any more.
     pub(super) fn finish(&self) {
         let (running, changed) = &*self.running;
@@ -169,7 +193,7 @@ struct Filler(LayerSlot);
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let Ok(result) = self.0.0.result.lock() else { return };
+        let Ok(result) = self.0.slot.result.lock() else { return };
         if result.is_none() {
             drop(result);
             let error = std::io::Error::other("the thread that wrote the layer ended early");

@@ -24,6 +24,7 @@ mod layers;
 mod metadata;
 mod mount_saving;
 mod mounts;
+mod offline;
 mod probe;
 mod request;
 mod run;
@@ -40,10 +41,12 @@ pub use cache_mount::prune_cache_mounts;
 pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
-pub use finish::Outcome;
+pub use finish::{Finished, Outcome};
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
+pub use offline::{Missing, NeededImage, needed_images};
 pub use request::{
-    ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
+    ContextSource, DockerfileSource, Entitlement, EpochChoice, NamedContext, NetworkMode, Request,
+    SecretSource, SshSource,
 };
 pub use services::Services;
 pub use user::UserError;
@@ -64,8 +67,8 @@ struct Build<'a> {
     platform: Platform,
     /// The source epoch in seconds since 1970, if there is one.
     epoch: Option<i64>,
-    /// Whether the epoch was asked for, and not taken from the context's commit.
-    epoch_is_explicit: bool,
+    /// What of the epoch is in the keys of caches.
+    epoch_key: String,
     blobs: Arc<blobs::Blobs>,
     bases: base::BaseImages,
     works: layers::LayerWorks,
@@ -80,16 +83,33 @@ struct Build<'a> {
     cache_repositories: Mutex<Vec<Reference>>,
 }
 
+/// Looks at an image before any output gets a byte of it; `false` ends the build with [`Problem::Refused`].
+pub type Gate<'a> = &'a (dyn Fn(&Finished) -> bool + Sync);
+
 /// Builds an image and hands it to the outputs.
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
+    build_gated(request, services, None)
+}
+
+/// Builds an image, and hands it to the outputs if `gate` lets it pass.
+pub fn build_gated(
+    request: &Request,
+    services: &Services,
+    gate: Option<Gate<'_>>,
+) -> Result<Outcome, BuildError> {
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
+    offline::check_inputs(request)?;
     let (dockerfile, inputs) = inputs::open(request, services)?;
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
+    if request.offline {
+        offline::check(&dockerfile, &plan, request, services)?;
+    }
     let epoch = epoch::find(&plan, request, services, &inputs)
         .map_err(|problem| BuildError { problem, place: None })?;
     if plan.source_date_epoch.is_some() {
         plan.set_source_date_epoch(epoch);
     }
+    let epoch_key = epoch::for_keys(&plan, request, epoch);
     let options = LayerOptions {
         compression: request.compression,
         threads: request.compression_threads,
@@ -102,7 +122,7 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         services,
         platform,
         epoch,
-        epoch_is_explicit: true,
+        epoch_key,
         downloads: base::Once::default(),
         probe: Arc::default(),
         keeper: probe::Keeper::start(&services.caches, blobs.clone(), &services.reporter),
@@ -112,7 +132,8 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(
             services.store.clone(),
-            services.outputs.clone(),
+            // Layers of an image that may be refused do not go ahead of it.
+            if gate.is_some() { Vec::new() } else { services.outputs.clone() },
             services.reporter.clone(),
             options,
         ),
@@ -126,7 +147,7 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
     build.probe = Arc::new(build.probe());
     let target = build.run_stages();
     build.warn();
-    let outcome = target.and_then(|target| build.finish(&target));
+    let outcome = target.and_then(|target| build.finish(&target, gate));
     build.works.finish();
     build.keeper.finish();
     services.caches.finish();

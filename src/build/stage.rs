@@ -8,8 +8,8 @@ use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
 use super::{Build, NamedContext, metadata};
-use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::cache::{Key, KeyBuilder};
+use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::layer::ChangeSet;
 use crate::oci::{History, ImageConfig, Platform};
@@ -108,11 +108,7 @@ impl Build<'_> {
     }
 
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.
-    pub(super) fn read_triggers(
-        &self,
-        triggers: &[String],
-        span: Span,
-    ) -> Result<Vec<Instruction>, Problem> {
+    pub(super) fn read_triggers(&self, triggers: &[String], span: Span) -> Result<Vec<Instruction>, Problem> {
         triggers
             .iter()
             .map(|text| {
@@ -307,7 +303,11 @@ impl Build<'_> {
         let reporter = &self.services.reporter;
         reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.original.clone() });
         let begun = std::time::Instant::now();
+        let below = stage.layers.len();
         let result = self.make_layer(stage, instruction, begun);
+        for slot in stage.layers.iter_mut().skip(below) {
+            slot.span = Some(instruction.span);
+        }
         let outcome = result.as_ref().map_or(StepOutcome::Failed, StepOutcome::clone);
         reporter.report(Event::StepFinished { step, outcome, elapsed: begun.elapsed() });
         result.map(drop)

@@ -31,7 +31,7 @@ enum Queued {
     /// What a copy planned.
     Changes(Vec<Change>),
     /// A layer that an earlier build made.
-    Layer(Layer),
+    Layer(Box<Layer>),
 }
 
 /// A stage's files and what waits to be put into them.
@@ -81,7 +81,7 @@ impl Tree {
         };
         for queued in &self.queue {
             match queued {
-                Queued::Layer(layer) => layers.push(layer.clone()),
+                Queued::Layer(layer) => layers.push(Layer::clone(layer)),
                 Queued::Changes(_) => return None,
             }
         }
@@ -158,7 +158,7 @@ impl Tree {
     /// Queues a layer that an earlier build made.
     pub(super) fn push_layer(&mut self, layer: Layer) {
         self.merged = None;
-        self.queue.push(Queued::Layer(layer));
+        self.queue.push(Queued::Layer(Box::new(layer)));
     }
 }
 

@@ -18,7 +18,7 @@ use crate::event::{Event, Reporter};
 use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
-use crate::rootfs::{self, WorkDir};
+use crate::rootfs::{self, StorageKind, WorkDir};
 use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
 use crate::tree::Timestamp;
 
@@ -67,7 +67,7 @@ pub fn open_output(
 }
 
 /// Returns what outputs to standard output write to.
-fn stdout() -> output::OpenStdout {
+pub fn stdout() -> output::OpenStdout {
     Arc::new(|| Box::new(std::io::stdout()))
 }
 
@@ -99,6 +99,25 @@ pub fn open_work_dir(root: &Path, reporter: &Reporter) -> Result<WorkDir, Failur
 /// Returns where the sandbox keeps its state below kiln's root.
 pub fn sandbox_state(root: &Path) -> PathBuf {
     root.join("sandbox")
+}
+
+/// Opens everything for building the same again beside `first`: no outputs, other storage where there is another,
+/// cache mounts of its own. Steps run where they ran.
+pub fn open_second_workshop(
+    invocation: &Invocation,
+    entered: &Entered,
+    first: &Services,
+    reporter: &Reporter,
+) -> Result<Workshop, Failure> {
+    let mut workshop = open_workshop(invocation, entered, Arc::clone(&first.cancel), reporter)?;
+    let services = &mut workshop.services;
+    services.launch = Arc::clone(&first.launch);
+    services.steps_running = Arc::clone(&first.steps_running);
+    services.cache_mounts_dir = services.work_dir.join("mounts");
+    // A storage that is not the best here is a directory already.
+    let trees = invocation.root.join("trees");
+    services.storage = rootfs::open(StorageKind::Directory, &services.work_dir, &trees, reporter.clone())?;
+    Ok(workshop)
 }
 
 /// Opens everything for a build.

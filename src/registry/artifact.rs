@@ -8,6 +8,7 @@ use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Access, Call, protocol};
+use super::config::Side;
 use super::error::RegistryError;
 use super::tags::next_page;
 use super::{Client, Inner};
@@ -208,7 +209,7 @@ fn fallback(place: &Reference, subject: &Digest) -> Reference {
 
 impl Inner {
     async fn referrers(&self, place: &Reference, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        let endpoint = self.endpoint(place.registry());
+        let endpoint = self.endpoint(place.registry(), Side::Pull);
         let name = place.repository();
         let what = format!("the referrers of {} in `{name}`", subject.short());
         let mut url = endpoint.url(self, &format!("{name}/referrers/{subject}")).await?;
@@ -239,7 +240,7 @@ impl Inner {
     }
 
     async fn fallback_list(&self, place: &Reference) -> Result<Vec<Descriptor>, RegistryError> {
-        match self.manifest_at(place).await {
+        match self.manifest_at(place, Side::Pull).await {
             Ok(fetched) => {
                 let list: ReferrersJson = serde_json::from_slice(&fetched.bytes).unwrap_or_default();
                 Ok(list.manifests)

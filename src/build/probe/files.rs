@@ -74,7 +74,7 @@ pub(super) fn add_files(
     Ok(stamps)
 }
 
-fn file_input(path: PathBuf, node: &Node, content: Option<(Digest, u64)>) -> FileInput {
+fn file_input(path: PathBuf, node: &Node, content: Option<Sum>) -> FileInput {
     let kind = match &node.kind {
         NodeKind::File { .. } | NodeKind::HardLink { .. } => FileKind::File,
         NodeKind::Directory => FileKind::Directory,
@@ -97,20 +97,21 @@ fn file_input(path: PathBuf, node: &Node, content: Option<(Digest, u64)>) -> Fil
     FileInput { path, kind, mode: node.mode, uid: node.uid, gid: node.gid, content, xattrs, size_bytes }
 }
 
-type Hashed = (Vec<Option<(Digest, u64)>>, Stamps);
+/// The digest and the length of a file's data or of a link's target.
+type Sum = (Digest, u64);
 
-fn hash_all(changes: &[Change], threads: NonZeroUsize) -> Result<Hashed, Problem> {
+fn hash_all(changes: &[Change], threads: NonZeroUsize) -> Result<(Vec<Option<Sum>>, Stamps), Problem> {
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, (Digest, u64), Option<Stamp>)>, Problem> {
+    let work = || -> Result<Vec<(usize, Hashed)>, Problem> {
         let mut done = Vec::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(change) = changes.get(index) else { return Ok(done) };
             if let Change::Upsert { node, .. } = change
-                && let Some((content, stamp)) = hash(&node.kind, &mut buffer)?
+                && let Some(hashed) = hash(&node.kind, &mut buffer)?
             {
-                done.push((index, content, stamp));
+                done.push((index, hashed));
             }
         }
     };
@@ -122,23 +123,29 @@ fn hash_all(changes: &[Change], threads: NonZeroUsize) -> Result<Hashed, Problem
     let mut digests = vec![None; changes.len()];
     let mut stamps = Vec::new();
     for result in results {
-        for (index, content, stamp) in result? {
-            digests[index] = Some(content);
-            stamps.extend(stamp);
+        for (index, hashed) in result? {
+            digests[index] = Some(hashed.sum);
+            stamps.extend(hashed.stamp);
         }
     }
     Ok((digests, Stamps(stamps)))
 }
 
-fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<((Digest, u64), Option<Stamp>)>, Problem> {
-    let bytes = |bytes: &[u8]| Some(((Digest::of(bytes), bytes.len() as u64), None));
+/// What an entry has besides its name, mode and owner.
+struct Hashed {
+    sum: Sum,
+    stamp: Option<Stamp>,
+}
+
+fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<Hashed>, Problem> {
+    let bytes = |bytes: &[u8]| Some(Hashed { sum: (Digest::of(bytes), bytes.len() as u64), stamp: None });
     Ok(match kind {
         NodeKind::Symlink { target } => bytes(target.as_os_str().as_bytes()),
         NodeKind::File { content: Content::Bytes(content), .. } => bytes(content),
         NodeKind::File { content: Content::File { root, path }, .. } => {
             let failed = |source| Problem::Io { action: "read", path: path.clone(), source };
             let before = root.metadata(path).map_err(failed)?;
-            let content = hash_file(root, path, buffer).map_err(failed)?;
+            let sum = hash_file(root, path, buffer).map_err(failed)?;
             let stamp = Stamp {
                 root: root.clone(),
                 path: path.clone(),
@@ -146,13 +153,13 @@ fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<((Digest, u64), Opt
                 ctime: before.ctime,
                 ino: before.ino,
             };
-            Some((content, Some(stamp)))
+            Some(Hashed { sum, stamp: Some(stamp) })
         }
         _ => None,
     })
 }
 
-fn hash_file(root: &RootDir, path: &std::path::Path, buffer: &mut [u8]) -> io::Result<(Digest, u64)> {
+fn hash_file(root: &RootDir, path: &std::path::Path, buffer: &mut [u8]) -> io::Result<Sum> {
     let mut file = root.open_nofollow(path)?;
     let mut hasher = HashingWriter::new(io::sink());
     loop {

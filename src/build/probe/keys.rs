@@ -167,13 +167,14 @@ impl Build<'_> {
         let target = |spec| self.target(stage, spec);
         let from_text = |from: &Option<String>| format!("{from:?}");
         let (parts, from) = match &spec.kind {
-            MountKind::Bind { from, source } => {
-                (vec!["bind".to_owned(), target(spec)?, source.clone()], Some((from.as_deref(), source)))
-            }
+            MountKind::Bind { from, source } => (
+                vec!["bind".to_owned(), target(spec)?, source.clone()],
+                Some((from.as_deref(), source.as_str())),
+            ),
             MountKind::Cache { id, from, source, mode, uid, gid, sharing: _ } => {
                 let owner = format!("{mode:?} {uid:?} {gid:?}");
                 let parts = vec!["cache".to_owned(), target(spec)?, format!("{id:?}"), source.clone()];
-                let from_part = from.as_deref().map(|from| (Some(from), source));
+                let from_part = from.as_deref().map(|from| (Some(from), source.as_str()));
                 ([parts, vec![owner, from_text(from)]].concat(), from_part)
             }
             MountKind::Tmpfs { size_bytes } => {
@@ -191,7 +192,7 @@ impl Build<'_> {
         making.key.list(&name, parts).text(&format!("{name} is read-only"), &spec.read_only.to_string());
         match from {
             None => Ok(true),
-            Some((from, source)) => self.add_bind_source(stage, making, &name, from, source, ends),
+            Some(bind) => self.add_bind_source(stage, making, &name, bind, ends),
         }
     }
 
@@ -200,8 +201,7 @@ impl Build<'_> {
         stage: &Stage,
         making: &mut Making,
         name: &str,
-        from: Option<&str>,
-        source: &str,
+        (from, source): (Option<&str>, &str),
         ends: &Ends<'_>,
     ) -> Result<bool, Problem> {
         let source_name = format!("source of {name}");
@@ -316,12 +316,7 @@ impl Build<'_> {
     }
 
     /// Adds how a copy is made.
-    fn add_copy_flags(
-        &self,
-        key: &mut KeyBuilder,
-        stage: &Stage,
-        flags: &CopyFlags<'_>,
-    ) {
+    fn add_copy_flags(&self, key: &mut KeyBuilder, stage: &Stage, flags: &CopyFlags<'_>) {
         key.text("destination", &absolute_destination(stage.working_dir(), &flags.dest));
         key.text("--chown", flags.chown.as_deref().unwrap_or_default());
         key.text("--chmod", flags.chmod.as_deref().unwrap_or_default());

@@ -25,8 +25,8 @@ use super::layers::INTERNAL_COMPRESSION;
 use super::stage::{Stage, makes_layer};
 use crate::cache::{Found, Inputs, Key, KeyBuilder};
 use crate::oci::DiffId;
-use crate::stream::Compression;
 use crate::plan::{Base, StageId};
+use crate::stream::Compression;
 
 /// Requests to caches at once.
 const LOOKUPS: usize = 16;
@@ -39,12 +39,11 @@ pub(super) struct Probe {
 }
 
 /// How a step's layer is written: a part of its record's key, and not of the step's own.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Form {
     compression: Compression,
-    /// The source epoch that was asked for. One that is only the context's commit is left out: else no record would
-    /// outlive a commit.
-    epoch: Option<i64>,
+    /// The source epoch, see `epoch::for_keys`.
+    epoch: String,
 }
 
 impl Form {
@@ -53,10 +52,7 @@ impl Form {
         let mut record = KeyBuilder::new("record");
         record.key("step", step);
         let mut form = KeyBuilder::new("form");
-        form.text("compression", &format!("{:?}", self.compression));
-        if let Some(epoch) = self.epoch {
-            form.text("source epoch", &epoch.to_string());
-        }
+        form.text("compression", &format!("{:?}", self.compression)).text("source epoch", &self.epoch);
         let (form, inputs) = form.finish();
         record.key("form", form);
         (record.finish().0, inputs)
@@ -251,7 +247,7 @@ impl Build<'_> {
     /// Returns how a layer is written, for the image or only for caches.
     fn form(&self, in_image: bool) -> Form {
         let compression = if in_image { self.request.compression } else { INTERNAL_COMPRESSION };
-        Form { compression, epoch: self.epoch.filter(|_| self.epoch_is_explicit) }
+        Form { compression, epoch: self.epoch_key.clone() }
     }
 
     /// Finds out which records fit, and which stages are needed.
