@@ -52,6 +52,7 @@ pub use services::Services;
 pub use user::UserError;
 
 use crate::dockerfile::Dockerfile;
+use crate::event::Event;
 use crate::layer::{LayerOptions, TarOptions};
 use crate::oci::{Platform, Reference};
 use crate::plan::Plan;
@@ -86,8 +87,24 @@ struct Build<'a> {
 /// Looks at an image before any output gets a byte of it; `false` ends the build with [`Problem::Refused`].
 pub type Gate<'a> = &'a (dyn Fn(&Finished) -> bool + Sync);
 
-/// Builds an image and hands it to the outputs.
+/// How often a build is tried again whose cached layers cannot be read. Each time one source of failure less is left.
+const MOST_TRIES: usize = 5;
+
+/// Builds an image and hands it to the outputs. Where a layer that a cache promised cannot be read, its step runs.
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
+    for _ in 1..MOST_TRIES {
+        let outcome = build_gated(request, services, None);
+        // What came from standard input cannot be read again.
+        let is_final = request.context == ContextSource::Stdin || services.cancel.is_cancelled();
+        match outcome {
+            Err(error) if !is_final && services.caches.has_broken() => {
+                let problem = error.problem;
+                let text = format!("a layer of a cache cannot be used, and its step runs instead: {problem}");
+                services.reporter.report(Event::Warning { text, hint: None });
+            }
+            outcome => return outcome,
+        }
+    }
     build_gated(request, services, None)
 }
 

@@ -18,6 +18,7 @@ mod local;
 mod mounts;
 mod record;
 mod registry;
+mod watch;
 mod writer;
 
 #[cfg(test)]

@@ -137,8 +137,7 @@ impl Client {
         let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
         let endpoints = Mutex::default();
         let flights = Flights::default();
-        let inner =
-            Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
+        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -217,6 +217,17 @@ fn poisoned_records_are_refused_and_their_steps_run() {
         let built = Kiln::new().build(&context, &[&from]).ok();
         assert!(ran(&built).len() >= 5 && built.stderr.contains("is refused"), "{built}");
     }
+    // Records as they were, over layers that are not what they promise.
+    for (key, manifest) in keys.iter().zip(&manifests) {
+        put(key, manifest);
+        let value: Value = serde_json::from_str(manifest).unwrap();
+        let file = registry.blob_file(value["layers"][0]["digest"].as_str().unwrap());
+        let size = fs::metadata(&file).unwrap().len() as usize;
+        fs::write(file, vec![b'x'; size]).unwrap();
+    }
+    let context = context.file("src/more", "needs what is below\n");
+    let built = Kiln::new().build(&context, &[&from]).ok();
+    assert!(built.stderr.contains("its step runs instead"), "{built}");
     // Written anew, it is good again.
     Kiln::new().build(&context, &[&to, "--no-cache"]).ok();
     assert_eq!(ran(&Kiln::new().build(&context, &[&from]).ok()), [""; 0]);
