@@ -16,8 +16,10 @@ mod explain;
 mod inputs;
 mod key;
 mod local;
+mod mounts;
 mod record;
 mod registry;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -33,6 +35,7 @@ pub use explain::explain;
 pub use inputs::{FileInput, FileInputs, Input, InputValue, Inputs, MOST_FILES_KEPT};
 pub use key::{Chain, Key, KeyBuilder, StepName};
 pub use local::{open_local, open_local_source, open_store};
+pub use mounts::{MountCaches, MountSink};
 pub use record::{Found, Record};
 pub use registry::open_registry;
 

@@ -12,7 +12,7 @@ use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
 use crate::build::{BuildError, Problem, Services};
-use crate::cache::{self, CacheError, Caches, SharedCache, Sink};
+use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
 use crate::oci::{Platform, Reference};
@@ -149,6 +149,7 @@ pub fn open_workshop(
     let trees: PathBuf = root.join("trees");
     let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
     let caches = open_caches(invocation, &client, &store, reporter)?;
+    let mount_caches = open_mount_caches(invocation, &client, &store, reporter)?;
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone())?,
@@ -159,6 +160,7 @@ pub fn open_workshop(
         storage,
         outputs,
         caches: Arc::new(caches),
+        mount_caches,
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
@@ -194,6 +196,27 @@ fn open_caches(
     }
     let caches = Caches::new(sources, sinks, reporter.clone());
     Ok(caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds))
+}
+
+/// Opens where cache mounts come from and go to.
+fn open_mount_caches(
+    invocation: &Invocation,
+    client: &Client,
+    store: &Arc<Store>,
+    reporter: &Reporter,
+) -> Result<MountCaches, Failure> {
+    let mut caches = MountCaches::default();
+    for option in &invocation.caches.mounts_from {
+        match open_cache(&option.place, client, store, &[], false) {
+            Ok(cache) => caches.sources.push(cache),
+            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
+        }
+    }
+    for option in &invocation.caches.mounts_to {
+        let cache = open_cache(&option.place, client, store, &[], true)?;
+        caches.sinks.push(MountSink { cache, most_bytes: option.most_bytes });
+    }
+    Ok(caches)
 }
 
 /// Opens a cache; layers are mounted from the repositories of `names` where these have them.

@@ -16,6 +16,7 @@ mod dns;
 mod download;
 mod endpoint;
 mod error;
+mod flight;
 mod graph;
 mod hashing;
 mod image;
@@ -54,6 +55,7 @@ use call::Access;
 use credential::Credentials;
 use credential::cloud::Clouds;
 use endpoint::Endpoint;
+use flight::Flights;
 use runtime::Runtime;
 use transport::Transport;
 
@@ -76,6 +78,7 @@ struct Inner {
     credentials: Credentials,
     clouds: Clouds,
     endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
+    flights: Flights,
 }
 
 impl Inner {
@@ -134,7 +137,8 @@ impl Client {
         let sources = &config.credentials;
         let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
         let endpoints = Mutex::default();
-        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints };
+        let flights = Flights::default();
+        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
         Ok(Self { inner: Arc::new(inner) })
     }
 

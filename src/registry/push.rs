@@ -140,11 +140,21 @@ impl Inner {
             transfer.finish("exists");
             return Ok(Pushed::Exists);
         }
-        match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, mount_from))? {
+        let (ticket, landed) = self.flights.board(to.registry(), &digest);
+        if landed.iter().any(|repository| repository == to.repository()) {
+            let transfer =
+                self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
+            transfer.finish("exists");
+            return Ok(Pushed::Exists);
+        }
+        let sent = landed.iter().filter_map(|name| Reference::new(to.registry(), name, None, None).ok());
+        let mount_from: Vec<Reference> = sent.chain(mount_from.iter().cloned()).collect();
+        match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, &mount_from))? {
             Begun::Mounted { from } => {
                 let transfer =
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
                 transfer.finish(format!("mounted from {from}"));
+                ticket.landed(to.repository());
                 Ok(Pushed::Mounted { from })
             }
             Begun::Session(session) => {
@@ -152,6 +162,7 @@ impl Inner {
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
                 let blob = Blob { digest: &digest, size_bytes: descriptor.size(), open };
                 Upload::new(self, &endpoint, to.repository(), blob, session, transfer).run()?;
+                ticket.landed(to.repository());
                 Ok(Pushed::Uploaded)
             }
         }

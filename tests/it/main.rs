@@ -9,6 +9,7 @@
 mod support;
 
 mod artifacts;
+mod cache;
 mod cache_explain;
 mod cache_keys;
 mod cleanup;

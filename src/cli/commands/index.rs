@@ -101,9 +101,12 @@ fn platforms<'a>(texts: &'a [String], images: &'a [String]) -> Result<BTreeMap<&
     Ok(platforms)
 }
 
+/// Annotations, and what they are put on.
+type ScopedAnnotations = (Scope, BTreeMap<String, String>);
+
 /// Reads `--annotation [SCOPE[PLATFORM]:]NAME=VALUE`.
-fn annotations(texts: &[String]) -> Result<Vec<(Scope, BTreeMap<String, String>)>, Failure> {
-    let mut found: Vec<(Scope, BTreeMap<String, String>)> = Vec::new();
+fn annotations(texts: &[String]) -> Result<Vec<ScopedAnnotations>, Failure> {
+    let mut found: Vec<ScopedAnnotations> = Vec::new();
     for text in texts {
         let (key, value) = key_value("--annotation", text)?;
         let (scope, key) = scope(text, key)?;
