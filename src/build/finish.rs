@@ -65,13 +65,28 @@ impl Build<'_> {
             tree,
             mount_from: target.base.iter().filter_map(|base| base.repository.clone()).collect(),
         };
-        let mut receipts = Vec::new();
-        for output in &self.services.outputs {
-            check_cancelled(&self.services.cancel)?;
-            receipts.push(output.commit(&result)?);
-        }
+        let receipts = std::thread::scope(|scope| {
+            // All layers are written: what the stages were made of goes while the image is on its way.
+            if !needs_tree {
+                scope.spawn(|| self.remove_trees());
+            }
+            let commit = |output: &std::sync::Arc<dyn crate::output::Output>| {
+                check_cancelled(&self.services.cancel)?;
+                Ok(output.commit(&result)?)
+            };
+            self.services.outputs.iter().map(commit).collect::<Result<Vec<Receipt>, Problem>>()
+        })?;
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
         Ok(Outcome { image, base, receipts, epoch: self.epoch })
+    }
+
+    /// Removes the files of every stage.
+    fn remove_trees(&self) {
+        self.works.finish();
+        for stage in self.schedule.finished() {
+            stage.lock_tree().remove();
+        }
+        self.kept.lock().expect("no panic while keeping").clear();
     }
 
     /// Says what `rewrite-timestamp` comes to: new layers are clamped to the epoch with or without it.

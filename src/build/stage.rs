@@ -60,6 +60,7 @@ impl Build<'_> {
         let begun = std::time::Instant::now();
         let mut stage =
             self.begin_stage(id).map_err(|problem| problem.at(&self.dockerfile, planned.from_span))?;
+        self.confirm_outputs().map_err(|problem| BuildError { problem, place: None })?;
         let triggers = std::mem::take(&mut stage.config.config.on_build);
         let triggers = self.parse_triggers(&triggers, planned.from_span)?;
         stage.step.total = 1 + triggers.iter().chain(&planned.steps).filter(|i| makes_layer(&i.kind)).count();
@@ -78,6 +79,11 @@ impl Build<'_> {
             tree: Mutex::new(stage.tree),
             base: stage.base,
         })
+    }
+
+    /// Waits until every destination is known to take the image: no step runs for one that does not.
+    fn confirm_outputs(&self) -> Result<(), Problem> {
+        Ok(self.services.outputs.iter().try_for_each(|output| output.confirm())?)
     }
 
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.

@@ -10,13 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Services};
+use crate::build::Services;
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
-use crate::rootfs::{self, WorkDir};
+use crate::rootfs::{self, StorageKind, WorkDir};
 use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
 use crate::tree::Timestamp;
 
@@ -70,7 +70,7 @@ fn stdout() -> output::OpenStdout {
 }
 
 /// Opens what downloads files, with the proxies and authorities that registries have.
-pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<dyn Fetch>, Failure> {
+pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Arc<dyn Fetch> {
     let reveal = |secret: &Option<crate::registry::Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
     let options = HttpOptions {
         proxies: Proxies {
@@ -81,12 +81,7 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<d
         extra_authorities: registry.extra_authorities.clone(),
         ..HttpOptions::default()
     };
-    let fetch = HttpFetch::new(options, reporter).map_err(context_failure)?;
-    Ok(Arc::new(fetch))
-}
-
-fn context_failure(error: crate::context::ContextError) -> Failure {
-    Failure::from(BuildError::from(Problem::from(error)))
+    Arc::new(HttpFetch::new(options, reporter))
 }
 
 /// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
@@ -121,15 +116,20 @@ pub fn open_workshop(
     let outputs = outputs.collect::<Result<Vec<Arc<dyn Output>>, _>>()?;
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
-    let launch = sandbox::open(entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
     let (kind, reason) = rootfs::choose(entered, work_dir.path());
+    let mut entered = entered.clone();
+    if let StorageKind::Overlay { userxattr } = kind {
+        // Steps mount overlays, too: as it was found to work here.
+        entered.overlay_userxattr = userxattr;
+    }
+    let launch = sandbox::open(&entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
     let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
     let services = Services {
         reporter: reporter.clone(),
-        fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        fetch: open_fetch(&invocation.registry, reporter.clone()),
         git_environment: invocation.git_environment.clone(),
         store,
         registry: client,

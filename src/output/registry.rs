@@ -27,10 +27,12 @@ pub(super) struct RegistryOutput {
     options: PushOptions,
     reporter: Reporter,
     early: Mutex<Option<EarlyUploads>>,
+    /// Asks the registries whether they will take the image.
+    asking: Mutex<Option<JoinHandle<Result<(), OutputError>>>>,
 }
 
 impl RegistryOutput {
-    /// Asks each registry whether it will take the image, unless the options say not to.
+    /// Begins to ask each registry whether it will take the image, unless the options say not to.
     pub(super) fn open(
         parts: &OutputParts,
         names: &[Reference],
@@ -41,9 +43,14 @@ impl RegistryOutput {
             return Err(OutputError::NoNames);
         }
         let repositories = repositories(targets);
-        for repository in repositories.iter().filter(|_| options.check) {
-            parts.client.check_push(repository).map_err(|source| push_error(repository, source))?;
-        }
+        let asking = options.check.then(|| {
+            let (client, repositories) = (parts.client.clone(), repositories.clone());
+            thread::spawn(move || {
+                repositories.iter().try_for_each(|repository| {
+                    client.check_push(repository).map_err(|source| push_error(repository, source))
+                })
+            })
+        });
         // Layers go to the first repository early; the others take them from there at the commit.
         let early = EarlyUploads::start(parts, repositories[0].clone());
         Ok(Self {
@@ -52,6 +59,7 @@ impl RegistryOutput {
             options,
             reporter: parts.reporter.clone(),
             early: Mutex::new(Some(early)),
+            asking: Mutex::new(asking),
         })
     }
 
@@ -76,16 +84,23 @@ impl RegistryOutput {
                 push_layer(&self.client, repository, layer, result.blobs.as_ref(), mount_from)?;
             }
         };
+        let uploads = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(UPLOADS);
         let outcomes: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..UPLOADS).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+            let threads: Vec<_> = (0..uploads).map(|_| scope.spawn(work)).collect();
+            let config = self.push_config(result, repository);
+            let joined = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.chain([config]).collect()
         });
-        outcomes.into_iter().collect::<Result<(), _>>()?;
+        outcomes.into_iter().collect()
+    }
+
+    /// Puts the image's config into a repository: new as good as always, since it says when it was made.
+    fn push_config(&self, result: &BuildResult, repository: &Reference) -> Result<(), OutputError> {
         let config = &result.image.config_bytes;
         let open =
             || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
         self.client
-            .push_blob(repository, &result.image.config_descriptor, &open, &[])
+            .push_new_blob(repository, &result.image.config_descriptor, &open)
             .map(drop)
             .map_err(|source| push_error(repository, source))
     }
@@ -112,6 +127,12 @@ impl Output for RegistryOutput {
         "registry".to_owned()
     }
 
+    fn confirm(&self) -> Result<(), OutputError> {
+        // Who comes second waits here for the first, who is told.
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.take().map_or(Ok(()), |asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+
     fn layer_ready(&self, layer: &Layer) {
         if let Some(early) = &mut *self.early.lock().unwrap_or_else(PoisonError::into_inner) {
             early.queue(layer.clone());
@@ -123,6 +144,7 @@ impl Output for RegistryOutput {
     }
 
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
+        self.confirm()?;
         let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut uploaded = BTreeSet::new();
         let early_repository = early.as_ref().map(|early| early.repository.name());

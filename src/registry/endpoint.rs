@@ -203,6 +203,9 @@ impl Endpoint {
 
     /// Returns the HTTP client with this registry's settings.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
+        if self.schemes() == ["http"] {
+            return inner.transport.plain_client(&inner.config, self.api_host());
+        }
         let mut settings = self.settings.clone();
         settings.skip_tls_verify |= settings.insecure;
         inner.transport.client(&inner.config, self.api_host(), &settings)

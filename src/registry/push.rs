@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, Response};
@@ -123,13 +123,25 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
-        let endpoint = self.endpoint(to.registry());
         if self.runtime.wait(self.has(to, &digest))? {
             let transfer =
                 self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
             transfer.finish("exists");
             return Ok(Pushed::Exists);
         }
+        self.send_blob(to, descriptor, open, mount_from)
+    }
+
+    /// Mounts or uploads a blob without asking whether it is there.
+    pub(super) fn send_blob(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+        mount_from: &[Reference],
+    ) -> Result<Pushed, RegistryError> {
+        let digest = descriptor_digest(descriptor);
+        let endpoint = self.endpoint(to.registry());
         match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, mount_from))? {
             Begun::Mounted { from } => {
                 let transfer =
@@ -272,10 +284,14 @@ impl Inner {
         }
     }
 
-    pub(super) async fn check_push(&self, to: &Reference) -> Result<(), RegistryError> {
+    pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
         let endpoint = self.endpoint(to.registry());
-        let session = self.begin(&endpoint, to.repository()).await?;
-        self.cancel(&endpoint, to.repository(), session).await;
+        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
+        // The answer is known; giving the session back is nobody's to wait for.
+        let (inner, to) = (Arc::clone(self), to.clone());
+        std::thread::spawn(move || {
+            inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session));
+        });
         Ok(())
     }
 

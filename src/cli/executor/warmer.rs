@@ -73,7 +73,7 @@ fn bases(
         base_request(&source, &StepArgs::default(), environment, &mut std::io::empty(), &mut Vec::new())?;
     request.context = ContextSource::Directory(environment.directory.clone());
     request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
-    let fetch = wire::open_fetch(config, reporter.clone())?;
+    let fetch = wire::open_fetch(config, reporter.clone());
     let work_dir = wire::open_work_dir(&environment.store_root(None), reporter)?;
     let bench = Workbench {
         reporter,
