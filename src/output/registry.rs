@@ -63,8 +63,8 @@ impl RegistryOutput {
         })
     }
 
-    /// Puts the image's blobs into a repository, but for those that are `there` already.
-    fn push_blobs(
+    /// Puts the image's layers into a repository, but for those that are `there` already or on their way.
+    fn push_layers(
         &self,
         result: &BuildResult,
         repository: &Reference,
@@ -87,9 +87,7 @@ impl RegistryOutput {
         let uploads = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(UPLOADS);
         let outcomes: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = (0..uploads).map(|_| scope.spawn(work)).collect();
-            let config = self.push_config(result, repository);
-            let joined = threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            joined.chain([config]).collect()
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
         outcomes.into_iter().collect()
     }
@@ -103,6 +101,21 @@ impl RegistryOutput {
             .push_new_blob(repository, &result.image.config_descriptor, &open)
             .map(drop)
             .map_err(|source| push_error(repository, source))
+    }
+
+    /// Waits for the early uploads; returns the layers that are to be sent again.
+    fn finish_early(&self, early: EarlyUploads) -> BTreeSet<Digest> {
+        let mut failed = BTreeSet::new();
+        for (layer, outcome) in early.finish() {
+            if let Err(error) = outcome {
+                self.reporter.warning(format!(
+                    "the early upload of layer {} failed and is done again: {error}",
+                    layer.short()
+                ));
+                failed.insert(layer);
+            }
+        }
+        failed
     }
 
     /// Puts the manifest under a name and checks what the registry made of it.
@@ -145,31 +158,32 @@ impl Output for RegistryOutput {
 
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
         self.confirm()?;
-        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut uploaded = BTreeSet::new();
-        let early_repository = early.as_ref().map(|early| early.repository.name());
-        for (layer, outcome) in early.into_iter().flat_map(EarlyUploads::finish) {
-            match outcome {
-                Ok(()) => {
-                    uploaded.insert(layer);
-                }
-                Err(error) => self.reporter.warning(format!(
-                    "the early upload of layer {} failed and is done again: {error}",
-                    layer.short()
-                )),
-            }
-        }
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         let names = result.names_or(&self.names);
         let repositories = repositories(names);
         if repositories.is_empty() {
             return Err(OutputError::NoNames);
         }
-        let none = BTreeSet::new();
         let mut mount_from = result.mount_from.clone();
         for repository in &repositories {
-            let there =
-                if early_repository.as_deref() == Some(&repository.name()) { &uploaded } else { &none };
-            self.push_blobs(result, repository, there, &mount_from)?;
+            let underway = match &early {
+                Some(early) if early.repository.name() == repository.name() => early.queued.clone(),
+                _ => BTreeSet::new(),
+            };
+            // All at once: the config, what the early uploads left to do, and the end of those themselves.
+            let failed = thread::scope(|scope| {
+                let config = scope.spawn(|| self.push_config(result, repository));
+                let layers = scope.spawn(|| self.push_layers(result, repository, &underway, &mount_from));
+                let failed = early.take().map(|early| self.finish_early(early)).unwrap_or_default();
+                for thread in [config, layers] {
+                    thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+                }
+                Ok::<_, OutputError>(failed)
+            })?;
+            if underway.iter().any(|layer| failed.contains(layer)) {
+                let there = underway.difference(&failed).cloned().collect();
+                self.push_layers(result, repository, &there, &mount_from)?;
+            }
             mount_from.push(repository.clone());
         }
         let digest = result.image.digest();
