@@ -141,7 +141,7 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, mount_from))? {
             Begun::Mounted { from } => {
                 let transfer =
@@ -245,7 +245,7 @@ impl Inner {
         if from.registry() != to.registry() {
             return Ok(false);
         }
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let digest = descriptor_digest(descriptor);
         match self.mount(&endpoint, to, &digest, from.repository()).await? {
             Begun::Mounted { .. } => Ok(true),
@@ -285,7 +285,7 @@ impl Inner {
     }
 
     pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
         // The answer is known; giving the session back is nobody's to wait for.
         let (inner, to) = (Arc::clone(self), to.clone());
@@ -302,7 +302,7 @@ impl Inner {
         reader: &mut dyn Read,
     ) -> Result<Counted, RegistryError> {
         use sha2::Digest as _;
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
         let what = format!("an upload to `{}`", to.repository());
         let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);
