@@ -82,6 +82,7 @@ impl Build<'_> {
         let begun = std::time::Instant::now();
         let mut stage =
             self.begin_stage(id).map_err(|problem| problem.at(&self.dockerfile, planned.from_span))?;
+        self.confirm_outputs().map_err(|problem| BuildError { problem, place: None })?;
         self.warn_of_platform(&stage);
         let triggers = std::mem::take(&mut stage.config.config.on_build);
         let triggers = self
@@ -107,6 +108,11 @@ impl Build<'_> {
             copies_from_stage: stage.copies_from_stage,
             has_run: stage.has_run,
         })
+    }
+
+    /// Waits until every destination is known to take the image: no step runs for one that does not.
+    fn confirm_outputs(&self) -> Result<(), Problem> {
+        Ok(self.services.outputs.iter().try_for_each(|output| output.confirm())?)
     }
 
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.

@@ -11,7 +11,7 @@ use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Services};
+use crate::build::Services;
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
@@ -72,7 +72,7 @@ pub fn stdout() -> output::OpenStdout {
 }
 
 /// Opens what downloads files, with the proxies and authorities that registries have.
-pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<dyn Fetch>, Failure> {
+pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Arc<dyn Fetch> {
     let reveal = |secret: &Option<crate::registry::Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
     let options = HttpOptions {
         proxies: Proxies {
@@ -83,12 +83,7 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<d
         extra_authorities: registry.extra_authorities.clone(),
         ..HttpOptions::default()
     };
-    let fetch = HttpFetch::new(options, reporter).map_err(context_failure)?;
-    Ok(Arc::new(fetch))
-}
-
-fn context_failure(error: crate::context::ContextError) -> Failure {
-    Failure::from(BuildError::from(Problem::from(error)))
+    Arc::new(HttpFetch::new(options, reporter))
 }
 
 /// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
@@ -142,8 +137,13 @@ pub fn open_workshop(
     let outputs = outputs.collect::<Result<Vec<Arc<dyn Output>>, _>>()?;
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
-    let launch = sandbox::open(entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
     let (kind, reason) = rootfs::choose(entered, work_dir.path());
+    let mut entered = entered.clone();
+    if let StorageKind::Overlay { userxattr } = kind {
+        // Steps mount overlays, too: as it was found to work here.
+        entered.overlay_userxattr = userxattr;
+    }
+    let launch = sandbox::open(&entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
@@ -152,7 +152,7 @@ pub fn open_workshop(
     let mount_caches = open_mount_caches(invocation, &client, &store, reporter)?;
     let services = Services {
         reporter: reporter.clone(),
-        fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        fetch: open_fetch(&invocation.registry, reporter.clone()),
         git_environment: invocation.git_environment.clone(),
         store,
         registry: client,

@@ -192,6 +192,16 @@ impl Client {
         self.inner.push_blob(repository, descriptor, open, mount_from)
     }
 
+    /// Uploads a small blob that is new in all likelihood: one question less.
+    pub fn push_new_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+    ) -> Result<Pushed, RegistryError> {
+        self.inner.send_blob(repository, descriptor, open, &[])
+    }
+
     /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way. What was read
     /// can't be read again, so a cut is the end of it.
     pub fn push_stream(
@@ -212,9 +222,10 @@ impl Client {
         self.inner.runtime.wait(self.inner.put_manifest(reference, media_type, bytes))
     }
 
-    /// Checks, without leaving anything behind, that images can be pushed to the repository.
+    /// Checks, without leaving anything behind, that images can be pushed to the repository. The session it was tried
+    /// with is given back soon after.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
-        self.inner.runtime.wait(self.inner.check_push(repository))
+        self.inner.check_push(repository)
     }
 
     /// Lists the tags of a repository, in byte order.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, Response};
@@ -133,13 +133,25 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
-        let endpoint = self.destination(to)?;
         if self.runtime.wait(self.has(to, &digest))? {
             let transfer =
                 self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
             transfer.finish("exists");
             return Ok(Pushed::Exists);
         }
+        self.send_blob(to, descriptor, open, mount_from)
+    }
+
+    /// Mounts or uploads a blob without asking whether it is there.
+    pub(super) fn send_blob(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+        mount_from: &[Reference],
+    ) -> Result<Pushed, RegistryError> {
+        let digest = descriptor_digest(descriptor);
+        let endpoint = self.destination(to)?;
         let (ticket, landed) = self.flights.board(to.registry(), &digest);
         if landed.iter().any(|repository| repository == to.repository()) {
             let transfer =
@@ -299,10 +311,14 @@ impl Inner {
         }
     }
 
-    pub(super) async fn check_push(&self, to: &Reference) -> Result<(), RegistryError> {
+    pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
         let endpoint = self.destination(to)?;
-        let session = self.begin(&endpoint, to.repository()).await?;
-        self.cancel(&endpoint, to.repository(), session.url).await;
+        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
+        // The answer is known; giving the session back is nobody's to wait for.
+        let (inner, to) = (Arc::clone(self), to.clone());
+        std::thread::spawn(move || {
+            inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session.url));
+        });
         Ok(())
     }
 

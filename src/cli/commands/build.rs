@@ -47,8 +47,7 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
 /// Puts right what a killed kiln left behind (what that was, for a warning), and enters the sandbox.
 pub(crate) fn enter(isolation: Isolation, root: &Path) -> Result<(Entered, Option<String>), Failure> {
     let repaired = sandbox::recover(&wire::sandbox_state(root))?;
-    let probes = sandbox::probe(Some(root));
-    Ok((sandbox::enter(isolation, &probes)?, repaired))
+    Ok((sandbox::enter(isolation, &sandbox::probe_for(isolation))?, repaired))
 }
 
 /// Runs a build to its end; tells whether an output wrote to standard output.
