@@ -38,9 +38,7 @@ impl Workshop {
         let Self { services, work_dir, .. } = self;
         // The storage's mounts go first.
         drop(services);
-        let path = work_dir.path().to_owned();
-        drop(work_dir);
-        if path.exists() { Err(path) } else { Ok(()) }
+        work_dir.remove()
     }
 }
 
