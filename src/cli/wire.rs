@@ -146,8 +146,8 @@ pub fn open_workshop(
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
     let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
-    let caches = open_caches(invocation, &client, &store, reporter)?;
-    let mount_caches = open_mount_caches(invocation, &client, &store, reporter)?;
+    let caches = open_caches(invocation, &client, &store, reporter);
+    let mount_caches = open_mount_caches(invocation, &client, &store, reporter);
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone()),
@@ -171,29 +171,26 @@ pub fn open_workshop(
     Ok(Workshop { services, work_dir, stdout_is_taken })
 }
 
-/// Opens the caches of a build. One that cannot be opened for reading is a warning, as one that cannot be reached is;
-/// a directory that was named to be written to must be writable.
-fn open_caches(
-    invocation: &Invocation,
-    client: &Client,
-    store: &Arc<Store>,
-    reporter: &Reporter,
-) -> Result<Caches, Failure> {
-    let setup = &invocation.caches;
-    let mut sources = Vec::new();
-    for place in &setup.sources {
-        match open_cache(place, client, store, &invocation.request.names, false) {
-            Ok(cache) => sources.push(cache),
-            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
-        }
-    }
-    let mut sinks = Vec::new();
-    for (place, mode) in &setup.sinks {
-        let cache = open_cache(place, client, store, &invocation.request.names, true)?;
-        sinks.push(Sink { cache, mode: *mode });
-    }
-    let caches = Caches::new(sources, sinks, reporter.clone());
-    Ok(caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds))
+/// Opens the caches of a build. One that cannot be opened is a warning, as one that cannot be reached is.
+fn open_caches(invocation: &Invocation, client: &Client, store: &Arc<Store>, reporter: &Reporter) -> Caches {
+    let (setup, names) = (&invocation.caches, &invocation.request.names);
+    let open = |place, writes| open_or_warn(open_cache(place, client, store, names, writes), reporter);
+    let sources = setup.sources.iter().filter_map(|place| open(place, false)).collect();
+    let sinks = setup.sinks.iter().filter_map(|(place, mode)| {
+        let cache = open(place, true)?;
+        Some(Sink { cache, mode: *mode })
+    });
+    let caches = Caches::new(sources, sinks.collect(), reporter.clone());
+    caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds)
+}
+
+fn open_or_warn(opened: Result<SharedCache, CacheError>, reporter: &Reporter) -> Option<SharedCache> {
+    opened
+        .inspect_err(|error| {
+            let text = format!("{}; the build goes on without this cache", error.full());
+            reporter.report(Event::Warning { text, hint: error.hint() });
+        })
+        .ok()
 }
 
 /// Opens where cache mounts come from and go to.
@@ -202,19 +199,15 @@ fn open_mount_caches(
     client: &Client,
     store: &Arc<Store>,
     reporter: &Reporter,
-) -> Result<MountCaches, Failure> {
-    let mut caches = MountCaches::default();
-    for option in &invocation.caches.mounts_from {
-        match open_cache(&option.place, client, store, &[], false) {
-            Ok(cache) => caches.sources.push(cache),
-            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
-        }
-    }
-    for option in &invocation.caches.mounts_to {
-        let cache = open_cache(&option.place, client, store, &[], true)?;
-        caches.sinks.push(MountSink { cache, most_bytes: option.most_bytes });
-    }
-    Ok(caches)
+) -> MountCaches {
+    let (from, to) = (&invocation.caches.mounts_from, &invocation.caches.mounts_to);
+    let open = |place, writes| open_or_warn(open_cache(place, client, store, &[], writes), reporter);
+    let sources = from.iter().filter_map(|option| open(&option.place, false)).collect();
+    let sinks = to.iter().filter_map(|option| {
+        let cache = open(&option.place, true)?;
+        Some(MountSink { cache, most_bytes: option.most_bytes })
+    });
+    MountCaches { sources, sinks: sinks.collect() }
 }
 
 /// Opens a cache; layers are mounted from the repositories of `names` where these have them.
