@@ -17,7 +17,7 @@ use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, WorkDir};
-use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
+use crate::sandbox::{self, Cancel, Entered, LaunchOptions, MemoryDir};
 use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
@@ -136,6 +136,7 @@ pub fn open_workshop(
         launch,
         storage,
         outputs,
+        secrets: open_secrets(entered, work_dir.path(), reporter)?,
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
@@ -146,6 +147,19 @@ pub fn open_workshop(
     };
     let stdout_is_taken = invocation.outputs.iter().any(writes_stdout);
     Ok(Workshop { services, work_dir, stdout_is_taken })
+}
+
+/// Makes the directory for secrets.
+fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Result<MemoryDir, Failure> {
+    let path = work_dir.join("secrets");
+    let secrets = MemoryDir::create(path.clone(), entered).map_err(|source| {
+        let problem = Problem::Io { action: "create the directory", path, source };
+        Failure::from(BuildError::from(problem))
+    })?;
+    if !secrets.is_in_memory() {
+        reporter.debug("secrets: files in the work directory, since nothing can be mounted here".to_owned());
+    }
+    Ok(secrets)
 }
 
 /// Returns the time.
