@@ -21,7 +21,7 @@ impl Build<'_> {
     pub(super) fn add_step(&self, stage: &mut Stage, add: &Add) -> Result<(), Problem> {
         let flags = CopyFlags {
             chown: expand_flag(stage, add.chown.as_deref())?,
-            chmod: expand_flag(stage, add.chmod.as_deref())?,
+            chmod: expand_flag(stage, add.chmod.as_deref())?.filter(|mode| !mode.is_empty()),
             link: add.link,
             parents: false,
             exclude: &add.exclude,
@@ -45,6 +45,7 @@ impl Build<'_> {
                             ignore: Some(context.ignore.clone()),
                             keep_owner: false,
                         };
+                        self.refuse_unsent(&from, text)?;
                         CopySource::Pattern { from, pattern: text.clone() }
                     }
                     SourceKind::Http => self.fetch_file(stage, text, checksum.as_deref())?,
@@ -149,7 +150,7 @@ impl Build<'_> {
         unpack: Option<bool>,
     ) -> Result<(), Problem> {
         let dest = absolute_destination(stage.working_dir(), &flags.dest);
-        let owner = self.owner(stage, flags.chown.as_deref())?;
+        let owner = self.owner(stage, flags.chown.as_deref(), false)?;
         stage.tree.flushed()?;
         for source in sources {
             let archives = archives(&source, unpack)?;
@@ -187,8 +188,10 @@ impl Build<'_> {
             None => Owners::Keep,
         };
         let dest = root.resolve(dest).map_err(read_error)?;
+        // Links in the archive lead nowhere above the destination: for them it is the root.
+        let below = RootDir::open(&root.path().join(&dest)).map_err(read_error)?;
         let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners };
-        let applied = apply_tar(tar, &root, &dest, &options)?;
+        let applied = apply_tar(tar, &below, Path::new(""), &options)?;
         for warning in applied.warnings {
             let text = format!("{}: {} left out: {}", warning.path.display(), warning.what, warning.error);
             self.services.reporter.warning(text);

@@ -9,7 +9,7 @@ use super::error::Problem;
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::tree::change_set;
-use super::user::chown_owner;
+use super::user::{chown_owner, is_name};
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
 use crate::layer::Change;
@@ -30,7 +30,7 @@ impl Build<'_> {
     pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<(), Problem> {
         let flags = CopyFlags {
             chown: expand_flag(stage, copy.chown.as_deref())?,
-            chmod: expand_flag(stage, copy.chmod.as_deref())?,
+            chmod: expand_flag(stage, copy.chmod.as_deref())?.filter(|mode| !mode.is_empty()),
             link: copy.link,
             parents: copy.parents,
             exclude: &copy.exclude,
@@ -44,6 +44,9 @@ impl Build<'_> {
                 Source::Path(text) => {
                     let pattern = stage.expand(text)?;
                     refuse_remote(&pattern)?;
+                    if copy.from.is_none() && !copy.parents {
+                        self.refuse_unsent(&from, &pattern)?;
+                    }
                     shown.push(pattern.clone());
                     sources.push(CopySource::Pattern { from: from.clone(), pattern });
                 }
@@ -66,9 +69,9 @@ impl Build<'_> {
         sources: Vec<CopySource>,
         flags: &CopyFlags<'_>,
     ) -> Result<(), Problem> {
-        let request = self.copy_request(stage, sources, flags)?;
         // BuildKit's rule: a link with a mode is an ordinary copy.
-        let independent = flags.link && request.chmod.is_none();
+        let independent = flags.link && flags.chmod.is_none();
+        let request = self.copy_request(stage, sources, flags, independent)?;
         let changes = if independent {
             let nothing = Below { root: None, pending: &Pending::default() };
             let (changes, _) = copy::plan(&request, nothing)?;
@@ -86,11 +89,12 @@ impl Build<'_> {
         stage: &mut Stage,
         sources: Vec<CopySource>,
         flags: &CopyFlags<'a>,
+        independent: bool,
     ) -> Result<CopyRequest<'a>, Problem> {
         Ok(CopyRequest {
             sources,
             dest: absolute_destination(stage.working_dir(), &flags.dest),
-            owner: self.owner(stage, flags.chown.as_deref())?,
+            owner: self.owner(stage, flags.chown.as_deref(), independent)?,
             chmod: flags.chmod.as_deref().map(parse_chmod).transpose()?,
             parents: flags.parents,
             exclude: flags.exclude,
@@ -105,7 +109,7 @@ impl Build<'_> {
         source: CopySource,
         flags: &CopyFlags<'_>,
     ) -> Result<(), Problem> {
-        let request = self.copy_request(stage, vec![source], flags)?;
+        let request = self.copy_request(stage, vec![source], flags, false)?;
         let root = stage.tree.root()?;
         let below = Below { root: Some(&root), pending: &Pending::default() };
         let (changes, _) = copy::plan(&request, below)?;
@@ -132,15 +136,17 @@ impl Build<'_> {
         }
     }
 
-    /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
+    /// Finds who `--chown` names, looked up in the stage's own files where it is a name; a copy that is
+    /// `independent` of them has none.
     pub(super) fn owner(
         &self,
         stage: &mut Stage,
         chown: Option<&str>,
+        independent: bool,
     ) -> Result<Option<(u32, u32)>, Problem> {
         let Some(spec) = chown.filter(|spec| !spec.is_empty()) else { return Ok(None) };
-        let is_number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
-        let root = if spec.split(':').all(is_number) { None } else { Some(stage.tree.root()?) };
+        let looked_up = spec.splitn(2, ':').any(is_name) && !independent && !stage.tree.is_untouched();
+        let root = if looked_up { Some(stage.tree.root()?) } else { None };
         Ok(Some(chown_owner(spec, root.as_deref())?))
     }
 
@@ -198,21 +204,22 @@ impl Build<'_> {
 
     pub(super) fn workdir_step(&self, stage: &mut Stage, path: &str) -> Result<(), Problem> {
         let path = stage.expand(path)?;
-        let directory = working_directory(stage.working_dir(), &path);
-        stage.config.config.working_dir = directory.clone();
-        let makes_layer = directory != "/";
+        let written = written_directory(stage.working_dir(), &path);
+        stage.config.config.working_dir = written.clone();
+        let directory = copy::clean(&written, true);
+        let makes_layer = written != "/";
         if makes_layer {
             // The owner is looked up as `--chown` is: a number is user and group alike.
             let user = stage.config.config.user.clone();
             let owner = match user.as_str() {
                 "root" => (0, 0),
-                user => self.owner(stage, Some(user))?.unwrap_or((0, 0)),
+                user => self.owner(stage, Some(user), false)?.unwrap_or((0, 0)),
             };
             let mtime = self.step_time();
             let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
             self.add_layer(stage, changes);
         }
-        stage.record(history::workdir(&directory), makes_layer);
+        stage.record(history::workdir(&written), makes_layer);
         Ok(())
     }
 
@@ -222,6 +229,15 @@ impl Build<'_> {
             Some(seconds) => crate::tree::Timestamp { seconds, nanoseconds: 0 },
             None => self.services.now,
         }
+    }
+}
+
+/// Returns what `WORKDIR path` puts into the config: an absolute path as it is written, a relative one joined and clean.
+fn written_directory(current: &str, path: &str) -> String {
+    match path {
+        "" => current.to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => copy::clean(&format!("{current}/{path}"), false),
     }
 }
 
@@ -240,7 +256,14 @@ pub(super) fn expand_flag(stage: &Stage, flag: Option<&str>) -> Result<Option<St
 pub(super) fn inline(stage: &Stage, heredoc: &Heredoc) -> Result<CopySource, Problem> {
     let body =
         if heredoc.expand { expand_heredoc(&heredoc.body, &stage.scope)?.text } else { heredoc.body.clone() };
-    Ok(CopySource::Inline { name: heredoc.name.clone(), body: Arc::from(body.into_bytes()) })
+    // The word is a file name at the top of a tree of its own.
+    let path = copy::clean(&heredoc.name, false);
+    let name = path.trim_start_matches('/');
+    if name.is_empty() || name.contains('/') {
+        let message = format!("open {path}: no such file or directory: a heredoc's name is a file name here");
+        return Err(Problem::Instruction { message });
+    }
+    Ok(CopySource::Inline { name: name.to_owned(), body: Arc::from(body.into_bytes()) })
 }
 
 pub(super) fn copy_text(keyword: &str, flags: &CopyFlags<'_>, sources: &[String]) -> String {
@@ -272,4 +295,24 @@ fn refuse_remote(source: &str) -> Result<(), Problem> {
         crate::context::SourceKind::Git => "source can't be a git ref for COPY",
     };
     Err(Problem::Instruction { message: message.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::written_directory;
+
+    #[test]
+    fn an_absolute_workdir_stays_as_it_is_written() {
+        for (current, path, expected) in [
+            ("/w", "/a/../b", "/a/../b"),
+            ("/w", "/a//b/", "/a//b/"),
+            ("/w/", "x/", "/w/x"),
+            ("/a/../b", "..", "/"),
+            ("/w", "../y/./z", "/y/z"),
+            ("/w", "", "/w"),
+            ("/", ".", "/"),
+        ] {
+            assert_eq!(written_directory(current, path), expected, "{current} {path}");
+        }
+    }
 }

@@ -36,7 +36,11 @@ impl Build<'_> {
         let argv = match run.script() {
             RunScript::Exec(argv) => argv,
             RunScript::Shell(text) => stage.shell_argv(&text),
-            RunScript::File { name, body } => vec![self.script_mount(&mut mounts, &name, &body)?],
+            // The shell starts the script, as BuildKit has it; the script's first line says who reads it.
+            RunScript::File { name, body } => {
+                let path = self.script_mount(&mut mounts, &name, &body)?;
+                stage.shell_argv(&path)
+            }
         };
         if argv.is_empty() {
             return Err(Problem::Instruction { message: "arguments are required".to_owned() });
@@ -48,7 +52,7 @@ impl Build<'_> {
             root: root.path().to_path_buf(),
             argv: argv.iter().map(OsString::from).collect(),
             env: self.environment(stage, &user, &mounts),
-            cwd: stage.working_dir().into(),
+            cwd: super::copy::clean(stage.working_dir(), false).into(),
             user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
             hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(HOSTNAME).to_owned(),
             mounts: mounts.take(),
@@ -99,7 +103,16 @@ impl Build<'_> {
         match exit {
             Ok(exit) => Ok((exit, tail.lines())),
             Err(crate::sandbox::SandboxError::Cancelled) => Err(Problem::Cancelled),
-            Err(error) => Err(error.into()),
+            Err(error) => match error.exit_code() {
+                // It was never started: the code is the one a shell has for that.
+                Some(code) => Err(Problem::Process {
+                    command: command_line(task),
+                    ending: format!("exit code: {code}: {error}"),
+                    code,
+                    last_output: Vec::new(),
+                }),
+                None => Err(error.into()),
+            },
         }
     }
 
@@ -146,6 +159,11 @@ impl Build<'_> {
             Some(other) => Err(Problem::Instruction { message: format!("security {other:?} is not valid") }),
         }
     }
+}
+
+fn command_line(task: &Task) -> String {
+    let words: Vec<_> = task.argv.iter().map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
 }
 
 fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>) -> Problem {
