@@ -196,8 +196,14 @@ impl Problem {
             Self::Copy(CopyError::NotFound { ignored: true, .. }) => {
                 Some("an ignore file hides it: look into `.dockerignore`".to_owned())
             }
+            Self::Copy(CopyError::NothingThere { .. }) => Some(
+                "a wildcard may match nothing only where another source is found in the same directory, as with BuildKit".to_owned(),
+            ),
             Self::Copy(CopyError::NotFound { .. }) => Some(
                 "paths of COPY and ADD are relative to the build context, not to the Dockerfile".to_owned(),
+            ),
+            Self::Process { code: 127, ending, .. } if ending.contains("exec") => Some(
+                "there is no such program in the image, or its interpreter is missing; `FROM scratch` has not even a shell".to_owned(),
             ),
             Self::Process { code: 127, .. } => {
                 Some("the shell did not find the command in the image".to_owned())

@@ -44,7 +44,7 @@ impl Build<'_> {
             root: root.path().to_path_buf(),
             argv: argv.iter().map(OsString::from).collect(),
             env: self.environment(stage, &user, &mounts),
-            cwd: stage.working_dir().into(),
+            cwd: super::copy::clean(stage.working_dir(), false).into(),
             user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
             hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(HOSTNAME).to_owned(),
             mounts: mounts.take(),
@@ -90,7 +90,16 @@ impl Build<'_> {
         match exit {
             Ok(exit) => Ok((exit, tail.lines())),
             Err(crate::sandbox::SandboxError::Cancelled) => Err(Problem::Cancelled),
-            Err(error) => Err(error.into()),
+            Err(error) => match error.exit_code() {
+                // It was never started: the code is the one a shell has for that.
+                Some(code) => Err(Problem::Process {
+                    command: command_line(task),
+                    ending: format!("exit code: {code}: {error}"),
+                    code,
+                    last_output: Vec::new(),
+                }),
+                None => Err(error.into()),
+            },
         }
     }
 
@@ -139,13 +148,19 @@ impl Build<'_> {
     }
 }
 
+fn command_line(task: &Task) -> String {
+    let words: Vec<_> = task.argv.iter().map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
 impl Stage {
     /// Returns what a `RUN` starts.
     pub(super) fn run_argv(&self, run: &Run) -> Result<Vec<String>, Problem> {
         let argv = match run.script() {
             RunScript::Exec(argv) => argv,
             RunScript::Shell(text) => self.shell_argv(&text),
-            RunScript::File { name, .. } => vec![script_path(&name)],
+            // The shell starts the script, as BuildKit has it; the script's first line says who reads it.
+            RunScript::File { name, .. } => self.shell_argv(&script_path(&name)),
         };
         if argv.is_empty() {
             return Err(Problem::Instruction { message: "arguments are required".to_owned() });

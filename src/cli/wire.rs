@@ -11,7 +11,7 @@ use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::Services;
+use crate::build::{BuildError, Problem, Services};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
@@ -19,7 +19,7 @@ use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, StorageKind, WorkDir};
-use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
+use crate::sandbox::{self, Cancel, Entered, LaunchOptions, MemoryDir};
 use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
@@ -157,6 +157,7 @@ pub fn open_workshop(
         launch,
         storage,
         outputs,
+        secrets: open_secrets(&entered, work_dir.path(), reporter)?,
         caches: Arc::new(caches),
         mount_caches,
         work_dir: work_dir.path().to_owned(),
@@ -169,6 +170,19 @@ pub fn open_workshop(
     };
     let stdout_is_taken = invocation.outputs.iter().any(writes_stdout);
     Ok(Workshop { services, work_dir, stdout_is_taken })
+}
+
+/// Makes the directory for secrets.
+fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Result<MemoryDir, Failure> {
+    let path = work_dir.join("secrets");
+    let secrets = MemoryDir::create(path.clone(), entered).map_err(|source| {
+        let problem = Problem::Io { action: "create the directory", path, source };
+        Failure::from(BuildError::from(problem))
+    })?;
+    if !secrets.is_in_memory() {
+        reporter.debug("secrets: files in the work directory, since nothing can be mounted here".to_owned());
+    }
+    Ok(secrets)
 }
 
 /// Opens the caches of a build. One that cannot be opened is a warning, as one that cannot be reached is.

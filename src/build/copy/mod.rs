@@ -74,6 +74,14 @@ pub enum CopyError {
         /// Whether an ignore file hides it.
         ignored: bool,
     },
+    /// A wildcard that matches nothing, in a directory that nothing else is copied from.
+    #[error("lstat /{directory}: no such file or directory: nothing matches `{pattern}`")]
+    NothingThere {
+        /// What is in front of the wildcard.
+        directory: String,
+        /// The source as it is written.
+        pattern: String,
+    },
     /// A directory over something else.
     #[error("cannot copy to non-directory: {}", path.display())]
     ToNonDirectory {

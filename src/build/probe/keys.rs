@@ -384,8 +384,7 @@ impl Build<'_> {
 
 /// Tells whether the layer of a copy depends on nothing below it: no names are looked up, no links followed.
 fn is_independent(flags: &CopyFlags<'_>) -> bool {
-    let is_numeric = |spec: &str| spec.split(':').all(|part| part.is_empty() || part.parse::<u32>().is_ok());
-    flags.link && flags.chmod.is_none() && flags.chown.as_deref().is_none_or(is_numeric)
+    flags.link && flags.chmod.is_none()
 }
 
 /// Reads an owner that is in numbers; one without a group is its own group.
