@@ -184,6 +184,14 @@ impl Problem {
             Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
+            Self::Sandbox(SandboxError::OwnFiles { path }) => {
+                let top = path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
+                Some(format!(
+                    "steps in place run beside kiln: leave `/{}` out of what the command changes (`find / -xdev -not \
+                     -path …`)",
+                    top.unwrap_or_default()
+                ))
+            }
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Context(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),

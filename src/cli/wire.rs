@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Services};
+use crate::build::{BuildError, Problem, Request, SecretSource, Services};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
@@ -121,7 +121,12 @@ pub fn open_workshop(
     let outputs = outputs.collect::<Result<Vec<Arc<dyn Output>>, _>>()?;
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
-    let launch = sandbox::open(entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
+    let options = LaunchOptions {
+        state_dir: sandbox_state(root),
+        dns,
+        private_files: private_files(invocation),
+    };
+    let launch = sandbox::open(entered, options)?;
     let (kind, reason) = rootfs::choose(entered, work_dir.path());
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
@@ -146,6 +151,29 @@ pub fn open_workshop(
     };
     let stdout_is_taken = invocation.outputs.iter().any(writes_stdout);
     Ok(Workshop { services, work_dir, stdout_is_taken })
+}
+
+/// Lists the files that hold credentials and secrets.
+fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
+    let auth = invocation.registry.credentials.files.iter().map(|file| PathBuf::from(&file.origin));
+    let secrets = invocation.request.secrets.values().filter_map(|source| match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Value(_) => None,
+    });
+    // Others have the name of a variable where these have their path.
+    auth.filter(|path| path.is_absolute()).chain(secrets).collect()
+}
+
+/// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.
+pub fn read_secrets(request: &Request) -> Result<Request, Failure> {
+    let mut request = request.clone();
+    for source in request.secrets.values_mut() {
+        if let SecretSource::File(path) = source {
+            let failed = |source| Failure::File { action: "read the secret", path: path.clone(), source };
+            *source = SecretSource::Value(std::fs::read(&*path).map_err(failed)?);
+        }
+    }
+    Ok(request)
 }
 
 /// Returns the time.

@@ -56,8 +56,15 @@ pub struct Entered {
 
 /// Gives this process a mount namespace of its own, by way of a user namespace if need be, and chooses the launch.
 ///
-/// Must be called while the process has one thread.
-pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxError> {
+/// `force` insists on [`Isolation::InPlace`] in somebody else's container. Must be called while the process has one
+/// thread.
+pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Entered, SandboxError> {
+    if isolation == Isolation::InPlace && !force && !Path::new(OWN_IMAGE_MARKER).exists() {
+        let reason = "this is not kiln's own image, and for the time of a step everything in it would be moved away; \
+                      `--force` insists"
+            .to_owned();
+        return Err(SandboxError::IsolationUnavailable { isolation, reason });
+    }
     let choice = choose(isolation, probes)?;
     raise_open_files();
     let failed = |action: &str| {

@@ -14,15 +14,19 @@
 mod cancel;
 mod child;
 mod chroot;
+mod conceal;
 mod enter;
 mod error;
 mod in_place;
 mod journal;
+mod laid;
+mod look;
 mod mounting;
 mod namespaces;
 mod network;
 mod overlay;
 mod placing;
+mod private;
 mod probe;
 mod process;
 mod reap;
@@ -44,11 +48,12 @@ use crate::event::OutputStream;
 
 pub use cancel::Cancel;
 pub use child::child_main_if_requested;
+pub use conceal::conceal;
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Finding, Probes, doctor, probe, try_overlay};
-pub use task::{Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
+pub use task::{DEFAULT_HOSTNAME, Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
 
 /// A way of running a process in a root.
 pub trait Launch: Send + Sync {
@@ -72,6 +77,8 @@ pub struct LaunchOptions {
     pub state_dir: PathBuf,
     /// The content of `/etc/resolv.conf` for tasks that bring none.
     pub dns: Vec<u8>,
+    /// Files with credentials that no step is to read.
+    pub private_files: Vec<PathBuf>,
 }
 
 /// Opens the launch that [`enter`] chose.
@@ -107,12 +114,29 @@ impl Launch for NoLaunch {
 ///
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning.
 pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
-    match swap::Swap::recover(state_dir) {
+    recover_with(state_dir, &[])
+}
+
+/// The same by who still knows the content of files that were emptied.
+fn recover_with(
+    state_dir: &Path,
+    private: &[private::PrivateFile],
+) -> Result<Option<String>, SandboxError> {
+    match swap::Swap::recover(state_dir, private) {
         Ok(None) => Ok(None),
-        Ok(Some(root)) => Ok(Some(format!(
-            "put the container's own files back: a kiln that ran a step of `{}` in place was killed",
-            root.display()
-        ))),
+        Ok(Some(recovered)) => {
+            let mut text = format!(
+                "put the container's own files back: a kiln that ran a step of `{}` in place was killed",
+                recovered.root.display()
+            );
+            for path in &recovered.lost {
+                text.push_str(&format!(
+                    "; the content of `{}`, which was hidden from the step, is lost with it: write it anew",
+                    path.display()
+                ));
+            }
+            Ok(Some(text))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SandboxError::Occupied),
         Err(source) => {
             Err(SandboxError::Setup { action: "put the container's own files back".to_owned(), source })

@@ -12,6 +12,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::LaunchKind;
 use super::seccomp::{self, Profile};
 use super::sys;
+use super::task::Network;
 use super::wire::{Cause, Failure, Order};
 
 /// The capabilities that Docker and BuildKit leave to a container's root.
@@ -47,6 +48,10 @@ fn prepare(order: &Order) -> Result<(), Failure> {
     set_limits(order)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     give_stdio_to(order.user.uid);
+    if order.network == Network::None && order.launch != LaunchKind::Namespaces {
+        seccomp::refuse_network()
+            .map_err(|error| Failure::setup("cut the step off the network by a filter", error))?;
+    }
     if !order.insecure {
         let profile = if order.single_id { Profile::SingleId } else { Profile::Default };
         match seccomp::install(profile) {
@@ -127,7 +132,13 @@ fn give_stdio_to(uid: u32) {
 
 fn become_user(order: &Order) -> Result<(), Failure> {
     let user = &order.user;
-    let keep = if order.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
+    let keep = match order.launch {
+        _ if order.insecure => CapabilitySet::all(),
+        LaunchKind::Namespaces => DEFAULT_CAPABILITIES,
+        // Beside the job's own processes: who has one capability less than they cannot look into them in /proc. This
+        // one is what podman's containers do without.
+        _ => DEFAULT_CAPABILITIES.difference(CapabilitySet::AUDIT_WRITE),
+    };
     drop_bounding(keep).map_err(|error| Failure::setup("drop capabilities", error))?;
     let groups: Vec<_> = user.groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
     let unmapped = |errno: rustix::io::Errno, action: &str| match errno {

@@ -16,6 +16,7 @@ mod documented;
 mod errors;
 mod floors;
 mod fuzz;
+mod in_place;
 mod instructions;
 mod outputs;
 mod reproducible;
