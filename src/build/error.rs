@@ -185,7 +185,8 @@ impl Problem {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
             Self::Sandbox(SandboxError::OwnFiles { path }) => {
-                let top = path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
+                let top =
+                    path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
                 Some(format!(
                     "steps in place run beside kiln: leave `/{}` out of what the command changes (`find / -xdev -not \
                      -path …`)",

@@ -121,11 +121,8 @@ pub fn open_workshop(
     let outputs = outputs.collect::<Result<Vec<Arc<dyn Output>>, _>>()?;
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
-    let options = LaunchOptions {
-        state_dir: sandbox_state(root),
-        dns,
-        private_files: private_files(invocation),
-    };
+    let options =
+        LaunchOptions { state_dir: sandbox_state(root), dns, private_files: private_files(invocation) };
     let launch = sandbox::open(entered, options)?;
     let (kind, reason) = rootfs::choose(entered, work_dir.path());
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));

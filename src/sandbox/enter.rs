@@ -60,9 +60,10 @@ pub struct Entered {
 /// thread.
 pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Entered, SandboxError> {
     if isolation == Isolation::InPlace && !force && !Path::new(OWN_IMAGE_MARKER).exists() {
-        let reason = "this is not kiln's own image, and for the time of a step everything in it would be moved away; \
+        let reason =
+            "this is not kiln's own image, and for the time of a step everything in it would be moved away; \
                       `--force` insists"
-            .to_owned();
+                .to_owned();
         return Err(SandboxError::IsolationUnavailable { isolation, reason });
     }
     let choice = choose(isolation, probes)?;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::keeper;
 use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
 use super::placing::Placed;
@@ -27,6 +28,7 @@ pub(super) struct InPlace {
     hosts: String,
     turn: Mutex<()>,
     warned: AtomicBool,
+    has_keeper: AtomicBool,
 }
 
 impl InPlace {
@@ -36,6 +38,7 @@ impl InPlace {
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             turn: Mutex::new(()),
             warned: AtomicBool::new(false),
+            has_keeper: AtomicBool::new(false),
         }
     }
 }
@@ -63,6 +66,11 @@ impl Launch for InPlace {
         }
         let kept = private::read(&self.options.private_files)
             .map_err(|source| SandboxError::Setup { action: "read the credentials".to_owned(), source })?;
+        if !kept.is_empty() && !self.has_keeper.swap(true, Ordering::Relaxed) {
+            keeper::start(&self.options.state_dir, &self.options.private_files).map_err(|source| {
+                SandboxError::Child { action: "start the keeper of the credentials", source }
+            })?;
+        }
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
@@ -104,8 +112,7 @@ impl Occupied {
     fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
         let mounts = mount_points().map_err(|error| Failure::setup("list the mounts", error))?;
         let laying = Laying::of(&order.mounts, self.placed.root(), &mounts)?;
-        let shown: Vec<Mount> =
-            order.mounts.iter().filter(|mount| !laying.has(mount)).cloned().collect();
+        let shown: Vec<Mount> = order.mounts.iter().filter(|mount| !laying.has(mount)).cloned().collect();
         self.placed.place_all(order, &shown, false)?;
         let failed = |error| Failure::setup("put the stage into the place of `/`", error);
         let mut overwrite = Vec::new();
@@ -134,7 +141,9 @@ impl Occupied {
         let left = match self.swap.take() {
             Some(swap) => match swap.leave() {
                 Ok(None) => Ok(()),
-                Ok(Some(path)) => return Err(Failure::OwnFiles { path: path.to_string_lossy().into_owned() }),
+                Ok(Some(path)) => {
+                    return Err(Failure::OwnFiles { path: path.to_string_lossy().into_owned() });
+                }
                 Err(error) => Err(Failure::setup("put the container's files back", error)),
             },
             None => Ok(()),

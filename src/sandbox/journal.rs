@@ -77,6 +77,11 @@ impl Journal {
         Ok(Self { path, file })
     }
 
+    /// Tells whether a swap has begun and not ended.
+    pub(super) fn exists(state_dir: &Path) -> bool {
+        state_dir.join(NAME).exists()
+    }
+
     /// Takes over the journal of a process that died; `None` if there is none. `WouldBlock` if its process lives.
     pub(super) fn take_over(state_dir: &Path) -> io::Result<Option<(Self, Vec<Line>)>> {
         let path = state_dir.join(NAME);

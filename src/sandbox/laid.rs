@@ -91,7 +91,9 @@ pub(super) fn remove(paths: &[PathBuf]) -> io::Result<()> {
     let slash = RootDir::open(Path::new("/"))?;
     for path in paths.iter().rev() {
         match slash.remove_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(super::look::at(path, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(super::look::at(path, error));
+            }
             _ => {}
         }
     }

@@ -19,6 +19,7 @@ mod enter;
 mod error;
 mod in_place;
 mod journal;
+mod keeper;
 mod laid;
 mod look;
 mod mounting;
@@ -118,11 +119,25 @@ pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
 }
 
 /// The same by who still knows the content of files that were emptied.
-fn recover_with(
-    state_dir: &Path,
-    private: &[private::PrivateFile],
-) -> Result<Option<String>, SandboxError> {
-    match swap::Swap::recover(state_dir, private) {
+fn recover_with(state_dir: &Path, private: &[private::PrivateFile]) -> Result<Option<String>, SandboxError> {
+    let setup =
+        |source| SandboxError::Setup { action: "put the container's own files back".to_owned(), source };
+    if private.is_empty() && journal::Journal::exists(state_dir) {
+        keeper::wait(state_dir).map_err(setup)?;
+    }
+    let begin = std::time::Instant::now();
+    let recovered = loop {
+        match swap::Swap::recover(state_dir, private) {
+            // The process that watched over the step of a killed kiln is putting everything back just now.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::WouldBlock && begin.elapsed() < keeper::PATIENCE =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            other => break other,
+        }
+    };
+    match recovered {
         Ok(None) => Ok(None),
         Ok(Some(recovered)) => {
             let mut text = format!(
@@ -131,15 +146,13 @@ fn recover_with(
             );
             for path in &recovered.lost {
                 text.push_str(&format!(
-                    "; the content of `{}`, which was hidden from the step, is lost with it: write it anew",
+                    "; `{}`, which was hidden from the step, is lost with all of its processes: write it anew",
                     path.display()
                 ));
             }
             Ok(Some(text))
         }
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SandboxError::Occupied),
-        Err(source) => {
-            Err(SandboxError::Setup { action: "put the container's own files back".to_owned(), source })
-        }
+        Err(source) => Err(setup(source)),
     }
 }

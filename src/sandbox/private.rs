@@ -114,7 +114,8 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let before = std::fs::metadata(&path).unwrap().modified().unwrap();
-        let files = read(&[link, path.clone(), directory.path().join("none"), "/proc/version".into()]).unwrap();
+        let files =
+            read(&[link, path.clone(), directory.path().join("none"), "/proc/version".into()]).unwrap();
         if files.is_empty() {
             return; // the temporary directory is a mount
         }

@@ -102,12 +102,12 @@ fn shortcomings(order: &Order) -> Vec<&'static str> {
             "`--network=none` is a filter here: sockets other than Unix ones cannot be opened, the loopback interface \
              is out of reach too, and setuid programs give nothing to other users than root",
         ),
-        (
-            order.insecure,
-            "`--security=insecure` gives no capability that the container around kiln has not",
-        ),
+        (order.insecure, "`--security=insecure` gives no capability that the container around kiln has not"),
         (order.hostname != DEFAULT_HOSTNAME, "the host name is the container's: another needs namespaces"),
-        (order.shm_size_bytes.is_some(), "the size of /dev/shm is the container's: `--shm-size` needs mounts"),
+        (
+            order.shm_size_bytes.is_some(),
+            "the size of /dev/shm is the container's: `--shm-size` needs mounts",
+        ),
         (order.mounts.iter().any(tmpfs), "the size of a tmpfs mount is not limited: that needs mounts"),
     ];
     said.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text).collect()

@@ -132,10 +132,19 @@ impl Swap {
         }
         let lent = swap.begin.lent.clone();
         let emptied = std::mem::take(&mut swap.emptied);
-        swap.private = private.iter().filter(|file| emptied.iter().any(|(path, _)| *path == file.path)).cloned().collect();
+        swap.private = private
+            .iter()
+            .filter(|file| emptied.iter().any(|(path, _)| *path == file.path))
+            .cloned()
+            .collect();
         swap.leave()?;
-        let lost = emptied.into_iter().filter(|(path, size_bytes)| private::is_lost(path, *size_bytes));
-        let lost = lost.map(|(path, _)| path).collect();
+        let mut lost = Vec::new();
+        for (path, _) in emptied.into_iter().filter(|(path, size_bytes)| private::is_lost(path, *size_bytes))
+        {
+            // Nobody shall take what is left for a secret without content.
+            std::fs::remove_file(&path).map_err(|error| at(&path, error))?;
+            lost.push(path);
+        }
         for (source, path) in lent {
             let at = root.join(path);
             if at.exists() && !Path::new(&source).exists() {
@@ -305,10 +314,7 @@ impl Swap {
                 self.journal.write(&Line::Vacated(path.into()))
             }
             Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy
-                ) =>
+                if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) =>
             {
                 Ok(())
             }

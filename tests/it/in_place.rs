@@ -76,7 +76,8 @@ fn credentials_on_a_mount_are_told_of() {
     let mounted = out();
     fs::write(mounted.path().join("config.json"), "{\"auths\":{}}").unwrap();
     let volume = format!("{}:/kiln/.docker", mounted.path().display());
-    let built = in_place(&Context::on_busybox("RUN true\nRUN true\n"), &out(), &[volume], "$BUILD /context").ok();
+    let built =
+        in_place(&Context::on_busybox("RUN true\nRUN true\n"), &out(), &[volume], "$BUILD /context").ok();
     assert_eq!(built.stderr.matches("can read `/kiln/.docker/config.json`").count(), 1, "{built}");
     assert_eq!(fs::read_to_string(mounted.path().join("config.json")).unwrap(), "{\"auths\":{}}");
 }
@@ -130,7 +131,8 @@ fn the_containers_files_are_as_before() {
          RUN rm -rf /home && ln -s work /home && touch /home/through-the-link && false\n",
     );
     let out = out();
-    let script = "manifest > /out/before; $BUILD /context && exit 1; manifest > /out/after; cat /home/job/file";
+    let script =
+        "manifest > /out/before; $BUILD /context && exit 1; manifest > /out/after; cat /home/job/file";
     let ended = in_place(&context, &out, &[], script).ok();
     assert_eq!(ended.stdout, "mine\n", "{ended}");
     assert_same(&out, "before", "after");
@@ -146,7 +148,8 @@ fn no_network_is_a_filter_where_there_are_no_namespaces() {
     );
     let built = in_place(&context, &out(), &[], "$BUILD /context").ok();
     assert_eq!(built.stderr.matches("`--network=none` is a filter here").count(), 1, "{built}");
-    let chroot = as_kind("A", context.path(), out().path(), &format!("kiln build --root=/var/kiln {EPOCH} /context"));
+    let chroot =
+        as_kind("A", context.path(), out().path(), &format!("kiln build --root=/var/kiln {EPOCH} /context"));
     chroot.ok();
 }
 
@@ -158,8 +161,13 @@ fn scripts_of_here_documents_and_secrets_are_seen_below_mounts() {
          RUN --mount=type=secret,id=s,target=/dev/shm/deep/s,mode=0400,uid=33 ls -ln /dev/shm/deep/s | cut -d' ' -f1-20 && cat /dev/shm/deep/s\n\
          RUN test ! -e /dev/pipes && test ! -e /dev/shm/deep && cat /said\n",
     );
-    let expected = Kiln::new().command("build").args(["--progress=plain", EPOCH]).arg("--secret=id=s,src=/etc/hostname")
-        .arg(context.path()).output().unwrap();
+    let expected = Kiln::new()
+        .command("build")
+        .args(["--progress=plain", EPOCH])
+        .arg("--secret=id=s,src=/etc/hostname")
+        .arg(context.path())
+        .output()
+        .unwrap();
     let script = "echo v4lue > /kiln/s; $BUILD --secret id=s,src=/kiln/s /context; test ! -e /dev/pipes";
     let built = in_place(&context, &out(), &[], script).ok();
     assert!(built.stderr.contains("v4lue"), "{built}");
@@ -178,7 +186,8 @@ fn what_the_container_has_mounted_cannot_be_a_target() {
 fn an_image_with_a_directory_of_kilns_name_is_refused() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
     let context = Context::on_busybox("COPY Dockerfile /kiln/\nRUN ls /kiln > /seen\n");
-    let ended = in_place(&context, &out(), &[], "$BUILD /context && exit 1; $BUILD --root /own/store /context").ok();
+    let ended =
+        in_place(&context, &out(), &[], "$BUILD /context && exit 1; $BUILD --root /own/store /context").ok();
     assert!(ended.stderr.contains("the image has a `/kiln` of its own"), "{ended}");
     let expected = Kiln::new().build(&context, &[EPOCH]).ok().stdout;
     assert_eq!(ended.stdout, expected);

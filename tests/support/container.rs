@@ -33,7 +33,12 @@ fn in_container(
     command.arg(kind).arg(image).arg("--volume").arg(format!("{}:/context", context.display()));
     command.arg("--volume").arg(format!("{}:/out", out.display()));
     command.args(volumes.iter().flat_map(|volume| ["--volume", volume]));
-    command.args(["--env", "PATH=/kiln:/busybox:/usr/sbin:/usr/bin:/sbin:/bin", "--env", "DOCKER_CONFIG=/kiln/.docker"]);
+    command.args([
+        "--env",
+        "PATH=/kiln:/busybox:/usr/sbin:/usr/bin:/sbin:/bin",
+        "--env",
+        "DOCKER_CONFIG=/kiln/.docker",
+    ]);
     run(command.arg("--").args(argv))
 }
 

@@ -41,7 +41,11 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
 
 /// Puts right what a killed kiln left behind, enters the sandbox, and hides this process from its neighbours; returns
 /// what to warn of.
-pub(crate) fn enter(isolation: Isolation, force: bool, root: &Path) -> Result<(Entered, Vec<String>), Failure> {
+pub(crate) fn enter(
+    isolation: Isolation,
+    force: bool,
+    root: &Path,
+) -> Result<(Entered, Vec<String>), Failure> {
     let repaired = sandbox::recover(&wire::sandbox_state(root))?;
     let probes = sandbox::probe(Some(root));
     let entered = sandbox::enter(isolation, force, &probes)?;
@@ -72,8 +76,8 @@ pub(crate) fn perform(
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
     *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
         Some(workshop.services.work_dir.clone());
-    let outcome = wire::read_secrets(&invocation.request)
-        .and_then(|request| Ok(build(&request, &workshop.services)?));
+    let outcome =
+        wire::read_secrets(&invocation.request).and_then(|request| Ok(build(&request, &workshop.services)?));
     let stdout_is_taken = workshop.stdout_is_taken;
     let closed = workshop.close();
     let outcome = outcome?;

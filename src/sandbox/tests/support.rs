@@ -88,7 +88,8 @@ impl Sandbox {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let state_dir = dir.path().join("state");
         std::fs::create_dir(&state_dir).unwrap();
-        let options = LaunchOptions { state_dir, dns: b"nameserver 192.0.2.1\n".to_vec(), private_files: Vec::new() };
+        let options =
+            LaunchOptions { state_dir, dns: b"nameserver 192.0.2.1\n".to_vec(), private_files: Vec::new() };
         let launch = open(entered, options).unwrap();
         let sandbox = Self { dir, launch, entered };
         if entered.launch == LaunchKind::Chroot {
