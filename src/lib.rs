@@ -27,9 +27,12 @@
 //! | 3 | [`registry`] | the distribution client: credentials, pull, push, mount, mirrors |
 //! | 3 | [`context`] | build contexts: directory, tar, git, HTTP; ignore files; wildcards |
 //! | 3 | [`snapshot`] | what changed in a tree: an overlay's upper directory, or two indexes |
+//! | 3 | [`compare`] | what differs between two images: documents, layers, paths; and the usual causes |
 //! | 3 | [`sandbox`] | socket *launch*: one process in a root; all `unsafe` code is in `sandbox/sys.rs` |
 //! | 4 | [`rootfs`] | socket *storage*: where a stage's files live: overlay or plain directory |
 //! | 4 | [`output`] | socket *output*: registry, OCI layout, docker archive, root filesystem, store |
+//! | 4 | [`cache`] | socket *cache*: what steps made, by key: registry repository, local directory |
+//! | 5 | [`images`] | whole images wherever they are: copied, kept, merged into indexes |
 //! | 5 | [`build`] | the engine: schedule, base images, one file for each kind of step |
 //! | 6 | [`cli`] | the front doors (docker's and kaniko's), wiring, progress, failure rendering |
 //!
@@ -53,10 +56,13 @@
 
 pub mod blob;
 pub mod build;
+pub mod cache;
 pub mod cli;
+pub mod compare;
 pub mod context;
 pub mod dockerfile;
 pub mod event;
+pub mod images;
 pub mod layer;
 pub mod oci;
 pub mod output;

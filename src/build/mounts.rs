@@ -59,11 +59,7 @@ impl Build<'_> {
     /// Prepares the mounts of a step.
     pub(super) fn step_mounts(&self, stage: &mut Stage, run: &Run) -> Result<StepMounts, Problem> {
         let mut mounts = StepMounts::default();
-        for raw in &run.mounts {
-            let spec = parse_mount(raw, &mut |text| {
-                expand(text, &stage.scope, stage.escape).map(|expanded| expanded.text)
-            })
-            .map_err(|e| Problem::Instruction { message: e.to_string() })?;
+        for spec in stage.mount_specs(run)? {
             self.add_mount(stage, &mut mounts, &spec)?;
         }
         Ok(mounts)
@@ -90,7 +86,7 @@ impl Build<'_> {
     }
 
     /// Returns where a mount goes: absolute and clean.
-    fn target(&self, stage: &Stage, spec: &MountSpec) -> Result<String, Problem> {
+    pub(super) fn target(&self, stage: &Stage, spec: &MountSpec) -> Result<String, Problem> {
         let written = spec.target.as_deref().unwrap_or(".");
         let target = working_directory(stage.working_dir(), written);
         let target = target.trim_end_matches('/');
@@ -279,17 +275,16 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Mounts the script of a lone heredoc, and returns its path in the root.
+    /// Mounts the script of a lone heredoc.
     pub(super) fn script_mount(
         &self,
         mounts: &mut StepMounts,
-        name: &str,
+        target: &str,
         body: &str,
-    ) -> Result<String, Problem> {
+    ) -> Result<(), Problem> {
         let file = self.write_file(mounts, "script", body.as_bytes(), 0o755)?;
-        let target = format!("/dev/pipes/{name}");
-        mounts.bind(file, &target, true);
-        Ok(target)
+        mounts.bind(file, target, true);
+        Ok(())
     }
 
     fn write_file(
@@ -321,6 +316,19 @@ impl Build<'_> {
             .tempdir_in(&parent)
             .map(tempfile::TempDir::keep)
             .map_err(io_problem("create a directory in", &parent))
+    }
+}
+
+impl Stage {
+    /// Reads the `--mount` flags of a `RUN`, variables expanded.
+    pub(super) fn mount_specs(&self, run: &Run) -> Result<Vec<MountSpec>, Problem> {
+        let mut expanded = |text: &str| expand(text, &self.scope, self.escape).map(|expanded| expanded.text);
+        run.mounts
+            .iter()
+            .map(|raw| {
+                parse_mount(raw, &mut expanded).map_err(|e| Problem::Instruction { message: e.to_string() })
+            })
+            .collect()
     }
 }
 

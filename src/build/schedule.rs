@@ -97,7 +97,7 @@ impl Build<'_> {
     /// Runs every stage the target needs and returns the target.
     pub(super) fn run_stages(&self) -> Result<Arc<StageResult>, BuildError> {
         std::thread::scope(|scope| {
-            for id in &self.plan.reachable {
+            for id in self.probe.needed().unwrap_or(&self.plan.reachable) {
                 // A failure is kept by the schedule.
                 scope.spawn(|| self.stage(*id).map(drop));
             }

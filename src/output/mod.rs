@@ -13,6 +13,7 @@ mod layout;
 mod registry;
 mod rootfs;
 mod store;
+mod whole;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use error::OutputError;
 pub use image::{copy_blob, read_image, select_manifest};
+pub use whole::{LayoutTarget, Whole, write_whole};
 
 use crate::blob::{BlobSource, Store};
 use crate::event::Reporter;

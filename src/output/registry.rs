@@ -15,7 +15,7 @@ use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt}
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
-use crate::registry::{Client, Pushed};
+use crate::registry::{Client, Pushed, RegistryError};
 
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
@@ -267,6 +267,11 @@ impl EarlyUploads {
 /// Tells whether a registry refuses to move a tag. There is no code for it: ECR, Artifact Registry, Harbor
 /// and GitLab all say it in words.
 fn is_immutable(error: &OutputError) -> bool {
+    if let OutputError::Push { source, .. } = error
+        && matches!(source.last(), RegistryError::Immutable { .. })
+    {
+        return true;
+    }
     chain(error).to_ascii_lowercase().contains("immutable")
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use super::call::{Access, Call, protocol};
+use super::config::Side;
 use super::error::{RegistryError, Unreachable};
 use super::transport::{self, host_of};
 use super::{Inner, retry::Backoff};
@@ -123,7 +124,7 @@ impl BlobReader {
 
     /// Returns the response and how many of its bytes we have already.
     async fn request(&self) -> Result<(Response, u64), RegistryError> {
-        let endpoint = self.inner.endpoint(self.place.registry());
+        let endpoint = self.inner.endpoint(self.place.registry(), Side::Pull);
         let repository = self.place.repository();
         let url = match &self.foreign {
             Some(url) => url.clone(),

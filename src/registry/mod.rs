@@ -18,7 +18,6 @@ mod endpoint;
 mod error;
 mod graph;
 mod image;
-mod index;
 pub mod mirror;
 mod pull;
 mod pump;
@@ -40,12 +39,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use answer::{Answer, AnswerError};
 pub use artifact::Artifact;
-pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries};
+pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries, Side, Sides, Waivers};
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
-pub use index::{IndexDraft, IndexEntry};
-pub use mirror::{MirrorLocation, MirrorRule, MirrorRules, PullFrom};
+pub use graph::Graph;
+pub use mirror::{MirrorError, MirrorLocation, MirrorRule, MirrorRules, PlaceError, PullFrom};
 pub use push::PushedBlob;
 pub use remote::RemoteBlobs;
 pub use secret::Secret;
@@ -75,17 +74,25 @@ struct Inner {
     transport: Transport,
     credentials: Credentials,
     clouds: Clouds,
-    endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
+    endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
 }
 
 impl Inner {
-    /// Returns the registry of this name.
-    fn endpoint(&self, registry: &str) -> Arc<Endpoint> {
+    /// Returns the registry of this name, to pull from it or to push to it: the same unless the settings tell
+    /// the two apart.
+    fn endpoint(&self, registry: &str, side: Side) -> Arc<Endpoint> {
+        let settings = self.config.host(registry);
+        let Waivers { insecure, skip_tls_verify } = settings.waived;
+        let differ = [insecure, skip_tls_verify].iter().any(|sides| sides.pull != sides.push);
+        let key = (registry.to_owned(), if differ { side } else { Side::Pull });
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        endpoints
-            .entry(registry.to_owned())
-            .or_insert_with(|| Arc::new(Endpoint::new(registry, self.config.host(registry).clone())))
-            .clone()
+        endpoints.entry(key).or_insert_with(|| Arc::new(Endpoint::new(registry, settings, side))).clone()
+    }
+
+    /// Returns the registry that something is written to, unless that is forbidden.
+    fn destination(&self, to: &Reference) -> Result<Arc<Endpoint>, RegistryError> {
+        self.config.mirrors.check(to).map_err(|error| RegistryError::place(to, error))?;
+        Ok(self.endpoint(to.registry(), Side::Push))
     }
 }
 

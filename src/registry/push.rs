@@ -123,7 +123,7 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         if self.runtime.wait(self.has(to, &digest))? {
             let transfer =
                 self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
@@ -233,7 +233,7 @@ impl Inner {
         if from.registry() != to.registry() {
             return Ok(false);
         }
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let digest = descriptor_digest(descriptor);
         match self.mount(&endpoint, to, &digest, from.repository()).await? {
             Begun::Mounted { .. } => Ok(true),
@@ -273,7 +273,7 @@ impl Inner {
     }
 
     pub(super) async fn check_push(&self, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let session = self.begin(&endpoint, to.repository()).await?;
         self.cancel(&endpoint, to.repository(), session).await;
         Ok(())
@@ -286,7 +286,7 @@ impl Inner {
         reader: &mut dyn Read,
     ) -> Result<Counted, RegistryError> {
         use sha2::Digest as _;
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
         let what = format!("an upload to `{}`", to.repository());
         let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);

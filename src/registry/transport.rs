@@ -11,7 +11,7 @@ use std::time::Duration;
 use reqwest::{NoProxy, Proxy};
 use url::Url;
 
-use super::config::{HostConfig, RegistryConfig};
+use super::config::{HostConfig, RegistryConfig, Side, Waivers};
 use super::dns::{NameError, Resolver, SharedResolver};
 use super::error::{RegistryError, Unreachable};
 use super::tls;
@@ -50,9 +50,14 @@ impl Transport {
         config: &RegistryConfig,
         host: &str,
         settings: &HostConfig,
+        side: Side,
     ) -> Result<reqwest::Client, RegistryError> {
+        if config.offline {
+            return Err(RegistryError::Offline { host: host.to_owned() });
+        }
         let host = host.to_owned();
-        let skip_tls_verify = settings.skip_tls_verify;
+        let Waivers { insecure, skip_tls_verify } = settings.waived;
+        let skip_tls_verify = skip_tls_verify.holds(side) || insecure.holds(side);
         let key = if settings.authorities.is_empty() && settings.client_certificate.is_none() {
             Settings::Shared { skip_tls_verify }
         } else {
@@ -62,7 +67,7 @@ impl Transport {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = self.build(config, &host, settings)?;
+        let client = self.build(config, &host, settings, skip_tls_verify)?;
         clients.insert(key, client.clone());
         Ok(client)
     }
@@ -72,8 +77,10 @@ impl Transport {
         config: &RegistryConfig,
         host: &str,
         settings: &HostConfig,
+        skip_tls_verify: bool,
     ) -> Result<reqwest::Client, RegistryError> {
-        let tls = tls::client_config(host, settings, &config.extra_authorities, config.http2)?;
+        let trust = tls::Trust { extra_authorities: &config.extra_authorities, skip_tls_verify };
+        let tls = tls::client_config(host, settings, &trust, config.http2)?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .dns_resolver(SharedResolver(self.resolver.clone()))

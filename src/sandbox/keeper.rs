@@ -1,5 +1,5 @@
-//! The keeper of credentials: a process apart from all of kiln's others that puts emptied files right when every one
-//! of those was killed at once.
+//! The keeper of credentials: a process apart from all of kiln's others that puts everything back, the content of emptied
+//! files included, when every one of those was killed at once.
 //!
 //! It is nobody's child (so whoever kills kiln with its children misses it), waits for kiln to end, and then for the
 //! journal of the step that ran, which is locked as long as somebody watches over it.
@@ -18,8 +18,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::child::{Role, command};
-use super::journal::{Journal, Line};
 use super::private;
+use super::swap::Swap;
 use super::sys::{self, Fork};
 use super::wire::{Receiver, path, send};
 
@@ -84,19 +84,8 @@ fn keep() -> io::Result<()> {
     while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&kiln, PollFlags::IN)], None) {}
     let begin = Instant::now();
     loop {
-        match Journal::take_over(&charge.state_dir) {
-            Ok(None) => return Ok(()),
-            Ok(Some((_journal, lines))) => {
-                for line in lines {
-                    if let Line::Emptied(path, size_bytes) = line
-                        && private::is_lost(Path::new(&path), size_bytes)
-                        && let Some(file) = files.iter().find(|file| file.path == Path::new(&path))
-                    {
-                        file.fill()?;
-                    }
-                }
-                return Ok(());
-            }
+        match Swap::recover(&charge.state_dir, &files) {
+            Ok(_) => return Ok(()),
             // The watcher is putting everything back.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(10));

@@ -8,17 +8,27 @@
 #[macro_use]
 mod support;
 
+mod artifacts;
+mod cache_keys;
 mod cleanup;
 mod commits;
 mod containers;
+mod copying;
+mod credentials;
 mod debian;
+mod diff;
 mod documented;
 mod errors;
 mod floors;
 mod fuzz;
 mod in_place;
+mod golden;
+mod indexes;
 mod instructions;
+mod offline;
 mod outputs;
+mod registries;
 mod reproducible;
 mod store;
 mod support_works;
+mod verify;

@@ -22,6 +22,8 @@ pub(crate) mod image;
 pub(crate) mod kiln;
 pub(crate) mod need;
 pub(crate) mod program;
+#[path = "registry/mod.rs"]
+pub(crate) mod server;
 
 pub(crate) use context::Context;
 pub(crate) use distribution::Registry;

@@ -5,6 +5,7 @@
 //! kaniko, anything that goes wrong is exit code 1.
 
 mod args;
+mod cache;
 mod context;
 mod log;
 mod moot;
@@ -162,9 +163,7 @@ fn run_command(command: ExecutorCommand, environment: &Environment) -> u8 {
             credentials(&args, environment, &mut io::stdin(), &mut io::stdout())
         }),
         ExecutorCommand::Push { path, destination, registry, log } => with_log(&log, |log| {
-            let names: Vec<Reference> =
-                destination.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-            let config = registry::registry_config(&registry, &names, environment)?;
+            let config = registry::registry_config(&registry, environment)?;
             push_image(&path, &destination, config, environment, &reporter(log)).map(drop)
         }),
     }

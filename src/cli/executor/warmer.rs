@@ -5,19 +5,14 @@ use std::path::PathBuf;
 use super::args::WarmerCli;
 use super::registry::{registry_config, retries};
 use super::request::{ExecutorError, parse_duration_seconds};
-use crate::build::{
-    BuildError, ContextSource, DockerfileSource, Problem, Request, Workbench, read_dockerfile,
-};
-use crate::cli::args::{SourceArgs, StepArgs};
+use crate::cli::bases::{self, Recipe};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::request::{base_request, platform};
+use crate::cli::request::platform;
 use crate::cli::wire;
-use crate::dockerfile::parse;
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{BuildResult, OutputSpec};
-use crate::plan::{Base, PlanRequest, plan};
 
 /// Fetches the images.
 pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporter) -> Result<(), Failure> {
@@ -26,11 +21,14 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         "" => Platform::host(),
         text => platform(text)?,
     };
-    let mut config = registry_config(&cli.registry, &[], environment)?;
+    let mut config = registry_config(&cli.registry, environment)?;
     retries(&mut config, &cli.registry);
     let mut images = cli.image.clone();
     if let Some(path) = &cli.dockerfile {
-        images.extend(bases(path, cli, &platform, environment, &config, reporter)?);
+        let recipe =
+            Recipe { path: path.as_ref(), build_args: &cli.build_arg, build_contexts: &[], target: None };
+        let needed = bases::images(&recipe, &platform, environment, &config, reporter)?;
+        images.extend(needed.into_iter().map(|image| image.text));
     }
     images.dedup();
     if images.is_empty() {
@@ -57,44 +55,4 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         reporter.info(format!("Stored {reference} in {}", directory.display()));
     }
     Ok(())
-}
-
-/// Returns the images that a Dockerfile builds on.
-fn bases(
-    path: &str,
-    cli: &WarmerCli,
-    platform: &Platform,
-    environment: &Environment,
-    config: &crate::registry::RegistryConfig,
-    reporter: &Reporter,
-) -> Result<Vec<String>, Failure> {
-    let source = SourceArgs { build_arg: cli.build_arg.clone(), ..SourceArgs::default() };
-    let mut request: Request =
-        base_request(&source, &StepArgs::default(), environment, &mut std::io::empty(), &mut Vec::new())?;
-    request.context = ContextSource::Directory(environment.directory.clone());
-    request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
-    let fetch = wire::open_fetch(config, reporter.clone())?;
-    let work_dir = wire::open_work_dir(&environment.store_root(None), reporter)?;
-    let bench = Workbench {
-        reporter,
-        fetch: fetch.as_ref(),
-        git_environment: &environment.for_git(),
-        work_dir: work_dir.path(),
-    };
-    let text = read_dockerfile(&request, &bench)?;
-    let dockerfile =
-        parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
-    let planned = PlanRequest {
-        build_args: request.build_args.clone(),
-        target: None,
-        build_platform: Platform::host(),
-        target_platform: platform.clone(),
-        contexts: std::collections::BTreeSet::new(),
-    };
-    let plan = plan(&dockerfile, &planned).map_err(|error| BuildError::from(Problem::from(error)))?;
-    let image = |stage: &crate::plan::Stage| match &stage.base {
-        Base::Image { text } => Some(text.clone()),
-        Base::Scratch | Base::Stage(_) | Base::Context { .. } => None,
-    };
-    Ok(plan.stages.iter().filter_map(image).collect())
 }

@@ -126,7 +126,7 @@ fn a_registry_behind_a_private_authority() {
     assert!(error.to_string().contains("unknown authority"), "{error}");
     assert!(error.hint().unwrap().contains("--registry-ca"));
     let mut unverified = config();
-    unverified.host_mut(&host).skip_tls_verify = true;
+    unverified.host_mut(&host).waived.skip_tls_verify = Sides::PULL;
     client_with(unverified).0.resolve(&name).unwrap();
     // HTTP/1.1 alone works too.
     let mut old = config();
@@ -181,7 +181,7 @@ fn plain_http_where_tls_was_expected() {
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     assert!(error.hint().unwrap().contains("--insecure-registry"));
     // Insecure: HTTPS in vain, then HTTP.
-    tls.host_mut(&registry.host()).insecure = true;
+    tls.host_mut(&registry.host()).waived.insecure = Sides::BOTH;
     assert!(client_with(tls).0.resolve(&name).unwrap_err().is_not_found());
 }
 
