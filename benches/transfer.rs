@@ -1,12 +1,12 @@
 //! One blob to a registry or from it, with kiln's client: what `benches/registry` measures.
 //!
-//! `transfer push|pull|stream HOST/REPOSITORY FILE|DIGEST SIZE` prints wall seconds, CPU seconds and the peak of the
-//! resident memory in MiB.
+//! `transfer push PLACE FILE DIGEST SIZE`, `transfer stream PLACE FILE` or `transfer pull PLACE DIGEST SIZE [FILE]` prints
+//! wall seconds, CPU seconds and the peak of the resident memory in MiB.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use kiln::event::Reporter;
@@ -18,7 +18,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [verb, place, what, rest @ ..] = words.as_slice() else {
-        return Err("usage: transfer push|pull|stream HOST/REPOSITORY FILE|DIGEST [DIGEST SIZE]".into());
+        return Err(
+            "usage: transfer push|pull|stream HOST/REPOSITORY FILE|DIGEST [DIGEST] [SIZE] [FILE]".into()
+        );
     };
     let place: Reference = place.parse()?;
     let client = Client::new(RegistryConfig::default(), Reporter::silent())?;
@@ -33,11 +35,21 @@ fn main() -> Outcome<()> {
             let open = || Ok(Box::new(File::open(what)?) as Box<dyn Read + Send>);
             client.push_blob(&place, &blob, &open, &[])?;
         }
-        ("pull", [size]) => {
+        ("pull", [size, file @ ..]) => {
             let digest: Digest = what.parse()?;
             let blob = descriptor(media_type::OCI_LAYER, &digest, size.parse()?);
             let mut reader = client.blobs(&place).open_blob(&blob)?;
-            io::copy(&mut reader, &mut io::sink())?;
+            let mut to: Box<dyn Write> = match file.first() {
+                Some(path) => Box::new(File::create(path)?),
+                None => Box::new(io::sink()),
+            };
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match reader.read(&mut buffer)? {
+                    0 => break,
+                    count => to.write_all(&buffer[..count])?,
+                }
+            }
         }
         _ => return Err(format!("unknown: {words:?}").into()),
     }

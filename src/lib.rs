@@ -46,13 +46,14 @@
 //! * A layer depends on what changed and on nothing else: entries in component-wise byte order with their
 //!   ancestor directories, unchanged ones dropped, whole-second times, no names of users. Storage, isolation
 //!   and thread count do not show in it.
-//! * Given a source epoch the same input gives the same image digest.
+//! * Given a source epoch the same input gives the same image digest. The commit of the context gives one.
 //! * Bytes from outside are verified inside the reader that delivers them.
 //! * Names (tags, `index.json`, output files) move last.
 //! * Everything mounted dies with kiln: it works in a mount namespace of its own wherever it may have one.
+//! * A step whose key is known to a cache does not run; nothing of what it made is fetched before something needs it.
+//!   What comes out of a cache is checked, and used only on the very tree it was made on.
 //!
-//! There is no build cache yet: every build runs every step it needs. Unpacked base layers and blobs are kept
-//! below kiln's root directory and reused.
+//! Unpacked base layers, blobs and records of steps are kept below kiln's root directory and reused.
 
 pub mod blob;
 pub mod build;

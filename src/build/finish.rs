@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::base::check_cancelled;
 use super::error::{BuildError, Place, Problem};
 use super::stage::StageResult;
-use super::{Build, Gate};
+use super::{Build, Gate, StepReport};
 use crate::blob::BlobSource;
 use crate::event::StepId;
 use crate::oci::{
@@ -26,6 +26,8 @@ pub struct Outcome {
     pub receipts: Vec<Receipt>,
     /// The source epoch in force, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// How each step came about, in the order they ended.
+    pub steps: Vec<StepReport>,
 }
 
 /// An image that no output has yet.
@@ -86,13 +88,29 @@ impl Build<'_> {
             tree,
             mount_from: self.mount_from(target),
         };
-        let mut receipts = Vec::new();
-        for output in &self.services.outputs {
-            check_cancelled(&self.services.cancel)?;
-            receipts.push(output.commit(&result)?);
-        }
+        let receipts = std::thread::scope(|scope| {
+            // All layers are written: what the stages were made of goes while the image is on its way.
+            if !needs_tree {
+                scope.spawn(|| self.remove_trees());
+            }
+            let commit = |output: &std::sync::Arc<dyn crate::output::Output>| {
+                check_cancelled(&self.services.cancel)?;
+                Ok(output.commit(&result)?)
+            };
+            self.services.outputs.iter().map(commit).collect::<Result<Vec<Receipt>, Problem>>()
+        })?;
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
-        Ok(Outcome { image, base, receipts, epoch: self.epoch })
+        let steps = std::mem::take(&mut *self.reports.lock().expect("no panic while a report is added"));
+        Ok(Outcome { image, base, receipts, epoch: self.epoch, steps })
+    }
+
+    /// Removes the files of every stage.
+    fn remove_trees(&self) {
+        self.works.finish();
+        for stage in self.schedule.finished() {
+            stage.lock_tree().remove();
+        }
+        self.kept.lock().expect("no panic while keeping").clear();
     }
 
     /// Returns the repositories that hold some of the image's layers.

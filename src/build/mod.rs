@@ -22,6 +22,7 @@ mod finish;
 mod inputs;
 mod layers;
 mod metadata;
+mod mount_saving;
 mod mounts;
 mod offline;
 mod probe;
@@ -43,14 +44,16 @@ pub use error::{BuildError, Place, Problem};
 pub use finish::{Finished, Outcome};
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
 pub use offline::{Missing, NeededImage, needed_images};
+pub use probe::StepReport;
 pub use request::{
-    ContextSource, DockerfileSource, Entitlement, EpochChoice, NamedContext, NetworkMode, Request,
+    ContextSource, DockerfileSource, Entitlement, EpochChoice, Explain, NamedContext, NetworkMode, Request,
     SecretSource, SshSource,
 };
 pub use services::Services;
 pub use user::UserError;
 
 use crate::dockerfile::Dockerfile;
+use crate::event::Event;
 use crate::layer::{LayerOptions, TarOptions};
 use crate::oci::{Platform, Reference};
 use crate::plan::Plan;
@@ -77,6 +80,9 @@ struct Build<'a> {
     downloads: base::Once<String, copy::CopySource>,
     probe: Arc<probe::Probe>,
     keeper: probe::Keeper,
+    /// How each step came about, and why those that ran were in no cache.
+    reports: Mutex<Vec<StepReport>>,
+    used_mounts: mount_saving::UsedMounts,
     /// Repositories of caches that the image's layers may be taken from.
     cache_repositories: Mutex<Vec<Reference>>,
 }
@@ -84,8 +90,24 @@ struct Build<'a> {
 /// Looks at an image before any output gets a byte of it; `false` ends the build with [`Problem::Refused`].
 pub type Gate<'a> = &'a (dyn Fn(&Finished) -> bool + Sync);
 
-/// Builds an image and hands it to the outputs.
+/// How often a build is tried again whose cached layers cannot be read. Each time one source of failure less is left.
+const MOST_TRIES: usize = 5;
+
+/// Builds an image and hands it to the outputs. Where a layer that a cache promised cannot be read, its step runs.
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
+    for _ in 1..MOST_TRIES {
+        let outcome = build_gated(request, services, None);
+        // What came from standard input cannot be read again.
+        let is_final = request.context == ContextSource::Stdin || services.cancel.is_cancelled();
+        match outcome {
+            Err(error) if !is_final && services.caches.has_broken() => {
+                let problem = error.problem;
+                let text = format!("a layer of a cache cannot be used, and its step runs instead: {problem}");
+                services.reporter.report(Event::Warning { text, hint: None });
+            }
+            outcome => return outcome,
+        }
+    }
     build_gated(request, services, None)
 }
 
@@ -125,6 +147,8 @@ pub fn build_gated(
         probe: Arc::default(),
         keeper: probe::Keeper::start(&services.caches, blobs.clone(), &services.reporter),
         cache_repositories: Mutex::default(),
+        reports: Mutex::default(),
+        used_mounts: mount_saving::UsedMounts::default(),
         blobs,
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(
@@ -148,5 +172,8 @@ pub fn build_gated(
     build.works.finish();
     build.keeper.finish();
     services.caches.finish();
+    if outcome.is_ok() {
+        build.save_mounts();
+    }
     outcome
 }

@@ -176,7 +176,8 @@ impl Build<'_> {
             None => {
                 let root = &self.services.cache_mounts_dir;
                 let mut cache = Cache::claim(root, &key, *sharing, &self.services.cancel)?;
-                self.fill_cache(stage, &mut cache, spec)?;
+                self.fill_cache(stage, &mut cache, spec, (&key, id))?;
+                self.used_mounts.note(&key, id);
                 mounts.caches.entry(key).or_insert(cache).data()
             }
         };
@@ -188,23 +189,37 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Makes the first content of a cache that has none.
-    fn fill_cache(&self, stage: &Stage, cache: &mut Cache, spec: &MountSpec) -> Result<(), Problem> {
+    /// Makes the first content of a cache that has none: what was saved of it, or what `from` says. `name` is the
+    /// directory's, then what people call the mount.
+    fn fill_cache(
+        &self,
+        stage: &Stage,
+        cache: &mut Cache,
+        spec: &MountSpec,
+        name: (&str, &str),
+    ) -> Result<(), Problem> {
         let SpecKind::Cache { from, source, mode, uid, gid, .. } = &spec.kind else {
             unreachable!("called for cache mounts");
         };
         if cache.is_new() {
             let (directory, data) = (cache.directory(), cache.data());
             let fresh = directory.join("new");
-            let _ = std::fs::remove_dir_all(&fresh);
-            std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))?;
+            let make = || {
+                let _ = std::fs::remove_dir_all(&fresh);
+                std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))
+            };
+            make()?;
+            let is_restored = self.restore_mount(name.0, name.1, &fresh, &directory);
+            if !is_restored {
+                make()?;
+            }
             let set = |path: &Path| {
                 let permissions = std::fs::Permissions::from_mode(mode.unwrap_or(0o755));
                 chown(path, Some(uid.unwrap_or(0)), Some(gid.unwrap_or(0)))?;
                 std::fs::set_permissions(path, permissions)
             };
             set(&fresh).map_err(io_problem("prepare the cache", &fresh))?;
-            if let Some(from) = from {
+            if let Some(from) = from.as_ref().filter(|_| !is_restored) {
                 let from = self.copy_root(stage, Some(from))?;
                 let (path, _) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
                 let into = RootDir::open(&fresh).map_err(io_problem("open", &fresh))?;

@@ -37,6 +37,8 @@ pub struct Request {
     pub offline: bool,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// Whether it is found out why the steps that run are in no cache.
+    pub explain: Explain,
     /// `--network`: for RUN steps that do not say.
     pub network: NetworkMode,
     /// `--add-host`: name and address.
@@ -85,6 +87,18 @@ pub enum EpochChoice {
     },
     /// There is none (`--timestamp now`): times are those of the build.
     Now,
+}
+
+/// Whether it is found out why a step is in no cache. That costs a request for each step that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Explain {
+    /// It is not.
+    #[default]
+    No,
+    /// Only for what the build returns (`--metadata-file`).
+    Report,
+    /// It is said at once, too (`--explain`).
+    Aloud,
 }
 
 /// Where the Dockerfile is.

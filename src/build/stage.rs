@@ -50,6 +50,8 @@ pub(super) struct Stage {
     pub(super) has_run: bool,
     /// When the layer was made that the step under way took from a cache, in seconds since 1970.
     pub(super) cached_seconds: Option<i64>,
+    /// Why no cache had the step under way.
+    pub(super) reasons: Vec<String>,
 }
 
 /// A finished stage.
@@ -80,6 +82,7 @@ impl Build<'_> {
         let begun = std::time::Instant::now();
         let mut stage =
             self.begin_stage(id).map_err(|problem| problem.at(&self.dockerfile, planned.from_span))?;
+        self.confirm_outputs().map_err(|problem| BuildError { problem, place: None })?;
         self.warn_of_platform(&stage);
         let triggers = std::mem::take(&mut stage.config.config.on_build);
         let triggers = self
@@ -105,6 +108,11 @@ impl Build<'_> {
             copies_from_stage: stage.copies_from_stage,
             has_run: stage.has_run,
         })
+    }
+
+    /// Waits until every destination is known to take the image: no step runs for one that does not.
+    fn confirm_outputs(&self) -> Result<(), Problem> {
+        Ok(self.services.outputs.iter().try_for_each(|output| output.confirm())?)
     }
 
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.
@@ -234,6 +242,7 @@ impl Build<'_> {
             copies_from_stage: false,
             has_run: false,
             cached_seconds: None,
+            reasons: Vec::new(),
         }
     }
 
@@ -309,6 +318,7 @@ impl Build<'_> {
             slot.span = Some(instruction.span);
         }
         let outcome = result.as_ref().map_or(StepOutcome::Failed, StepOutcome::clone);
+        self.note(stage, instruction, &outcome, begun.elapsed());
         reporter.report(Event::StepFinished { step, outcome, elapsed: begun.elapsed() });
         result.map(drop)
     }
@@ -327,6 +337,10 @@ impl Build<'_> {
         if let Some(outcome) = cached {
             return Ok(outcome);
         }
+        // What a stage gives may be the same though the stage is not: that is known when the copy was tried.
+        if !is_copy_from_stage {
+            self.explain_miss(stage, instruction);
+        }
         let layers = stage.layers.len();
         let done = |()| StepOutcome::Done;
         let outcome = match &instruction.kind {
@@ -336,6 +350,9 @@ impl Build<'_> {
             InstructionKind::Workdir(path) => self.workdir_step(stage, path).map(done),
             _ => unreachable!("every other instruction is metadata"),
         }?;
+        if is_copy_from_stage && outcome == StepOutcome::Done {
+            self.explain_miss(stage, instruction);
+        }
         stage.copies_from_stage |= is_copy_from_stage;
         stage.has_run |= outcome == StepOutcome::Done;
         if stage.layers.len() > layers {

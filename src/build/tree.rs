@@ -120,6 +120,12 @@ impl Tree {
         Ok(rootfs)
     }
 
+    /// Removes the files: nobody reads them any more.
+    pub(super) fn remove(&mut self) {
+        self.rootfs = None;
+        self.queue.clear();
+    }
+
     /// Returns the files, for reading.
     pub(super) fn root(&mut self) -> Result<Arc<RootDir>, Problem> {
         Ok(self.flushed()?.root())

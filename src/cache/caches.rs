@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::watch::Broken;
 use super::writer::Writer;
 use super::{CacheError, Found, Key, Record, SharedCache, StepName};
 use crate::blob::BlobSource;
@@ -41,6 +42,8 @@ pub struct Caches {
     reporter: Reporter,
     /// Sources that failed: each is warned about once and not asked again.
     failed: Mutex<HashSet<usize>>,
+    /// Layers of records that turned out not to be readable.
+    broken: Broken,
     writer: Writer,
 }
 
@@ -54,7 +57,17 @@ impl Caches {
     pub fn new(sources: Vec<SharedCache>, sinks: Vec<Sink>, reporter: Reporter) -> Self {
         let writer = Writer::new(reporter.clone());
         let failed = Mutex::default();
-        Self { sources, sinks, use_hits: true, most_age: None, now_seconds: 0, reporter, failed, writer }
+        Self {
+            sources,
+            sinks,
+            use_hits: true,
+            most_age: None,
+            now_seconds: 0,
+            reporter,
+            failed,
+            broken: Broken::default(),
+            writer,
+        }
     }
 
     /// Says whether hits are used at all: not with `--no-cache`.
@@ -95,8 +108,17 @@ impl Caches {
         if !self.use_hits {
             return None;
         }
-        let found = self.first(|cache| cache.find(key))?;
-        Some(found).filter(|found| !self.is_too_old(found.created_seconds))
+        // One that is too old, or whose layer is known to be broken, leaves it to the next source.
+        let fits = |found: &Found| !self.is_too_old(found.created_seconds) && !self.broken.has(&found.layer);
+        let mut found = self.first(|cache| Ok(cache.find(key)?.filter(fits)))?;
+        found.blobs = found.blobs.map(|blobs| self.broken.watch(blobs));
+        Some(found)
+    }
+
+    /// Tells whether the layer of a hit could not be read, since this was asked last: it is not used again, so that a
+    /// build that failed of it can be tried once more.
+    pub fn has_broken(&self) -> bool {
+        self.broken.has_news()
     }
 
     /// Fetches the newest record of a step from the first source that has one. Works with `--no-cache` too.

@@ -12,11 +12,14 @@ mod artifact;
 mod caches;
 mod entry;
 mod error;
+mod explain;
 mod inputs;
 mod key;
 mod local;
+mod mounts;
 mod record;
 mod registry;
+mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -28,9 +31,11 @@ use std::sync::Arc;
 pub use caches::{CacheMode, Caches, Sink};
 pub use entry::{Entry, Keep, Removed, size_bytes};
 pub use error::CacheError;
+pub use explain::explain;
 pub use inputs::{FileInput, FileInputs, Input, InputValue, Inputs, MOST_FILES_KEPT};
 pub use key::{Chain, Key, KeyBuilder, StepName};
 pub use local::{open_local, open_local_source, open_store};
+pub use mounts::{MountCaches, MountSink};
 pub use record::{Found, Record};
 pub use registry::open_registry;
 

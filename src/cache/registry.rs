@@ -157,13 +157,12 @@ impl Cache for RegistryCache {
         let tags: Vec<String> = tags.into_iter().filter(ours).collect();
         // Removing a manifest removes all its tags: the step's tag is only of interest where it stands alone.
         let found = self.look_at(&tags)?;
-        let keys: BTreeSet<Digest> = found
-            .iter()
-            .filter(|entry| entry.name.contains("key-"))
-            .filter_map(|entry| entry.manifest.clone())
-            .collect();
+        let is_key =
+            |entry: &Entry| entry.name.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with("key-"));
+        let keys: BTreeSet<Digest> =
+            found.iter().filter(|entry| is_key(entry)).filter_map(|entry| entry.manifest.clone()).collect();
         let is_double = |entry: &Entry| {
-            !entry.name.contains("key-") && entry.manifest.as_ref().is_some_and(|m| keys.contains(m))
+            !is_key(entry) && entry.manifest.as_ref().is_some_and(|manifest| keys.contains(manifest))
         };
         Ok(found.into_iter().filter(|entry| !is_double(entry)).collect())
     }

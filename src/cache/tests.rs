@@ -225,14 +225,16 @@ fn long_lists_of_files_are_left_out_of_records() {
     assert!(read.files().is_none() && files.files().is_some());
 }
 
+/// A change to an artifact.
+type Poison = Box<dyn Fn(&mut Artifact)>;
+
 /// What somebody who may write to the cache could put there.
-fn poisons() -> Vec<(&'static str, Box<dyn Fn(&mut Artifact)>)> {
-    let annotation = |name: &'static str, value: &'static str| -> Box<dyn Fn(&mut Artifact)> {
+fn poisons() -> Vec<(&'static str, Poison)> {
+    let annotation = |name: &'static str, value: &'static str| -> Poison {
         Box::new(move |artifact| drop(artifact.annotations.insert(name.to_owned(), value.to_owned())))
     };
-    let lose = |name: &'static str| -> Box<dyn Fn(&mut Artifact)> {
-        Box::new(move |artifact| drop(artifact.annotations.remove(name)))
-    };
+    let lose =
+        |name: &'static str| -> Poison { Box::new(move |artifact| drop(artifact.annotations.remove(name))) };
     vec![
         ("another type", Box::new(|a| a.artifact_type = "application/vnd.x".to_owned())),
         ("no layer", Box::new(|a| a.layers.clear())),

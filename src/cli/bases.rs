@@ -43,7 +43,7 @@ pub(super) fn images(
     request.context = ContextSource::Directory(environment.directory.clone());
     request.dockerfile = DockerfileSource::Path(environment.directory.join(recipe.path));
     request.platform = Some(platform.clone());
-    let fetch = wire::open_fetch(config, reporter.clone())?;
+    let fetch = wire::open_fetch(config, reporter.clone());
     let work_dir = tempfile::tempdir().map_err(|source| Failure::File {
         action: "create",
         path: std::env::temp_dir(),

@@ -11,8 +11,8 @@ use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Request, SecretSource, Services};
-use crate::cache::{self, CacheError, Caches, SharedCache, Sink};
+use crate::build::{Request, SecretSource, Services};
+use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
 use crate::oci::{Platform, Reference};
@@ -72,7 +72,7 @@ pub fn stdout() -> output::OpenStdout {
 }
 
 /// Opens what downloads files, with the proxies and authorities that registries have.
-pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<dyn Fetch>, Failure> {
+pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Arc<dyn Fetch> {
     let reveal = |secret: &Option<crate::registry::Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
     let options = HttpOptions {
         proxies: Proxies {
@@ -83,12 +83,7 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<d
         extra_authorities: registry.extra_authorities.clone(),
         ..HttpOptions::default()
     };
-    let fetch = HttpFetch::new(options, reporter).map_err(context_failure)?;
-    Ok(Arc::new(fetch))
-}
-
-fn context_failure(error: crate::context::ContextError) -> Failure {
-    Failure::from(BuildError::from(Problem::from(error)))
+    Arc::new(HttpFetch::new(options, reporter))
 }
 
 /// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
@@ -142,18 +137,24 @@ pub fn open_workshop(
     let outputs = outputs.collect::<Result<Vec<Arc<dyn Output>>, _>>()?;
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
+    let (kind, reason) = rootfs::choose(entered, work_dir.path());
+    let mut entered = entered.clone();
+    if let StorageKind::Overlay { userxattr } = kind {
+        // Steps mount overlays, too: as it was found to work here.
+        entered.overlay_userxattr = userxattr;
+    }
     let options =
         LaunchOptions { state_dir: sandbox_state(root), dns, private_files: private_files(invocation) };
-    let launch = sandbox::open(entered, options)?;
-    let (kind, reason) = rootfs::choose(entered, work_dir.path());
+    let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
     let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
     let caches = open_caches(invocation, &client, &store, reporter)?;
+    let mount_caches = open_mount_caches(invocation, &client, &store, reporter)?;
     let services = Services {
         reporter: reporter.clone(),
-        fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        fetch: open_fetch(&invocation.registry, reporter.clone()),
         git_environment: invocation.git_environment.clone(),
         store,
         registry: client,
@@ -161,6 +162,7 @@ pub fn open_workshop(
         storage,
         outputs,
         caches: Arc::new(caches),
+        mount_caches,
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
@@ -219,6 +221,27 @@ fn open_caches(
     }
     let caches = Caches::new(sources, sinks, reporter.clone());
     Ok(caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds))
+}
+
+/// Opens where cache mounts come from and go to.
+fn open_mount_caches(
+    invocation: &Invocation,
+    client: &Client,
+    store: &Arc<Store>,
+    reporter: &Reporter,
+) -> Result<MountCaches, Failure> {
+    let mut caches = MountCaches::default();
+    for option in &invocation.caches.mounts_from {
+        match open_cache(&option.place, client, store, &[], false) {
+            Ok(cache) => caches.sources.push(cache),
+            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
+        }
+    }
+    for option in &invocation.caches.mounts_to {
+        let cache = open_cache(&option.place, client, store, &[], true)?;
+        caches.sinks.push(MountSink { cache, most_bytes: option.most_bytes });
+    }
+    Ok(caches)
 }
 
 /// Opens a cache; layers are mounted from the repositories of `names` where these have them.

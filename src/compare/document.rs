@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::FieldChange;
 use crate::oci::{History, Image};
 
+/// What follows a list's name in the field that has the order of its entries.
+const ORDER: &str = " (order)";
+
 type Fields = BTreeMap<String, String>;
 
 /// Compares the manifests but for config and layers.
@@ -88,7 +91,7 @@ fn flatten(name: &str, value: &Value, fields: &mut Fields) {
             // Their order counts as well where values refer to each other, and changes the digest in any case.
             let names = entries.iter().filter_map(Value::as_str);
             let names: Vec<&str> = names.map(|entry| entry.split('=').next().unwrap_or_default()).collect();
-            fields.insert(format!("{name} (order)"), names.join(" "));
+            fields.insert(format!("{name}{ORDER}"), names.join(" "));
         }
         Value::String(text) => drop(fields.insert(name.to_owned(), text.clone())),
         other => drop(fields.insert(name.to_owned(), other.to_string())),
@@ -104,5 +107,17 @@ fn compare(before: &Fields, after: &Fields) -> Vec<FieldChange> {
         before: before.get(name).cloned(),
         after: after.get(name).cloned(),
     };
-    names.into_iter().map(change).filter(|change| change.before != change.after).collect()
+    let changes = names.into_iter().map(change).filter(|change| change.before != change.after);
+    changes.filter(|change| !change.name.ends_with(ORDER) || is_reordered(change)).collect()
+}
+
+/// Tells whether the same names come in another order; other names are told by themselves.
+fn is_reordered(change: &FieldChange) -> bool {
+    let sorted = |names: &Option<String>| {
+        let mut names: Vec<String> =
+            names.iter().flat_map(|text| text.split(' ')).map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    sorted(&change.before) == sorted(&change.after)
 }

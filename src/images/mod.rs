@@ -10,6 +10,7 @@ mod error;
 mod keep;
 mod merge;
 mod origin;
+mod part;
 mod untag;
 mod warm;
 
@@ -19,7 +20,8 @@ mod tests;
 pub use artifact::{Files, Unpacking, write_file};
 pub use error::ImagesError;
 pub use keep::{keep, push, write_layout};
-pub use merge::{Merge, Part, PlatformChange, Scope, platform_of};
+pub use merge::{Merge, Scope};
 pub use origin::{Origin, is_index};
+pub use part::{Part, PlatformChange, platform_of};
 pub use untag::{Removed, remove_tag};
 pub use warm::{Platforms, warm};

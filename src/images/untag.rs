@@ -29,7 +29,7 @@ pub fn remove_tag(client: &Client, reference: &Reference, force: bool) -> Result
         (None, None) => return Err(ImagesError::NoTag { name: reference.name() }),
     };
     let users = users(client, reference, &digest)?;
-    if !force && !(users.tags.is_empty() && users.indexes.is_empty()) {
+    if !force && (!users.tags.is_empty() || !users.indexes.is_empty()) {
         return Err(ImagesError::Shared {
             name: reference.to_string(),
             digest,

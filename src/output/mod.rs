@@ -34,6 +34,12 @@ pub trait Output: Send + Sync {
     /// Returns what this is, for people: `registry`, `oci layout app.tar`.
     fn name(&self) -> String;
 
+    /// Waits until it is known that the destination will take the image, as far as that can be known. Called before
+    /// the first step, beside the making ready of base images.
+    fn confirm(&self) -> Result<(), OutputError> {
+        Ok(())
+    }
+
     /// Hears that a layer is complete in the store; may begin to move it. Best effort: what fails here is
     /// done again by [`Output::commit`].
     fn layer_ready(&self, layer: &Layer);

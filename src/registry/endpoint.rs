@@ -212,6 +212,9 @@ impl Endpoint {
 
     /// Returns the HTTP client with this registry's settings.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
+        if self.schemes() == ["http"] {
+            return inner.transport.plain_client(&inner.config, self.api_host());
+        }
         inner.transport.client(&inner.config, self.api_host(), &self.settings, self.side)
     }
 }

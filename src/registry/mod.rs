@@ -16,7 +16,9 @@ mod dns;
 mod download;
 mod endpoint;
 mod error;
+mod flight;
 mod graph;
+mod hashing;
 mod image;
 pub mod mirror;
 mod pull;
@@ -53,6 +55,7 @@ use call::Access;
 use credential::Credentials;
 use credential::cloud::Clouds;
 use endpoint::Endpoint;
+use flight::Flights;
 use runtime::Runtime;
 use transport::Transport;
 
@@ -75,6 +78,7 @@ struct Inner {
     credentials: Credentials,
     clouds: Clouds,
     endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
+    flights: Flights,
 }
 
 impl Inner {
@@ -133,7 +137,8 @@ impl Client {
         let sources = &config.credentials;
         let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
         let endpoints = Mutex::default();
-        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints };
+        let flights = Flights::default();
+        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -187,6 +192,16 @@ impl Client {
         self.inner.push_blob(repository, descriptor, open, mount_from)
     }
 
+    /// Uploads a small blob that is new in all likelihood: one question less.
+    pub fn push_new_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+    ) -> Result<Pushed, RegistryError> {
+        self.inner.send_blob(repository, descriptor, open, &[])
+    }
+
     /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way. What was read
     /// can't be read again, so a cut is the end of it.
     pub fn push_stream(
@@ -207,9 +222,10 @@ impl Client {
         self.inner.runtime.wait(self.inner.put_manifest(reference, media_type, bytes))
     }
 
-    /// Checks, without leaving anything behind, that images can be pushed to the repository.
+    /// Checks, without leaving anything behind, that images can be pushed to the repository. The session it was tried
+    /// with is given back soon after.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
-        self.inner.runtime.wait(self.inner.check_push(repository))
+        self.inner.check_push(repository)
     }
 
     /// Lists the tags of a repository, in byte order.

@@ -57,6 +57,15 @@ pub(super) fn client_config(
     Ok(config)
 }
 
+/// Makes TLS settings with which no handshake succeeds: for connections without TLS.
+pub(super) fn trusting_nobody() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
+}
+
 fn add_bundle(roots: &mut RootCertStore, host: &str, bundle: &[u8]) -> Result<(), RegistryError> {
     let bad = |reason: String| RegistryError::Config {
         what: format!("the certificate authorities for `{host}`"),

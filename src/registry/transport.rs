@@ -32,6 +32,8 @@ pub(super) struct Transport {
 enum Settings {
     /// None of its own.
     Shared { skip_tls_verify: bool },
+    /// No TLS at all.
+    Plain,
     /// Certificates for this host.
     Own { host: String, skip_tls_verify: bool },
 }
@@ -72,6 +74,25 @@ impl Transport {
         Ok(client)
     }
 
+    /// Returns the client for a host that is only spoken to without TLS: reading hundreds of authorities' certificates
+    /// for it would cost more than its requests.
+    pub(super) fn plain_client(
+        &self,
+        config: &RegistryConfig,
+        host: &str,
+    ) -> Result<reqwest::Client, RegistryError> {
+        if config.offline {
+            return Err(RegistryError::Offline { host: host.to_owned() });
+        }
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&Settings::Plain) {
+            return Ok(client.clone());
+        }
+        let client = self.build_with(config, host, tls::trusting_nobody())?;
+        clients.insert(Settings::Plain, client.clone());
+        Ok(client)
+    }
+
     fn build(
         &self,
         config: &RegistryConfig,
@@ -81,6 +102,15 @@ impl Transport {
     ) -> Result<reqwest::Client, RegistryError> {
         let trust = tls::Trust { extra_authorities: &config.extra_authorities, skip_tls_verify };
         let tls = tls::client_config(host, settings, &trust, config.http2)?;
+        self.build_with(config, host, tls)
+    }
+
+    fn build_with(
+        &self,
+        config: &RegistryConfig,
+        host: &str,
+        tls: rustls::ClientConfig,
+    ) -> Result<reqwest::Client, RegistryError> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .dns_resolver(SharedResolver(self.resolver.clone()))

@@ -54,7 +54,7 @@ fn people_are_told_what_differs() {
         "  ~ config.Env.A  1 → 2",
         "  = 1    the same",
         "  ~ t/changed  content",
-        "  + new        file 0755 0:0 1 B",
+        "  + new        file 0755 0:0 1B",
         "  - old        directory 0755 0:0 and 2 paths below",
     ] {
         assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");

@@ -105,7 +105,7 @@ fn mentions(path: &Path) -> Vec<Mention> {
                 "rm-tag", "tag", "warm",
             ];
             let subcommand = match first {
-                "index" | "artifact" => match words.next() {
+                "index" | "artifact" | "cache" => match words.next() {
                     Some(second) if second.bytes().all(|b| b.is_ascii_lowercase()) => {
                         format!("{first} {second}")
                     }

@@ -9,6 +9,8 @@
 mod support;
 
 mod artifacts;
+mod cache;
+mod cache_explain;
 mod cache_keys;
 mod cleanup;
 mod commits;
@@ -21,8 +23,8 @@ mod documented;
 mod errors;
 mod floors;
 mod fuzz;
-mod in_place;
 mod golden;
+mod in_place;
 mod indexes;
 mod instructions;
 mod offline;

@@ -444,3 +444,21 @@ fn a_registry_token_and_a_login_of_gitlab() {
     job.push(&name).ok();
     Client::new().push(&name).fails(1, &["not authorized"]);
 }
+
+#[test]
+fn the_tests_that_the_conformance_page_names_exist() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(project.join("docs/registries-conformance.md")).unwrap();
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2) {
+        let Some((module, test)) = name.split_once("::").filter(|(module, _)| *module != "module") else {
+            continue;
+        };
+        let folder = if module == "registries" { "tests/it" } else { "src/registry/tests" };
+        let source = fs::read_to_string(project.join(folder).join(format!("{module}.rs")))
+            .unwrap_or_else(|error| panic!("`{name}`: {error}"));
+        assert!(source.contains(&format!("#[test]\nfn {test}()")), "there is no test `{name}`");
+        named += 1;
+    }
+    assert!(named > 60, "the page names its tests, found {named}");
+}

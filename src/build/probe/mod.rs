@@ -6,6 +6,7 @@
 //! for the next build (`keep`).
 
 mod decide;
+mod explain;
 mod files;
 mod hits;
 mod keep;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use decide::{BaseView, FoundView, StageView, StepView, decide};
 use keys::{Ends, StepKey};
 
+pub use explain::StepReport;
 pub(super) use keep::Keeper;
 
 use super::Build;

@@ -19,6 +19,9 @@ pub struct CacheArgs {
     /// Use no result that was made longer ago than this: 36h, 7d, 2w [default: any]
     #[arg(long, value_name = "AGE")]
     pub cache_ttl: Option<String>,
+    /// Say for each step that runs which of its inputs changed since it last did; --metadata-file has it always
+    #[arg(long)]
+    pub explain: bool,
     /// Begin cache mounts that are not here yet with what was saved: type=registry,ref=REPOSITORY or
     /// type=local,src=DIR
     #[arg(long, value_name = "SPEC")]

@@ -52,8 +52,7 @@ pub(crate) fn enter(
     root: &Path,
 ) -> Result<(Entered, Vec<String>), Failure> {
     let repaired = sandbox::recover(&wire::sandbox_state(root))?;
-    let probes = sandbox::probe(Some(root));
-    let entered = sandbox::enter(isolation, force, &probes)?;
+    let entered = sandbox::enter(isolation, force, &sandbox::probe_for(isolation))?;
     // From here on the arguments are blank for who lists processes; they have been read.
     let concealed = sandbox::conceal().err();
     let told = concealed.map(|error| format!("other processes can look into kiln's own: {error}"));
@@ -145,6 +144,14 @@ fn metadata(outcome: &Outcome) -> Value {
         "containerimage.descriptor": image.descriptor,
         "containerimage.digest": image.digest(),
         "image.name": names.join(","),
+        "kiln.steps": outcome.steps.iter().map(|step| json!({
+            "stage": step.stage,
+            "number": step.number,
+            "instruction": step.instruction,
+            "cached": step.cached,
+            "reasons": step.reasons,
+            "seconds": step.took.as_secs_f64(),
+        })).collect::<Vec<_>>(),
         "kiln.outputs": outcome.receipts.iter().map(|receipt| json!({
             "output": receipt.name,
             "location": receipt.location,

@@ -101,9 +101,12 @@ fn platforms<'a>(texts: &'a [String], images: &'a [String]) -> Result<BTreeMap<&
     Ok(platforms)
 }
 
+/// Annotations, and what they are put on.
+type ScopedAnnotations = (Scope, BTreeMap<String, String>);
+
 /// Reads `--annotation [SCOPE[PLATFORM]:]NAME=VALUE`.
-fn annotations(texts: &[String]) -> Result<Vec<(Scope, BTreeMap<String, String>)>, Failure> {
-    let mut found: Vec<(Scope, BTreeMap<String, String>)> = Vec::new();
+fn annotations(texts: &[String]) -> Result<Vec<ScopedAnnotations>, Failure> {
+    let mut found: Vec<ScopedAnnotations> = Vec::new();
     for text in texts {
         let (key, value) = key_value("--annotation", text)?;
         let (scope, key) = scope(text, key)?;
@@ -208,7 +211,7 @@ fn change(args: &IndexAnnotateArgs) -> Result<Option<PlatformChange>, Failure> {
 /// An entry may be named as docker has it, by the image it was made of.
 fn entry_digest(desk: &Desk<'_>, merge: &Merge, entry: &str) -> Result<String, Failure> {
     let is_known = |part: &images::Part| {
-        part.platform().is_some_and(|platform| entry.parse() == Ok(platform))
+        entry.parse().is_ok_and(|platform| part.is_for(&platform))
             || part.descriptor().digest().to_string().trim_start_matches("sha256:").starts_with(entry)
     };
     if entry.starts_with("sha256:") || merge.parts().iter().any(is_known) {

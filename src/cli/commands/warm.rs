@@ -80,7 +80,7 @@ pub(super) fn run(args: &WarmArgs, environment: &Environment, out: &mut dyn Writ
 /// Notes an image; one that is noted already may be wanted for more platforms.
 fn want(wanted: &mut Vec<Wanted>, text: &str, platforms: &[Platform]) -> Result<(), Failure> {
     let reference: Reference = text.strip_prefix("docker://").unwrap_or(text).parse()?;
-    let at = wanted.iter().position(|other| other.reference == reference).unwrap_or_else(|| {
+    let at = wanted.iter().position(|other| same(&other.reference, &reference)).unwrap_or_else(|| {
         wanted.push(Wanted { reference, platforms: Vec::new() });
         wanted.len() - 1
     });
@@ -92,6 +92,11 @@ fn want(wanted: &mut Vec<Wanted>, text: &str, platforms: &[Platform]) -> Result<
     Ok(())
 }
 
+/// Tells whether two names mean the same image: no tag means `latest`.
+fn same(one: &Reference, other: &Reference) -> bool {
+    one.familiar() == other.familiar()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,8 +106,8 @@ mod tests {
         let (amd, arm): (Platform, Platform) =
             ("linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap());
         let mut wanted = Vec::new();
-        want(&mut wanted, "a", &[amd.clone()]).unwrap();
-        want(&mut wanted, "docker.io/library/a:latest", &[amd.clone(), arm.clone()]).unwrap();
+        want(&mut wanted, "a", std::slice::from_ref(&amd)).unwrap();
+        want(&mut wanted, "docker.io/library/a:latest", &[amd, arm.clone()]).unwrap();
         want(&mut wanted, "b", std::slice::from_ref(&arm)).unwrap();
         let found: Vec<(String, usize)> =
             wanted.iter().map(|w| (w.reference.familiar(), w.platforms.len())).collect();

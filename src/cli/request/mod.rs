@@ -31,7 +31,7 @@ use super::args::{BuildArgs, CheckArgs, ProgressArg, SourceArgs, StepArgs};
 use super::environment::Environment;
 use super::tags::Commit;
 use super::values::{ValueError, key_value, parse_add_host, parse_size_bytes, parse_ulimit};
-use crate::build::{Entitlement, EpochChoice, NetworkMode, Request};
+use crate::build::{Entitlement, EpochChoice, Explain, NetworkMode, Request};
 use crate::oci::{Platform, PlatformError, ReferenceError, annotation};
 use crate::output::OutputSpec;
 use crate::registry::RegistryConfig;
@@ -195,6 +195,11 @@ pub fn invocation(
     request.format = delivery.image.format;
     epoch::choose(&mut request, &args.output, environment, delivery.image.source_date_epoch, commit)?;
     request.rewrite_timestamp = delivery.image.rewrite_timestamp;
+    request.explain = match (args.cache.explain, &args.output.metadata_file) {
+        (true, _) => Explain::Aloud,
+        (false, Some(_)) => Explain::Report,
+        (false, None) => Explain::No,
+    };
     if let Some(jobs) = args.jobs {
         request.jobs = NonZeroUsize::new(jobs)
             .ok_or_else(|| ValueError::new("--jobs", "0", "expected a number from 1"))?;
@@ -259,6 +264,7 @@ pub(crate) fn base_request(
         pull: steps.pull,
         offline: false,
         no_cache: steps.no_cache,
+        explain: Explain::No,
         network: network(steps.network.as_deref())?,
         add_hosts: add_hosts(&steps.add_host)?,
         shm_size_bytes: steps.shm_size.as_deref().map(shm_size).transpose()?,

@@ -105,6 +105,39 @@ fn a_registry_with_signed_tokens() {
 }
 
 #[test]
+fn signed_tokens_that_expire_between_and_within_uploads_are_renewed() {
+    // The registry takes a token for two seconds; we are told it lives for five minutes, as by a clock that is wrong.
+    let tokens = TokenService::start_telling(&[("ci", "secret", "pull,push")], 2, 300);
+    let setup = Setup {
+        token: Some((tokens.realm(), tokens.directory.path().join("token.crt"))),
+        ..Setup::default()
+    };
+    let Some(registry) = Distribution::start(&setup) else { return };
+    let (client, _) = client_with(with_login(config(), &registry.host(), "ci", "secret"));
+    let to = reference(format!("{}/team/app:1", registry.host()));
+    let nap = || std::thread::sleep(Duration::from_millis(3200));
+    let bytes = [noise(100_000, 1), noise(3_000_000, 2)];
+    for (at, bytes) in bytes.iter().enumerate() {
+        let opened = std::sync::atomic::AtomicBool::new(false);
+        let open = || {
+            // The session is open; its token goes stale before the bytes come.
+            if at == 1 && !opened.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                nap();
+            }
+            Ok(Box::new(Cursor::new(bytes.clone())) as Box<dyn Read + Send>)
+        };
+        assert_eq!(client.push_blob(&to, &blob_descriptor(bytes), &open, &[]).unwrap(), Pushed::Uploaded);
+        if at == 0 {
+            nap();
+        }
+    }
+    assert!(tokens.log.lock().unwrap().len() >= 3, "{:?}", tokens.log.lock().unwrap().len());
+    for bytes in &bytes {
+        assert_eq!(&read_all(&client, &to, &blob_descriptor(bytes)).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn a_registry_behind_a_private_authority() {
     let certificates = Certificates::make();
     let setup = Setup {
