@@ -117,7 +117,7 @@ pub enum SandboxError {
         path: PathBuf,
     },
     /// Another kiln has the place of `/`.
-    #[error("another kiln runs a step in place in this container")]
+    #[error("another kiln is building in place in this container: one can at a time")]
     Occupied,
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]

@@ -16,7 +16,7 @@ use super::task::Network;
 use super::wire::{Cause, Failure, Order};
 
 /// The capabilities that Docker and BuildKit leave to a container's root.
-const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -30,6 +30,10 @@ const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
+
+/// What steps without namespaces have to do without, beside the job's own processes: who has one capability less than
+/// they cannot look into them in /proc, and can be told from them for good. podman's containers lack this one anyway.
+pub(super) const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
 
 /// Soft limit of open files unless the task says otherwise: programs that close every possible descriptor, or size
 /// tables by the limit, take minutes or gigabytes with the millions that daemons hand down.
@@ -132,12 +136,10 @@ fn give_stdio_to(uid: u32) {
 
 fn become_user(order: &Order) -> Result<(), Failure> {
     let user = &order.user;
+    let keep = if order.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
     let keep = match order.launch {
-        _ if order.insecure => CapabilitySet::all(),
-        LaunchKind::Namespaces => DEFAULT_CAPABILITIES,
-        // Beside the job's own processes: who has one capability less than they cannot look into them in /proc. This
-        // one is what podman's containers do without.
-        _ => DEFAULT_CAPABILITIES.difference(CapabilitySet::AUDIT_WRITE),
+        LaunchKind::Namespaces => keep,
+        _ => keep.difference(MARK),
     };
     drop_bounding(keep).map_err(|error| Failure::setup("drop capabilities", error))?;
     let groups: Vec<_> = user.groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();

@@ -21,6 +21,7 @@ use super::laid::{self, Laying};
 use super::look::{Look, at, copy_attributes, look, set_look};
 use super::mounting::mount_points;
 use super::private::{self, PrivateFile};
+use super::reap;
 use super::wire::Failure;
 
 /// The directory of kiln's own debug image whose shell runs the job: kept, unless the stage has one.
@@ -130,6 +131,8 @@ impl Swap {
                 Line::Begin(_) => {}
             }
         }
+        // Nothing of the step shall go on in what is put back.
+        reap::kill_left_behind()?;
         let lent = swap.begin.lent.clone();
         let emptied = std::mem::take(&mut swap.emptied);
         swap.private = private

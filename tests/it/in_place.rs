@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::container::{RUNTIME, as_kind, debug_image_as_kind};
 use crate::support::need::{Busybox, Program, Root};
-use crate::support::{Context, Kiln, Outcome};
+use crate::support::{Context, Kiln, Outcome, run};
 
 const EPOCH: &str = "--build-arg=SOURCE_DATE_EPOCH=1700000000";
 
@@ -52,7 +52,7 @@ fn credentials_are_out_of_every_steps_reach() {
         done; \
         look -r /kiln/.docker /kiln/token /run /etc /home /root /var /tmp; \
         find /kiln -type f -size -64k -exec grep -l 's3c[r]3t' {} + 2>/dev/null && echo LE''AK; \
-        test ! -s /kiln/.docker/config.json && echo hidden\n";
+        test ! -s /kiln/.docker/config.json && echo hid''den\n";
     let context = Context::on_busybox(&format!(
         "ARG TOKEN\n{probe}RUN --mount=type=secret,id=token cat /run/secrets/token | tr a-z0-9 b-za1-90 > /given\n{probe}"
     ));
@@ -65,7 +65,7 @@ fn credentials_are_out_of_every_steps_reach() {
         manifest > /out/after; cat /kiln/.docker/config.json";
     let built = in_place(&context, &out, &[], script).ok();
     assert!(!built.stderr.contains("LEAK"), "{built}");
-    assert_eq!(built.stderr.matches("hidden\n").count(), 2, "{built}");
+    assert_eq!(built.stderr.matches(" hidden\n").count(), 2, "{built}");
     assert!(built.stdout.contains("s3cr3t-3xact"), "the content is back\n{built}");
     assert_same(&out, "before", "after");
 }
@@ -139,6 +139,29 @@ fn the_containers_files_are_as_before() {
 }
 
 #[test]
+fn one_kiln_at_a_time_takes_the_place_of_the_container() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let context = Context::on_busybox(
+        "RUN touch /dev/shm/running && while test -e /dev/shm/running; do sleep 0.05; done\n",
+    );
+    let script = "$BUILD /context & while ! test -e /dev/shm/running; do sleep 0.05; done; \
+        if $BUILD --root /kiln/other /context; then echo TWO; fi; \
+        if $BUILD /context; then echo TWO; fi; rm /dev/shm/running; wait $!; echo one: $?";
+    let ended = in_place(&context, &out(), &[], script).ok();
+    assert_eq!(ended.stderr.matches("another kiln is building in place").count(), 2, "{ended}");
+    assert!(!ended.stdout.contains("TWO") && ended.stdout.contains("one: 0"), "{ended}");
+}
+
+/// The whole proof is `tools/kill-in-place 200`.
+#[test]
+fn kills_at_random_moments_harm_nothing() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("umoci"));
+    let mut command = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tools/kill-in-place"));
+    let killed = run(command.arg("8").arg(Kiln::program())).ok();
+    assert!(killed.stdout.contains("8 kills: every next build gave sha256:"), "{killed}");
+}
+
+#[test]
 fn no_network_is_a_filter_where_there_are_no_namespaces() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
     let context = Context::on_busybox(
@@ -206,7 +229,7 @@ fn a_foreign_image_is_taken_over_only_when_insisted_on() {
         "{MANIFEST} set -e; build='kiln build --progress=plain --isolation=in-place {EPOCH}'; \
          $build --root /kiln/store /context && exit 1; $build --force /context && exit 1; \
          manifest > /out/before; $build --force --root /kiln/store /context > /out/first; \
-         manifest > /out/after; $build --force --root /kiln/store /context > /out/second; manifest > /out/last"
+         manifest > /out/after; $build --no-cache --force --root /kiln/store /context > /out/second; manifest > /out/last"
     );
     let ended = as_kind("A", context.path(), out.path(), &script).ok();
     assert!(ended.stderr.contains("`--force` insists"), "{ended}");

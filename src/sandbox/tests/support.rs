@@ -46,6 +46,7 @@ pub(crate) fn entered() -> Option<&'static Entered> {
             fresh_proc: probes.own.fresh_proc.works(),
             description: "tests".to_owned(),
             advice: None,
+            claim: None,
         });
     }
     ENTERED.get().filter(|entered| entered.launch != LaunchKind::None)
