@@ -11,7 +11,7 @@ use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Services};
+use crate::build::{BuildError, Problem, Request, SecretSource, Services};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
@@ -141,7 +141,9 @@ pub fn open_workshop(
         // Steps mount overlays, too: as it was found to work here.
         entered.overlay_userxattr = userxattr;
     }
-    let launch = sandbox::open(&entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
+    let options =
+        LaunchOptions { state_dir: sandbox_state(root), dns, private_files: private_files(invocation) };
+    let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
@@ -170,6 +172,29 @@ pub fn open_workshop(
     };
     let stdout_is_taken = invocation.outputs.iter().any(writes_stdout);
     Ok(Workshop { services, work_dir, stdout_is_taken })
+}
+
+/// Lists the files that hold credentials and secrets.
+fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
+    let auth = invocation.registry.credentials.files.iter().map(|file| PathBuf::from(&file.origin));
+    let secrets = invocation.request.secrets.values().filter_map(|source| match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Value(_) => None,
+    });
+    // Others have the name of a variable where these have their path.
+    auth.filter(|path| path.is_absolute()).chain(secrets).collect()
+}
+
+/// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.
+pub fn read_secrets(request: &Request) -> Result<Request, Failure> {
+    let mut request = request.clone();
+    for source in request.secrets.values_mut() {
+        if let SecretSource::File(path) = source {
+            let failed = |source| Failure::File { action: "read the secret", path: path.clone(), source };
+            *source = SecretSource::Value(std::fs::read(&*path).map_err(failed)?);
+        }
+    }
+    Ok(request)
 }
 
 /// Makes the directory for secrets.

@@ -24,6 +24,7 @@ mod errors;
 mod floors;
 mod fuzz;
 mod golden;
+mod in_place;
 mod indexes;
 mod instructions;
 mod offline;
