@@ -128,6 +128,10 @@ impl Workbench<'_> {
                 let fetched = self.fetch.get(url, &[])?;
                 self.stream(fetched.reader, &into, fetched.last_modified)
             }
+            ContextSource::Object(object) => {
+                let fetched = self.fetch.object(object)?;
+                self.stream(fetched.reader, &into, fetched.last_modified)
+            }
             ContextSource::Git(text) => {
                 let source = parse_git_context(text)?.ok_or_else(|| Problem::Instruction {
                     message: format!("`{text}` is not the address of a git repository"),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::context::ObjectSource;
 use crate::oci::{ManifestFormat, Platform, Reference};
 use crate::sandbox::Ulimit;
 use crate::stream::Compression;
@@ -93,6 +94,8 @@ pub enum ContextSource {
     TarFile(PathBuf),
     /// An http(s) URL of a tar or of a lone Dockerfile.
     Url(String),
+    /// A tar in an object store.
+    Object(Box<ObjectSource>),
     /// A git repository, in any of the forms of `docker build`.
     Git(String),
 }

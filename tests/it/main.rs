@@ -17,6 +17,8 @@ mod errors;
 mod floors;
 mod fuzz;
 mod instructions;
+mod kaniko;
+mod objects;
 mod outputs;
 mod reproducible;
 mod store;

@@ -92,6 +92,19 @@ impl Registry {
         self.work.join("ca.pem")
     }
 
+    /// Whether it speaks TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// A directory with its authority under the name that skopeo looks for.
+    pub(crate) fn authority_directory(&self) -> PathBuf {
+        let directory = self.work.join("authorities");
+        fs::create_dir_all(&directory).unwrap();
+        fs::copy(self.authority(), directory.join("ca.crt")).unwrap();
+        directory
+    }
+
     /// A docker configuration directory with this registry's account in it.
     pub(crate) fn docker_config(&self, user: &str, password: &str) -> tempfile::TempDir {
         use base64::Engine as _;

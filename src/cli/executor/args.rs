@@ -79,9 +79,9 @@ pub(super) struct ExecutorArgs {
     /// Path or URL of the Dockerfile
     #[arg(short = 'f', long, default_value = "Dockerfile")]
     pub dockerfile: String,
-    /// Build context: a directory, or dir://, tar://, git://, https://
-    #[arg(short = 'c', long, default_value = "/workspace/")]
-    pub context: String,
+    /// Build context: a directory (/workspace/ if none is given), or dir://, tar://, git://, s3://, gs://, https://
+    #[arg(short = 'c', long)]
+    pub context: Option<String>,
     /// Directory inside the context to build from
     #[arg(long, default_value = "")]
     pub context_sub_path: String,

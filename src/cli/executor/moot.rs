@@ -92,6 +92,13 @@ fn cache(args: &ExecutorArgs) -> Option<String> {
 
 fn registry(flags: &RegistryFlags) -> Vec<String> {
     let mut notes = Vec::new();
+    if flags.azure_container_registry_config.is_some() {
+        notes.push(
+            "--azure-container-registry-config: Azure is asked with AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET or a \
+             federated token"
+                .to_owned(),
+        );
+    }
     if flags.image_fs_extract_retry > 0 {
         notes.push(
             "--image-fs-extract-retry: a download that is cut is resumed where it was; an extraction need not be repeated"
@@ -158,7 +165,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("KANIKO_PRESERVE_CONTEXT", "a build does not change the container's own files"),
     ("KANIKO_TELEMETRY_ENDPOINT", "kiln sends nothing to anybody"),
     ("KANIKO_TELEMETRY_OMIT_DOCKERFILE", "kiln sends nothing to anybody"),
-    ("KANIKO_PRINT_PLAN", "every step is logged with its number"),
+    ("KANIKO_PRINT_PLAN", "`--dryrun` prints the plan"),
     ("KANIKO_IGNORE_ASSERTIONS", "kiln has no assertions that could be ignored"),
     ("UPSTREAM_CLIENT_TYPE", "kiln names itself to registries"),
 ];
@@ -215,6 +222,7 @@ mod tests {
             "--git=depth=1",
             "--cache=true",
             "--image-fs-extract-retry=2",
+            "--azure-container-registry-config=/etc/kubernetes/azure.json",
         ];
         let said = said(&words, &[]);
         assert_eq!(said.len(), words.len());

@@ -3,25 +3,27 @@
 use std::path::PathBuf;
 
 use super::args::WarmerCli;
+use super::planned::planned;
 use super::registry::{registry_config, retries};
 use super::request::{ExecutorError, parse_duration_seconds};
-use crate::build::{
-    BuildError, ContextSource, DockerfileSource, Problem, Request, Workbench, read_dockerfile,
-};
+use crate::build::{ContextSource, DockerfileSource, Request};
 use crate::cli::args::{SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::request::{base_request, platform};
+use crate::cli::request::{base_request, is_remote, platform};
 use crate::cli::wire;
-use crate::dockerfile::parse;
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{BuildResult, OutputSpec};
-use crate::plan::{Base, PlanRequest, plan};
+use crate::plan::Base;
+use crate::registry::RegistryConfig;
 
 /// Fetches the images.
 pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporter) -> Result<(), Failure> {
     parse_duration_seconds("--cache-ttl", &cli.cache_ttl).map_err(ExecutorError::from)?;
+    for note in notes(cli) {
+        reporter.info(note);
+    }
     let platform = match cli.custom_platform.as_str() {
         "" => Platform::host(),
         text => platform(text)?,
@@ -65,36 +67,34 @@ fn bases(
     cli: &WarmerCli,
     platform: &Platform,
     environment: &Environment,
-    config: &crate::registry::RegistryConfig,
+    config: &RegistryConfig,
     reporter: &Reporter,
 ) -> Result<Vec<String>, Failure> {
     let source = SourceArgs { build_arg: cli.build_arg.clone(), ..SourceArgs::default() };
     let mut request: Request =
         base_request(&source, &StepArgs::default(), environment, &mut std::io::empty(), &mut Vec::new())?;
     request.context = ContextSource::Directory(environment.directory.clone());
-    request.dockerfile = DockerfileSource::Path(environment.directory.join(path));
-    let fetch = wire::open_fetch(config, reporter.clone())?;
-    let work_dir = wire::open_work_dir(&environment.store_root(None), reporter)?;
-    let bench = Workbench {
-        reporter,
-        fetch: fetch.as_ref(),
-        git_environment: &environment.for_git(),
-        work_dir: work_dir.path(),
+    request.dockerfile = match is_remote(path) {
+        true => DockerfileSource::Url(path.to_owned()),
+        false => DockerfileSource::Path(environment.directory.join(path)),
     };
-    let text = read_dockerfile(&request, &bench)?;
-    let dockerfile =
-        parse(&text.name, &text.bytes).map_err(|error| BuildError::from(Problem::from(error)))?;
-    let planned = PlanRequest {
-        build_args: request.build_args.clone(),
-        target: None,
-        build_platform: Platform::host(),
-        target_platform: platform.clone(),
-        contexts: std::collections::BTreeSet::new(),
-    };
-    let plan = plan(&dockerfile, &planned).map_err(|error| BuildError::from(Problem::from(error)))?;
+    request.platform = Some(platform.clone());
+    let plan = planned(&request, &environment.store_root(None), config, environment, reporter)?;
     let image = |stage: &crate::plan::Stage| match &stage.base {
         Base::Image { text } => Some(text.clone()),
         Base::Scratch | Base::Stage(_) | Base::Context { .. } => None,
     };
     Ok(plan.stages.iter().filter_map(image).collect())
+}
+
+/// Says what kiln does instead of what these flags ask for.
+fn notes(cli: &WarmerCli) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    if cli.force == Some(true) {
+        notes.push("--force: every image is looked up at its registry in any case");
+    }
+    if cli.cache_ttl != "336h" {
+        notes.push("--cache-ttl: every image is looked up at its registry, so none can be too old");
+    }
+    notes
 }

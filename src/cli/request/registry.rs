@@ -1,5 +1,6 @@
 //! How registries are reached: options, docker's and podman's files, proxies, name servers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,9 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// How a certificate begins in a PEM file.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Puts together what the client needs to know.
 pub fn registry_config(
@@ -212,11 +216,22 @@ fn auth_file(option: &'static str, path: &Path) -> Result<AuthFile, RequestError
 }
 
 fn system_authorities(environment: &Environment) -> Result<Vec<Vec<u8>>, RequestError> {
+    let mut bundles = BTreeSet::new();
     if let Some(path) = environment.set_var("SSL_CERT_FILE") {
-        return Ok(vec![pem("SSL_CERT_FILE", &environment.directory.join(path))?]);
+        bundles.insert(pem("SSL_CERT_FILE", &environment.directory.join(path))?);
+    } else {
+        // None of them need be there: the public authorities are built in.
+        bundles.extend(SYSTEM_AUTHORITIES.iter().find_map(|path| fs::read(path).ok()));
     }
-    // None of them need be there: the public authorities are built in.
-    Ok(SYSTEM_AUTHORITIES.iter().find_map(|path| fs::read(path).ok()).into_iter().collect())
+    let directories = environment.set_var("SSL_CERT_DIR").unwrap_or_default();
+    for directory in directories.split(':').filter(|directory| !directory.is_empty()) {
+        // As OpenSSL and Go have it: what is there counts, and names do not matter.
+        let entries = fs::read_dir(environment.directory.join(directory)).into_iter().flatten().flatten();
+        let is_bundle =
+            |bytes: &Vec<u8>| bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE);
+        bundles.extend(entries.filter_map(|entry| fs::read(entry.path()).ok()).filter(is_bundle));
+    }
+    Ok(bundles.into_iter().collect())
 }
 
 fn proxies(environment: &Environment) -> Proxies {
