@@ -83,6 +83,13 @@ pub enum Event {
         /// How long it took.
         elapsed: Duration,
     },
+    /// A step has to run: why nothing of an earlier build could be taken for it.
+    StepExplained {
+        /// Which.
+        step: StepId,
+        /// The reasons, the likeliest first.
+        reasons: Vec<String>,
+    },
     /// A step's layer is complete in the store.
     LayerFinished {
         /// The step that made it.

@@ -27,9 +27,12 @@
 //! | 3 | [`registry`] | the distribution client: credentials, pull, push, mount, mirrors |
 //! | 3 | [`context`] | build contexts: directory, tar, git, HTTP, object stores; ignore files; wildcards |
 //! | 3 | [`snapshot`] | what changed in a tree: an overlay's upper directory, or two indexes |
+//! | 3 | [`compare`] | what differs between two images: documents, layers, paths; and the usual causes |
 //! | 3 | [`sandbox`] | socket *launch*: one process in a root; all `unsafe` code is in `sandbox/sys.rs` |
 //! | 4 | [`rootfs`] | socket *storage*: where a stage's files live: overlay or plain directory |
 //! | 4 | [`output`] | socket *output*: registry, OCI layout, docker archive, root filesystem, store |
+//! | 4 | [`cache`] | socket *cache*: what steps made, by key: registry repository, local directory |
+//! | 5 | [`images`] | whole images wherever they are: copied, kept, merged into indexes |
 //! | 5 | [`build`] | the engine: schedule, base images, one file for each kind of step |
 //! | 6 | [`cli`] | the front doors (docker's and kaniko's), wiring, progress, failure rendering |
 //!
@@ -43,20 +46,24 @@
 //! * A layer depends on what changed and on nothing else: entries in component-wise byte order with their
 //!   ancestor directories, unchanged ones dropped, whole-second times, no names of users. Storage, isolation
 //!   and thread count do not show in it.
-//! * Given a source epoch the same input gives the same image digest.
+//! * Given a source epoch the same input gives the same image digest. The commit of the context gives one.
 //! * Bytes from outside are verified inside the reader that delivers them.
 //! * Names (tags, `index.json`, output files) move last.
 //! * Everything mounted dies with kiln: it works in a mount namespace of its own wherever it may have one.
+//! * A step whose key is known to a cache does not run; nothing of what it made is fetched before something needs it.
+//!   What comes out of a cache is checked, and used only on the very tree it was made on.
 //!
-//! There is no build cache yet: every build runs every step it needs. Unpacked base layers and blobs are kept
-//! below kiln's root directory and reused.
+//! Unpacked base layers, blobs and records of steps are kept below kiln's root directory and reused.
 
 pub mod blob;
 pub mod build;
+pub mod cache;
 pub mod cli;
+pub mod compare;
 pub mod context;
 pub mod dockerfile;
 pub mod event;
+pub mod images;
 pub mod layer;
 pub mod oci;
 pub mod output;

@@ -2,7 +2,7 @@
 //!
 //! A blob stays if
 //!
-//! 1. a tag reaches it, through indexes, manifests, configs and layers;
+//! 1. a tag or a manifest below `records/` (which is the build cache's) reaches it, through indexes, manifests, configs and layers;
 //! 2. it was used or written less than a grace period ago, so that a build can use what the last one left; or
 //! 3. it was used or written since the oldest living session began: whatever a running build wrote, read or was told to be there.
 //!
@@ -30,6 +30,9 @@ pub struct Collected {
     /// How many bytes.
     pub bytes: u64,
 }
+
+/// Manifests that are not blobs, each in a file of its own, and that need what they name as a tag does.
+pub const RECORDS_DIRECTORY: &str = "records";
 
 /// A manifest's JSON does not say so by its name; everything larger is a layer and not looked into.
 const MANIFEST_LIMIT_BYTES: u64 = 4 << 20;
@@ -85,6 +88,7 @@ impl Store {
         let (index, _) = super::index::parse_index(self.path(), &index)?;
         let mut reached = BTreeSet::new();
         let mut pending = VecDeque::from([Value::Object(index)]);
+        pending.extend(self.records()?);
         while let Some(document) = pending.pop_front() {
             for digest in descriptors_in(&document) {
                 if !reached.insert(digest.hex().to_owned()) {
@@ -96,6 +100,30 @@ impl Store {
             }
         }
         Ok(reached)
+    }
+
+    /// Reads the manifests below `records/`. One that cannot be read keeps nothing.
+    fn records(&self) -> Result<Vec<Value>, BlobError> {
+        let mut records = Vec::new();
+        let mut pending = vec![self.path().join(RECORDS_DIRECTORY)];
+        while let Some(directory) = pending.pop() {
+            let list = |error| BlobError::io("list", &directory, error);
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(list(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(list)?;
+                if entry.file_type().map_err(list)?.is_dir() {
+                    pending.push(entry.path());
+                    continue;
+                }
+                let manifest = fs::read(entry.path()).ok();
+                records.extend(manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
+            }
+        }
+        Ok(records)
     }
 
     /// Reads a blob that may be a manifest or an index; `None` for all others and for missing ones.

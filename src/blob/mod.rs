@@ -17,7 +17,7 @@ mod tests;
 use std::io::Read;
 
 pub use error::BlobError;
-pub use gc::Collected;
+pub use gc::{Collected, RECORDS_DIRECTORY};
 pub use index::Tagged;
 pub use layout::Layout;
 pub use store::Store;

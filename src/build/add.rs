@@ -7,6 +7,7 @@ use super::Build;
 use super::copy::{CopyRoot, CopySource};
 use super::copy_step::{CopyFlags, absolute_destination, copy_text, expand_flag, inline};
 use super::error::Problem;
+use super::offline::refuse_remote;
 use super::stage::Stage;
 use crate::context::{GitSource, SourceKind, classify_source, download, parse_git_source, validate_checksum};
 use crate::dockerfile::{Add, Source};
@@ -17,72 +18,112 @@ use crate::tree::{FileKind, RootDir, Timestamp};
 /// Mode of a download without `--chmod` (docker: only its owner may read it).
 const DOWNLOAD_MODE: u32 = 0o600;
 
+/// An `ADD` with everything expanded, before its sources are fetched or looked at.
+pub(super) struct ExpandedAdd<'a> {
+    pub(super) flags: CopyFlags<'a>,
+    pub(super) checksum: Option<String>,
+    /// The sources as the history has them.
+    pub(super) shown: Vec<String>,
+}
+
+impl ExpandedAdd<'_> {
+    /// Returns the entry of the history.
+    pub(super) fn created_by(&self) -> String {
+        copy_text("ADD", &self.flags, &self.shown)
+    }
+
+    /// Tells whether the checksum alone says what the file is: it need not be fetched to be known.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.checksum.is_some() && self.shown.iter().all(|text| classify_source(text) == SourceKind::Http)
+    }
+}
+
+/// Expands everything of an `ADD`.
+pub(super) fn expand_add<'a>(stage: &Stage, add: &'a Add) -> Result<ExpandedAdd<'a>, Problem> {
+    let flags = CopyFlags {
+        chown: expand_flag(stage, add.chown.as_deref())?,
+        chmod: expand_flag(stage, add.chmod.as_deref())?,
+        link: add.link,
+        parents: false,
+        exclude: &add.exclude,
+        dest: stage.expand(&add.dest)?,
+    };
+    if let Some(chmod) = &flags.chmod {
+        super::copy_step::parse_chmod(chmod)?;
+    }
+    let checksum = expand_flag(stage, add.checksum.as_deref())?;
+    let shown = source_texts(stage, add)?;
+    check_checksum(checksum.as_deref(), &shown)?;
+    Ok(ExpandedAdd { flags, checksum, shown })
+}
+
+fn source_texts(stage: &Stage, add: &Add) -> Result<Vec<String>, Problem> {
+    add.sources
+        .iter()
+        .map(|source| match source {
+            Source::Heredoc(heredoc) => Ok(format!("<<{}", heredoc.name)),
+            Source::Path(text) => stage.expand(text),
+        })
+        .collect()
+}
+
 impl Build<'_> {
     pub(super) fn add_step(&self, stage: &mut Stage, add: &Add) -> Result<(), Problem> {
-        let flags = CopyFlags {
-            chown: expand_flag(stage, add.chown.as_deref())?,
-            chmod: expand_flag(stage, add.chmod.as_deref())?,
-            link: add.link,
-            parents: false,
-            exclude: &add.exclude,
-            dest: stage.expand(&add.dest)?,
-        };
-        if let Some(chmod) = &flags.chmod {
-            super::copy_step::parse_chmod(chmod)?;
+        let expanded = expand_add(stage, add)?;
+        let sources = self.add_sources(stage, add, &expanded)?;
+        let _turn = self.schedule.turn();
+        if has_archive(&sources, add.unpack)? {
+            self.add_unpacking(stage, sources, &expanded.flags, add.unpack)?;
+        } else {
+            self.copy_into(stage, sources, &expanded.flags)?;
         }
-        let checksum = expand_flag(stage, add.checksum.as_deref())?;
-        let texts = self.source_texts(stage, add)?;
-        check_checksum(checksum.as_deref(), &texts)?;
+        stage.record(expanded.created_by(), true);
+        Ok(())
+    }
+
+    /// Finds the sources; what is elsewhere is fetched, once in a build.
+    pub(super) fn add_sources(
+        &self,
+        stage: &Stage,
+        add: &Add,
+        expanded: &ExpandedAdd<'_>,
+    ) -> Result<Vec<CopySource>, Problem> {
+        let checksum = expanded.checksum.as_deref();
         let mut sources = Vec::new();
-        for (source, text) in add.sources.iter().zip(&texts) {
+        for (source, text) in add.sources.iter().zip(&expanded.shown) {
             sources.push(match source {
                 Source::Heredoc(heredoc) => inline(stage, heredoc)?,
                 Source::Path(_) => match classify_source(text) {
                     SourceKind::Path => {
-                        let context = self.inputs.main();
-                        let from = CopyRoot {
-                            root: context.root.clone(),
-                            ignore: Some(context.ignore.clone()),
-                            keep_owner: false,
-                        };
-                        CopySource::Pattern { from, pattern: text.clone() }
+                        CopySource::Pattern { from: self.main_context(), pattern: text.clone() }
                     }
-                    SourceKind::Http => self.fetch_file(stage, text, checksum.as_deref())?,
-                    SourceKind::Git => self.fetch_repository(stage, text, add, checksum.as_deref())?,
+                    SourceKind::Http => {
+                        let key = format!("{checksum:?} {text}");
+                        let into = self.download_dir(&key);
+                        self.downloads.get_or_retry(key, || self.fetch_file(text, checksum, &into))?
+                    }
+                    SourceKind::Git => {
+                        let key = format!("{checksum:?} {:?} {text}", add.keep_git_dir);
+                        let into = self.download_dir(&key);
+                        let fetch = || self.fetch_repository(text, add, checksum, &into);
+                        self.downloads.get_or_retry(key, fetch)?
+                    }
                 },
             });
         }
-        let _turn = self.schedule.turn();
-        if has_archive(&sources, add.unpack)? {
-            self.add_unpacking(stage, sources, &flags, add.unpack)?;
-        } else {
-            self.copy_into(stage, sources, &flags)?;
-        }
-        stage.record(copy_text("ADD", &flags, &texts), true);
-        Ok(())
+        Ok(sources)
     }
 
-    fn source_texts(&self, stage: &Stage, add: &Add) -> Result<Vec<String>, Problem> {
-        add.sources
-            .iter()
-            .map(|source| match source {
-                Source::Heredoc(heredoc) => Ok(format!("<<{}", heredoc.name)),
-                Source::Path(text) => stage.expand(text),
-            })
-            .collect()
+    /// Returns a directory below the work directory for one download.
+    fn download_dir(&self, key: &str) -> PathBuf {
+        self.services.work_dir.join("downloads").join(&crate::oci::Digest::of(key.as_bytes()).hex()[..16])
     }
 
-    /// Returns a directory of this step's own below the work directory.
-    fn step_dir(&self, stage: &Stage, what: &str) -> std::path::PathBuf {
-        let name = format!("{}-{}", stage.id.0, stage.step.number);
-        self.services.work_dir.join("downloads").join(name).join(what)
-    }
-
-    fn fetch_file(&self, stage: &Stage, url: &str, checksum: Option<&str>) -> Result<CopySource, Problem> {
-        let into = self.step_dir(stage, &crate::oci::Digest::of(url.as_bytes()).hex()[..16]);
+    fn fetch_file(&self, url: &str, checksum: Option<&str>, into: &Path) -> Result<CopySource, Problem> {
+        refuse_remote(self.request, url)?;
         let headers = self.http_headers(url)?;
-        let file = download(&*self.services.fetch, url, &headers, &into, checksum)?;
-        let root = Arc::new(open_root(&into)?);
+        let file = download(&*self.services.fetch, url, &headers, into, checksum)?;
+        let root = Arc::new(open_root(into)?);
         let path = file.path.file_name().map(std::path::PathBuf::from).unwrap_or_default();
         let mtime = match file.last_modified {
             Some(seconds) => Timestamp { seconds, nanoseconds: 0 },
@@ -108,11 +149,12 @@ impl Build<'_> {
 
     fn fetch_repository(
         &self,
-        stage: &Stage,
         text: &str,
         add: &Add,
         checksum: Option<&str>,
+        into: &Path,
     ) -> Result<CopySource, Problem> {
+        refuse_remote(self.request, text)?;
         let source: GitSource = parse_git_source(text)?.ok_or_else(|| Problem::Instruction {
             message: format!("`{text}` is not the address of a git repository"),
         })?;
@@ -130,11 +172,10 @@ impl Build<'_> {
             let message = format!("checksum mismatch {flag:?} != {query:?}");
             return Err(Problem::Instruction { message });
         }
-        let into = self.step_dir(stage, &crate::oci::Digest::of(text.as_bytes()).hex()[..16]);
         let checksum = checksum.or(source.checksum.as_deref());
         let checksum = checksum.map(str::to_owned);
         let bench = self.services.workbench();
-        let checkout = bench.checkout(source, keep, checksum.as_deref(), self.request, &into)?;
+        let checkout = bench.checkout(source, keep, checksum.as_deref(), self.request, into)?;
         let root = Arc::new(open_root(&checkout.directory)?);
         let from = CopyRoot { root, ignore: None, keep_owner: false };
         Ok(CopySource::Found { from, path: PathBuf::new() })

@@ -5,10 +5,12 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use super::check::Wanted;
 use super::error::Problem;
+use super::offline::{Missing, NeededImage};
 use super::{Build, NamedContext};
-use crate::blob::{BlobSource, Layout};
-use crate::oci::{Digest, Image, ImageConfig, Layer, Platform, Reference};
-use crate::output::{read_image, select_manifest};
+use crate::blob::{BlobSource, Layout, Store};
+use crate::dockerfile::Span;
+use crate::oci::{Descriptor, Digest, Image, ImageConfig, Layer, Platform, Reference, descriptor_digest};
+use crate::output::{OutputError, read_image, select_manifest};
 use crate::sandbox::Cancel;
 use crate::tree::RootDir;
 
@@ -21,6 +23,8 @@ pub(super) struct BaseImage {
     pub(super) repository: Option<Reference>,
     /// Digest of the index, else of the manifest: what the reference stood for.
     pub(super) digest: Digest,
+    /// Digest of the manifest.
+    pub(super) manifest: Digest,
     pub(super) config: ImageConfig,
     pub(super) layers: Vec<Layer>,
     /// Whether the manifest uses docker's media types.
@@ -67,6 +71,21 @@ impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
             value = made.wait(value).expect("no panic while a value is set");
         }
         value.clone().flatten().ok_or(Problem::Elsewhere)
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Clone, T: Clone> Once<K, T> {
+    /// Returns the value of `key`; after a failure, who asks next tries again.
+    pub(super) fn get_or_retry(
+        &self,
+        key: K,
+        make: impl FnOnce() -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let result = self.get(key.clone(), make);
+        if result.is_err() {
+            self.cells.lock().expect("no panic while cells are looked up").remove(&key);
+        }
+        result
     }
 }
 
@@ -168,10 +187,17 @@ impl Build<'_> {
     fn resolve_image(&self, text: &str, platform: &Platform) -> Result<BaseImage, Problem> {
         check_cancelled(&self.services.cancel)?;
         let reference: Reference = text.parse()?;
+        let offline = self.request.offline;
         if !self.request.pull
-            && let Some(image) = self.stored_image(text, &reference, platform)?
+            && let Some((digest, image)) = stored_image(&self.services.store, &reference, platform, offline)?
         {
-            return Ok(image);
+            return Ok(base_image(text, Some(reference), digest, image));
+        }
+        if offline {
+            // Only triggers of base images come here: what the Dockerfile names was looked for at the start.
+            let span = Span { start_line: 0, end_line: 0 };
+            let image = NeededImage { text: text.to_owned(), platform: platform.clone(), span };
+            return Err(Problem::Offline { missing: vec![Missing::Image(image)] });
         }
         let remote = self
             .services
@@ -182,27 +208,6 @@ impl Build<'_> {
         self.blobs.register(&remote.image.layers, &source);
         let digest = remote.index_digest.unwrap_or_else(|| remote.image.digest());
         Ok(base_image(text, Some(reference), digest, remote.image))
-    }
-
-    /// Finds an image that kiln itself built or pulled, by its name in the store.
-    fn stored_image(
-        &self,
-        text: &str,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<Option<BaseImage>, Problem> {
-        let store = &self.services.store;
-        let name = reference.to_string();
-        let Some(tagged) = store.tags()?.into_iter().find(|tagged| tagged.reference == name) else {
-            return Ok(None);
-        };
-        let descriptor = select_manifest(&**store, &tagged.descriptor, platform)?;
-        let image = read_image(&**store, &descriptor)?;
-        if platform.accepts(&image.config.platform()).is_none() {
-            return Ok(None);
-        }
-        let digest = image.digest();
-        Ok(Some(base_image(text, None, digest, image)))
     }
 
     fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {
@@ -224,12 +229,48 @@ impl Build<'_> {
     }
 }
 
+/// Finds an image that was built, or brought, into the store: by its name, or by the digest it is pinned to.
+/// Returns what the name stands for, which may be an index, and the image; nothing if a part of it is missing.
+/// An image for another platform counts only if there is no asking elsewhere (`any_platform`).
+pub(super) fn stored_image(
+    store: &Arc<Store>,
+    reference: &Reference,
+    platform: &Platform,
+    any_platform: bool,
+) -> Result<Option<(Digest, Image)>, Problem> {
+    let name = reference.to_string();
+    let tags = store.tags()?;
+    let pinned = |descriptor: &Descriptor| {
+        reference.digest().is_some_and(|digest| *digest == descriptor_digest(descriptor))
+    };
+    let named = tags.iter().find(|tagged| tagged.reference == name);
+    let Some(tagged) = named.or_else(|| tags.iter().find(|tagged| pinned(&tagged.descriptor))) else {
+        return Ok(None);
+    };
+    let descriptor = match select_manifest(&**store, &tagged.descriptor, platform) {
+        Ok(descriptor) => descriptor,
+        Err(OutputError::NoPlatform { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // An index may be here with some of its images only.
+    if !store.has(&descriptor_digest(&descriptor)) {
+        return Ok(None);
+    }
+    let image = read_image(&**store, &descriptor)?;
+    let fits = any_platform || platform.accepts(&image.config.platform()).is_some();
+    if !fits || !image.layers.iter().all(|layer| store.has(&descriptor_digest(&layer.descriptor))) {
+        return Ok(None);
+    }
+    Ok(Some((descriptor_digest(&tagged.descriptor), image)))
+}
+
 fn base_image(text: &str, repository: Option<Reference>, digest: Digest, image: Image) -> BaseImage {
     let docker_format = image.descriptor.media_type().to_string().contains("docker");
     BaseImage {
         text: text.to_owned(),
         repository,
         digest,
+        manifest: image.digest(),
         config: image.config,
         layers: image.layers,
         docker_format,

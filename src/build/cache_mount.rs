@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
@@ -48,6 +48,29 @@ impl Cache {
             }
         }
         unreachable!("some number is free")
+    }
+
+    /// Takes the cache called `key` alone, if it has content and everybody else lets go of it within `patience`.
+    pub(super) fn claim_alone(
+        root: &Path,
+        key: &str,
+        patience: Duration,
+        cancel: &Cancel,
+    ) -> Result<Option<Self>, Problem> {
+        let directory = root.join(key);
+        let path = directory.join("lock");
+        let lock = File::create(&path).map_err(io_problem("lock the cache", &path))?;
+        let begun = Instant::now();
+        while !try_lock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(io_problem("lock the cache", &path))?
+        {
+            if cancel.is_cancelled() || begun.elapsed() > patience {
+                return Ok(None);
+            }
+            std::thread::sleep(PATIENCE);
+        }
+        let has_content = directory.join("data").exists();
+        Ok(has_content.then_some(Self { directory, lock, sharing: Sharing::Locked, is_new: false }))
     }
 
     /// Returns where the cache and what belongs to it is.
@@ -138,7 +161,6 @@ pub fn prune_cache_mounts(dir: &Path) -> io::Result<usize> {
 mod tests {
     use std::process::{Command, Stdio};
     use std::sync::mpsc;
-    use std::time::Instant;
 
     use super::*;
 

@@ -79,10 +79,7 @@ impl Build<'_> {
             return Ok(());
         }
         let report = self.lint(&|wanted, platform| match wanted {
-            Wanted::Reference(text) => {
-                let reference = text.parse().ok()?;
-                self.services.registry.image(&reference, platform).ok().map(|remote| remote.image.config)
-            }
+            Wanted::Reference(text) => Some(self.image(text, platform).ok()?.config.clone()),
             Wanted::Context(name) => Some(self.context_image(name, platform).ok()??.config.clone()),
         });
         match report.violation.clone() {

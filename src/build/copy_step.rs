@@ -12,6 +12,7 @@ use super::tree::change_set;
 use super::user::chown_owner;
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
+use crate::event::StepOutcome;
 use crate::layer::Change;
 use crate::plan::FromRef;
 use crate::tree::RootDir;
@@ -26,37 +27,81 @@ pub(super) struct CopyFlags<'a> {
     pub(super) dest: String,
 }
 
-impl Build<'_> {
-    pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<(), Problem> {
-        let flags = CopyFlags {
-            chown: expand_flag(stage, copy.chown.as_deref())?,
-            chmod: expand_flag(stage, copy.chmod.as_deref())?,
-            link: copy.link,
-            parents: copy.parents,
-            exclude: &copy.exclude,
-            dest: stage.expand(&copy.dest)?,
+/// A `COPY` with everything expanded, before its source is looked at.
+pub(super) struct ExpandedCopy<'a> {
+    pub(super) flags: CopyFlags<'a>,
+    sources: Vec<WrittenSource>,
+    /// The sources as the history has them.
+    pub(super) shown: Vec<String>,
+}
+
+enum WrittenSource {
+    Pattern(String),
+    Inline(CopySource),
+}
+
+impl ExpandedCopy<'_> {
+    /// Returns the sources, with paths counting from `from`.
+    pub(super) fn sources(&self, from: &CopyRoot) -> Vec<CopySource> {
+        let source = |written: &WrittenSource| match written {
+            WrittenSource::Pattern(pattern) => {
+                CopySource::Pattern { from: from.clone(), pattern: pattern.clone() }
+            }
+            WrittenSource::Inline(source) => source.clone(),
         };
-        let from = self.copy_root(stage, copy.from.as_deref())?;
-        let mut sources = Vec::new();
-        let mut shown = Vec::new();
-        for source in &copy.sources {
-            match source {
-                Source::Path(text) => {
-                    let pattern = stage.expand(text)?;
-                    refuse_remote(&pattern)?;
-                    shown.push(pattern.clone());
-                    sources.push(CopySource::Pattern { from: from.clone(), pattern });
-                }
-                Source::Heredoc(heredoc) => {
-                    shown.push(format!("<<{}", heredoc.name));
-                    sources.push(inline(stage, heredoc)?);
-                }
+        self.sources.iter().map(source).collect()
+    }
+
+    /// Returns the entry of the history.
+    pub(super) fn created_by(&self) -> String {
+        copy_text("COPY", &self.flags, &self.shown)
+    }
+}
+
+/// Expands everything of a `COPY`.
+pub(super) fn expand_copy<'a>(stage: &Stage, copy: &'a Copy) -> Result<ExpandedCopy<'a>, Problem> {
+    let flags = CopyFlags {
+        chown: expand_flag(stage, copy.chown.as_deref())?,
+        chmod: expand_flag(stage, copy.chmod.as_deref())?,
+        link: copy.link,
+        parents: copy.parents,
+        exclude: &copy.exclude,
+        dest: stage.expand(&copy.dest)?,
+    };
+    let mut sources = Vec::new();
+    let mut shown = Vec::new();
+    for source in &copy.sources {
+        match source {
+            Source::Path(text) => {
+                let pattern = stage.expand(text)?;
+                refuse_remote(&pattern)?;
+                shown.push(pattern.clone());
+                sources.push(WrittenSource::Pattern(pattern));
+            }
+            Source::Heredoc(heredoc) => {
+                shown.push(format!("<<{}", heredoc.name));
+                sources.push(WrittenSource::Inline(inline(stage, heredoc)?));
             }
         }
-        let _turn = self.schedule.turn();
-        self.copy_into(stage, sources, &flags)?;
-        stage.record(copy_text("COPY", &flags, &shown), true);
-        Ok(())
+    }
+    Ok(ExpandedCopy { flags, sources, shown })
+}
+
+impl Build<'_> {
+    pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<StepOutcome, Problem> {
+        let expanded = expand_copy(stage, copy)?;
+        let from = self.copy_root(stage, copy.from.as_deref())?;
+        let sources = expanded.sources(&from);
+        let outcome = match self.content_hit(stage, &sources, &expanded.flags)? {
+            Some(outcome) => outcome,
+            None => {
+                let _turn = self.schedule.turn();
+                self.copy_into(stage, sources, &expanded.flags)?;
+                StepOutcome::Done
+            }
+        };
+        stage.record(expanded.created_by(), true);
+        Ok(outcome)
     }
 
     /// Plans a copy, queues it for the tree, and makes its layer.
@@ -127,9 +172,7 @@ impl Build<'_> {
     }
 
     pub(super) fn add_layer(&self, stage: &mut Stage, changes: Vec<Change>) {
-        if stage.is_exported {
-            stage.layers.push(self.works.start(stage.step.clone(), change_set(changes)));
-        }
+        self.push_layer(stage, change_set(changes));
     }
 
     /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
@@ -144,16 +187,15 @@ impl Build<'_> {
         Ok(Some(chown_owner(spec, root.as_deref())?))
     }
 
+    /// Returns the build context.
+    pub(super) fn main_context(&self) -> CopyRoot {
+        let context = self.inputs.main();
+        CopyRoot { root: context.root.clone(), ignore: Some(context.ignore.clone()), keep_owner: false }
+    }
+
     /// Finds the tree that `--from` names; without it, the build context.
     pub(super) fn copy_root(&self, stage: &Stage, from: Option<&str>) -> Result<CopyRoot, Problem> {
-        let Some(text) = from else {
-            let context = self.inputs.main();
-            return Ok(CopyRoot {
-                root: context.root.clone(),
-                ignore: Some(context.ignore.clone()),
-                keep_owner: false,
-            });
-        };
+        let Some(text) = from else { return Ok(self.main_context()) };
         match self.plan.resolve_from(text, stage.id)? {
             FromRef::Stage(id) => {
                 let result = self.stage(id)?;
@@ -171,7 +213,7 @@ impl Build<'_> {
         }
     }
 
-    fn named_root(&self, name: &str, stage: &Stage) -> Result<CopyRoot, Problem> {
+    pub(super) fn named_root(&self, name: &str, stage: &Stage) -> Result<CopyRoot, Problem> {
         if let Some(image) = self.context_image(name, &stage.platform)? {
             let root = self.unpacked(&image.text, &stage.platform, &image)?;
             return Ok(CopyRoot { root, ignore: None, keep_owner: true });
@@ -197,11 +239,8 @@ impl Build<'_> {
     }
 
     pub(super) fn workdir_step(&self, stage: &mut Stage, path: &str) -> Result<(), Problem> {
-        let path = stage.expand(path)?;
-        let directory = working_directory(stage.working_dir(), &path);
-        stage.config.config.working_dir = directory.clone();
-        let makes_layer = directory != "/";
-        if makes_layer {
+        let directory = stage.workdir(path)?;
+        if directory != "/" {
             // The owner is looked up as `--chown` is: a number is user and group alike.
             let user = stage.config.config.user.clone();
             let owner = match user.as_str() {
@@ -212,7 +251,7 @@ impl Build<'_> {
             let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
             self.add_layer(stage, changes);
         }
-        stage.record(history::workdir(&directory), makes_layer);
+        stage.set_workdir(directory);
         Ok(())
     }
 
@@ -222,6 +261,20 @@ impl Build<'_> {
             Some(seconds) => crate::tree::Timestamp { seconds, nanoseconds: 0 },
             None => self.services.now,
         }
+    }
+}
+
+impl Stage {
+    /// Returns the directory that a `WORKDIR` means.
+    pub(super) fn workdir(&self, path: &str) -> Result<String, Problem> {
+        Ok(working_directory(self.working_dir(), &self.expand(path)?))
+    }
+
+    /// Makes a directory the one that relative paths count from.
+    pub(super) fn set_workdir(&mut self, directory: String) {
+        let makes_layer = directory != "/";
+        self.record(history::workdir(&directory), makes_layer);
+        self.config.config.working_dir = directory;
     }
 }
 

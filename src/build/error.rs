@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::copy::CopyError;
+use super::offline::Missing;
 use super::user::UserError;
 use crate::blob::BlobError;
 use crate::context::ContextError;
@@ -101,6 +102,18 @@ pub enum Problem {
     /// A context, download or repository cannot be had.
     #[error(transparent)]
     Context(#[from] ContextError),
+    /// A build without a network lacks something.
+    #[error("this build is offline and lacks {}", list(missing))]
+    Offline {
+        /// What.
+        missing: Vec<Missing>,
+    },
+    /// A build without a network was asked for something elsewhere.
+    #[error("this build is offline: `{address}` cannot be fetched")]
+    OfflineSource {
+        /// Its address.
+        address: String,
+    },
     /// A registry refused or failed.
     #[error("failed to resolve source metadata for `{reference}`")]
     BaseImage {
@@ -148,12 +161,19 @@ pub enum Problem {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The gate of the build did not let the image pass.
+    #[error("the image was refused before any output had it")]
+    Refused,
     /// The user stopped the build.
     #[error("the build was cancelled")]
     Cancelled,
     /// Another stage failed first; its error is the build's.
     #[error("another stage failed")]
     Elsewhere,
+}
+
+fn list(missing: &[Missing]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Problem {
@@ -184,8 +204,14 @@ impl Problem {
             Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
+            Self::Offline { missing } => Some(super::offline::hint(missing)),
+            Self::OfflineSource { .. } => Some(
+                "fetch it first, and give the build the directory or file; or leave `--offline` out"
+                    .to_owned(),
+            ),
             Self::BaseImage { source, .. } | Self::Registry(source) => source.hint(),
             Self::Context(e) => e.hint(),
+            Self::Output(e) => e.hint(),
             Self::Blob(e) => e.hint().map(str::to_owned),
             Self::Layer(LayerError::Blob(e)) => e.hint().map(str::to_owned),
             Self::NoDockerfile { .. } => {

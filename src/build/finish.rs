@@ -1,13 +1,16 @@
 //! The end of a build: times, labels, annotations; the image sealed and handed to the outputs.
 
-use super::Build;
+use std::sync::Arc;
+
 use super::base::check_cancelled;
-use super::error::{BuildError, Problem};
+use super::error::{BuildError, Place, Problem};
 use super::stage::StageResult;
+use super::{Build, Gate, StepReport};
+use crate::blob::BlobSource;
 use crate::event::StepId;
 use crate::oci::{
-    Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, annotation, descriptor,
-    media_type,
+    Descriptor, Digest, History, Image, ImageConfig, Layer, ManifestFormat, Reference, annotation,
+    descriptor, media_type,
 };
 use crate::output::{BuildResult, Receipt};
 use crate::snapshot::compare_trees;
@@ -23,18 +26,29 @@ pub struct Outcome {
     pub receipts: Vec<Receipt>,
     /// The source epoch in force, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// How each step came about, in the order they ended.
+    pub steps: Vec<StepReport>,
+}
+
+/// An image that no output has yet.
+pub struct Finished {
+    /// The image.
+    pub image: Image,
+    /// Has its layers.
+    pub blobs: Arc<dyn BlobSource>,
+    /// The lines of the Dockerfile that made each layer; `None` for the base's.
+    pub places: Vec<Option<Place>>,
 }
 
 impl Build<'_> {
     /// Seals the target stage and hands it to the outputs.
-    pub(super) fn finish(&self, target: &StageResult) -> Result<Outcome, BuildError> {
-        Ok(self.seal_image(target)?)
+    pub(super) fn finish(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, BuildError> {
+        Ok(self.seal_image(target, gate)?)
     }
 
-    fn seal_image(&self, target: &StageResult) -> Result<Outcome, Problem> {
+    fn seal_image(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, Problem> {
         let mut layers = target.layers.iter().map(|slot| slot.wait()).collect::<Result<Vec<Layer>, _>>()?;
         check_cancelled(&self.services.cancel)?;
-        self.explain_rewriting(target);
         let base_is_docker = target.base.as_ref().is_some_and(|base| base.docker_format);
         let format = self.request.format.unwrap_or(match base_is_docker {
             true => ManifestFormat::Docker,
@@ -44,17 +58,26 @@ impl Build<'_> {
         if self.request.single_layer {
             self.squash(target, &mut config, &mut layers)?;
         }
+        if self.request.rewrite_timestamp {
+            self.rewrite_base(target, &mut config, &mut layers)?;
+        }
         for layer in &mut layers {
             layer.descriptor = relabel(&layer.descriptor, format)?;
         }
         config.config.labels.extend(self.request.labels.clone());
         self.set_platform(&mut config, target);
         fill_times(&mut config, target.base_history, self.epoch, self.services.now.seconds);
-        let image = Image::seal(config, layers, format, self.annotations(target));
-        if self.services.keep_base_blobs
-            && let Some(base) = &target.base
+        let created = config.created.clone();
+        let image = Image::seal(config, layers, format, self.annotations(target, created));
+        if let Some(gate) = gate
+            && !gate(&self.finished(target, &image))
         {
-            self.blobs.fetch(&base.layers)?;
+            // Whoever refused because of a cancellation was cancelled.
+            check_cancelled(&self.services.cancel)?;
+            return Err(Problem::Refused);
+        }
+        if self.services.keep_base_blobs {
+            self.blobs.fetch(&image.layers)?;
         }
         let needs_tree = self.services.outputs.iter().any(|output| output.needs_tree());
         let tree = if needs_tree { Some(target.lock_tree().root()?) } else { None };
@@ -63,28 +86,84 @@ impl Build<'_> {
             names: self.request.names.clone(),
             blobs: self.blobs.clone(),
             tree,
-            mount_from: target.base.iter().filter_map(|base| base.repository.clone()).collect(),
+            mount_from: self.mount_from(target),
         };
-        let mut receipts = Vec::new();
-        for output in &self.services.outputs {
-            check_cancelled(&self.services.cancel)?;
-            receipts.push(output.commit(&result)?);
-        }
+        let receipts = std::thread::scope(|scope| {
+            // All layers are written: what the stages were made of goes while the image is on its way.
+            if !needs_tree {
+                scope.spawn(|| self.remove_trees());
+            }
+            let commit = |output: &std::sync::Arc<dyn crate::output::Output>| {
+                check_cancelled(&self.services.cancel)?;
+                Ok(output.commit(&result)?)
+            };
+            self.services.outputs.iter().map(commit).collect::<Result<Vec<Receipt>, Problem>>()
+        })?;
         let base = target.base.as_ref().map(|base| (base.text.clone(), base.digest.clone()));
-        Ok(Outcome { image, base, receipts, epoch: self.epoch })
+        let steps = std::mem::take(&mut *self.reports.lock().expect("no panic while a report is added"));
+        Ok(Outcome { image, base, receipts, epoch: self.epoch, steps })
     }
 
-    /// Says what `rewrite-timestamp` comes to: new layers are clamped to the epoch with or without it.
-    fn explain_rewriting(&self, target: &StageResult) {
-        let reporter = &self.services.reporter;
-        match (self.request.rewrite_timestamp, self.epoch, &target.base) {
-            (true, None, _) => reporter.warning("rewrite-timestamp has no effect without a source epoch"),
-            (true, Some(_), Some(_)) => {
-                reporter
-                    .info("times in the new layers are clamped to the source epoch; those of the base stay");
-            }
-            _ => {}
+    /// Removes the files of every stage.
+    fn remove_trees(&self) {
+        self.works.finish();
+        for stage in self.schedule.finished() {
+            stage.lock_tree().remove();
         }
+        self.kept.lock().expect("no panic while keeping").clear();
+    }
+
+    /// Returns the repositories that hold some of the image's layers.
+    fn mount_from(&self, target: &StageResult) -> Vec<Reference> {
+        let caches = self.cache_repositories.lock().expect("no panic while a name is added").clone();
+        target.base.iter().filter_map(|base| base.repository.clone()).chain(caches).collect()
+    }
+
+    /// Puts together what a gate looks at.
+    fn finished(&self, target: &StageResult, image: &Image) -> Finished {
+        let source = &self.dockerfile.source;
+        let place = |span| Place { name: self.dockerfile.name.clone(), source: source.clone(), span };
+        let mut places: Vec<_> = target.layers.iter().map(|slot| slot.span.map(place)).collect();
+        // One layer of many has no lines of its own.
+        if places.len() != image.layers.len() {
+            places = vec![None; image.layers.len()];
+        }
+        Finished { image: image.clone(), blobs: self.blobs.clone(), places }
+    }
+
+    /// Clamps the times in the base's layers, and in its part of the history, to the epoch (`rewrite-timestamp`).
+    fn rewrite_base(
+        &self,
+        target: &StageResult,
+        config: &mut ImageConfig,
+        layers: &mut [Layer],
+    ) -> Result<(), Problem> {
+        let Some(epoch) = self.epoch else {
+            self.services.reporter.warning("rewrite-timestamp has no effect without a source epoch");
+            return Ok(());
+        };
+        let base = target.base.as_ref().map_or(0, |base| base.layers.len());
+        // They are read twice.
+        self.blobs.fetch(&layers[..base])?;
+        let mut rewritten = 0;
+        for layer in &mut layers[..base] {
+            check_cancelled(&self.services.cancel)?;
+            let clamped = self.works.rewrite(layer, &*self.blobs)?;
+            rewritten += usize::from(clamped.diff_id != layer.diff_id);
+            *layer = clamped;
+        }
+        for entry in config.history.iter_mut().take(target.base_history) {
+            let time = entry.created.as_ref().and_then(|created| created.parse::<jiff::Timestamp>().ok());
+            if time.zip(jiff::Timestamp::from_second(epoch).ok()).is_some_and(|(time, epoch)| time > epoch) {
+                entry.created = Some(rfc3339(epoch));
+            }
+        }
+        if base > 0 {
+            let text =
+                format!("rewrite-timestamp: {rewritten} of {base} layers of the base were written anew");
+            self.services.reporter.info(text);
+        }
+        Ok(())
     }
 
     /// Makes one layer of all that the stage put on its base (`--single-snapshot`), and leaves one entry of its
@@ -129,13 +208,17 @@ impl Build<'_> {
         }
     }
 
-    fn annotations(&self, target: &StageResult) -> std::collections::BTreeMap<String, String> {
+    fn annotations(
+        &self,
+        target: &StageResult,
+        created: Option<String>,
+    ) -> std::collections::BTreeMap<String, String> {
         let mut annotations = std::collections::BTreeMap::new();
         if let Some(base) = &target.base {
             annotations.insert(annotation::BASE_NAME.to_owned(), base.text.clone());
             annotations.insert(annotation::BASE_DIGEST.to_owned(), base.digest.to_string());
         }
-        let created = rfc3339(self.epoch.unwrap_or(self.services.now.seconds));
+        let created = created.unwrap_or_else(|| rfc3339(self.epoch.unwrap_or(self.services.now.seconds)));
         annotations.insert(annotation::CREATED.to_owned(), created);
         annotations.extend(self.request.annotations.clone());
         annotations
@@ -149,7 +232,10 @@ fn fill_times(config: &mut ImageConfig, base_history: usize, epoch: Option<i64>,
     let base_history = base_history.min(config.history.len());
     let (old, new) = config.history.split_at_mut(base_history);
     for entry in new.iter_mut().filter(|entry| epoch.is_some() || !entry.empty_layer) {
-        entry.created = Some(now.clone());
+        // What came out of a cache has a time already.
+        if epoch.is_some() || entry.created.is_none() {
+            entry.created = Some(now.clone());
+        }
     }
     let last_old = old.iter().rev().find_map(|entry| entry.created.clone());
     let first_new = new.iter().find_map(|entry| entry.created.clone());

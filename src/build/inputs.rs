@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::base::Once;
 use super::error::{BuildError, Problem};
+use super::offline::refuse_remote;
 use super::{Build, ContextSource, DockerfileSource, NamedContext, Request, Services, SshSource};
 use crate::context::{
     Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitSource, Ignore, checkout_with,
@@ -125,6 +126,7 @@ impl Workbench<'_> {
                 self.stream(Box::new(file), &into, None)
             }
             ContextSource::Url(url) => {
+                refuse_remote(request, url)?;
                 let fetched = self.fetch.get(url, &[])?;
                 self.stream(fetched.reader, &into, fetched.last_modified)
             }
@@ -133,6 +135,7 @@ impl Workbench<'_> {
                 self.stream(fetched.reader, &into, fetched.last_modified)
             }
             ContextSource::Git(text) => {
+                refuse_remote(request, text)?;
                 let source = parse_git_context(text)?.ok_or_else(|| Problem::Instruction {
                     message: format!("`{text}` is not the address of a git repository"),
                 })?;
@@ -232,6 +235,7 @@ fn find(request: &Request, bench: &Workbench<'_>, context: &Opened) -> Result<(S
     match &request.dockerfile {
         DockerfileSource::Bytes(bytes) => Ok(("Dockerfile".to_owned(), bytes.clone())),
         DockerfileSource::Url(url) => {
+            refuse_remote(request, url)?;
             let mut bytes = Vec::new();
             let mut reader = std::io::Read::take(bench.fetch.get(url, &[])?.reader, 16 * 1024 * 1024);
             std::io::Read::read_to_end(&mut reader, &mut bytes).map_err(|source| Problem::Io {

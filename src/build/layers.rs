@@ -3,15 +3,21 @@
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::error::Problem;
-use crate::blob::Store;
+use crate::blob::{BlobSource, Store};
+use crate::dockerfile::Span;
 use crate::event::{Event, Reporter, StepId};
-use crate::layer::{ChangeSet, LayerError, LayerOptions, write_layer};
-use crate::oci::Layer;
+use crate::layer::{ChangeSet, LayerError, LayerOptions, is_newer, rewrite_layer, write_layer};
+use crate::oci::{Layer, ManifestFormat};
 use crate::output::Output;
+use crate::stream::{Compression, auto_decoder};
 
 /// A layer that is finished or will be.
 #[derive(Debug, Clone)]
-pub(super) struct LayerSlot(Arc<Slot>);
+pub(super) struct LayerSlot {
+    slot: Arc<Slot>,
+    /// The lines that made it; a base's has none here.
+    pub(super) span: Option<Span>,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -22,30 +28,38 @@ struct Slot {
 impl LayerSlot {
     /// Wraps a finished layer.
     pub(super) fn finished(layer: Layer) -> Self {
-        Self(Arc::new(Slot { result: Mutex::new(Some(Ok(layer))), finished: Condvar::new() }))
+        Self::new(Some(Ok(layer)))
     }
 
     fn pending() -> Self {
-        Self(Arc::new(Slot { result: Mutex::new(None), finished: Condvar::new() }))
+        Self::new(None)
+    }
+
+    fn new(result: Option<Result<Layer, Arc<LayerError>>>) -> Self {
+        let slot = Slot { result: Mutex::new(result), finished: Condvar::new() };
+        Self { slot: Arc::new(slot), span: None }
     }
 
     fn fill(&self, result: Result<Layer, Arc<LayerError>>) {
-        *self.0.result.lock().expect("no panic while a slot is filled") = Some(result);
-        self.0.finished.notify_all();
+        *self.slot.result.lock().expect("no panic while a slot is filled") = Some(result);
+        self.slot.finished.notify_all();
     }
 
     /// Waits until the layer is in the store.
     pub(super) fn wait(&self) -> Result<Layer, Problem> {
-        let mut result = self.0.result.lock().expect("no panic while a slot is filled");
+        let mut result = self.slot.result.lock().expect("no panic while a slot is filled");
         loop {
             match &*result {
                 Some(Ok(layer)) => return Ok(layer.clone()),
                 Some(Err(error)) => return Err(Problem::SharedLayer(error.clone())),
-                None => result = self.0.finished.wait(result).expect("no panic while a slot is filled"),
+                None => result = self.slot.finished.wait(result).expect("no panic while a slot is filled"),
             }
         }
     }
 }
+
+/// How layers that no image has are compressed.
+pub(super) const INTERNAL_COMPRESSION: Compression = Compression::Zstd { level: 1 };
 
 /// Turns changes into layers, at most `capacity` at a time.
 pub(super) struct LayerWorks {
@@ -68,8 +82,25 @@ impl LayerWorks {
         Self { store, outputs, reporter, options, running: Arc::default(), capacity: 2 }
     }
 
-    /// Writes a layer beside the build.
+    /// Writes a layer of the image beside the build.
     pub(super) fn start(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
+        self.begin(step, changes, self.options, self.outputs.clone())
+    }
+
+    /// Writes a layer of a stage that is only copied from, for caches: quickly, and for no output.
+    pub(super) fn start_internal(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
+        let options =
+            LayerOptions { compression: INTERNAL_COMPRESSION, format: ManifestFormat::Oci, ..self.options };
+        self.begin(step, changes, options, Vec::new())
+    }
+
+    fn begin(
+        &self,
+        step: StepId,
+        changes: ChangeSet,
+        options: LayerOptions,
+        outputs: Vec<Arc<dyn Output>>,
+    ) -> LayerSlot {
         let slot = LayerSlot::pending();
         let (running, changed) = &*self.running;
         {
@@ -81,14 +112,28 @@ impl LayerWorks {
         }
         let job = Job {
             store: self.store.clone(),
-            outputs: self.outputs.clone(),
+            outputs,
             reporter: self.reporter.clone(),
-            options: self.options,
+            options,
             permit: Permit(self.running.clone()),
             slot: Filler(slot.clone()),
         };
         std::thread::spawn(move || job.run(step, changes));
         slot
+    }
+
+    /// Writes a layer of the base anew with its times clamped to the epoch; one without a newer time stays.
+    pub(super) fn rewrite(&self, layer: &Layer, blobs: &dyn BlobSource) -> Result<Layer, Problem> {
+        let Some(epoch) = self.options.tar.epoch else { return Ok(layer.clone()) };
+        let open = || -> Result<_, LayerError> {
+            let reader = blobs.open(&layer.descriptor)?;
+            let (_, tar) = auto_decoder(reader).map_err(|source| LayerError::Archive { source })?;
+            Ok(tar)
+        };
+        if !is_newer(open()?, epoch)? {
+            return Ok(layer.clone());
+        }
+        Ok(rewrite_layer(open()?, &self.options, &self.store)?)
     }
 
     /// Waits until no layer is being written: until nothing reads the stages' files any more.
@@ -148,7 +193,7 @@ struct Filler(LayerSlot);
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        let Ok(result) = self.0.0.result.lock() else { return };
+        let Ok(result) = self.0.slot.result.lock() else { return };
         if result.is_none() {
             drop(result);
             let error = std::io::Error::other("the thread that wrote the layer ended early");
@@ -163,8 +208,6 @@ mod tests {
 
     use super::*;
     use crate::layer::{Change, TarOptions};
-    use crate::oci::ManifestFormat;
-    use crate::stream::Compression;
 
     fn works(directory: &tempfile::TempDir) -> LayerWorks {
         let options = LayerOptions {

@@ -22,7 +22,10 @@ mod finish;
 mod inputs;
 mod layers;
 mod metadata;
+mod mount_saving;
 mod mounts;
+mod offline;
+mod probe;
 mod request;
 mod run;
 mod schedule;
@@ -38,17 +41,21 @@ pub use cache_mount::prune_cache_mounts;
 pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
-pub use finish::Outcome;
+pub use finish::{Finished, Outcome};
 pub use inputs::{DockerfileText, Workbench, read_dockerfile};
+pub use offline::{Missing, NeededImage, needed_images};
+pub use probe::StepReport;
 pub use request::{
-    ContextSource, DockerfileSource, Entitlement, NamedContext, NetworkMode, Request, SecretSource, SshSource,
+    ContextSource, DockerfileSource, Entitlement, EpochChoice, Explain, NamedContext, NetworkMode, Request,
+    SecretSource, SshSource,
 };
 pub use services::Services;
 pub use user::UserError;
 
 use crate::dockerfile::Dockerfile;
+use crate::event::Event;
 use crate::layer::{LayerOptions, TarOptions};
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::plan::Plan;
 use crate::rootfs::Rootfs;
 
@@ -62,40 +69,92 @@ struct Build<'a> {
     platform: Platform,
     /// The source epoch in seconds since 1970, if there is one.
     epoch: Option<i64>,
+    /// What of the epoch is in the keys of caches.
+    epoch_key: String,
     blobs: Arc<blobs::Blobs>,
     bases: base::BaseImages,
     works: layers::LayerWorks,
     schedule: schedule::Schedule,
     /// Trees that are read from until the build ends.
     kept: Mutex<Vec<Box<dyn Rootfs>>>,
+    downloads: base::Once<String, copy::CopySource>,
+    probe: Arc<probe::Probe>,
+    keeper: probe::Keeper,
+    /// How each step came about, and why those that ran were in no cache.
+    reports: Mutex<Vec<StepReport>>,
+    used_mounts: mount_saving::UsedMounts,
+    /// Repositories of caches that the image's layers may be taken from.
+    cache_repositories: Mutex<Vec<Reference>>,
 }
 
-/// Builds an image and hands it to the outputs.
+/// Looks at an image before any output gets a byte of it; `false` ends the build with [`Problem::Refused`].
+pub type Gate<'a> = &'a (dyn Fn(&Finished) -> bool + Sync);
+
+/// How often a build is tried again whose cached layers cannot be read. Each time one source of failure less is left.
+const MOST_TRIES: usize = 5;
+
+/// Builds an image and hands it to the outputs. Where a layer that a cache promised cannot be read, its step runs.
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
+    for _ in 1..MOST_TRIES {
+        let outcome = build_gated(request, services, None);
+        // What came from standard input cannot be read again.
+        let is_final = request.context == ContextSource::Stdin || services.cancel.is_cancelled();
+        match outcome {
+            Err(error) if !is_final && services.caches.has_broken() => {
+                let problem = error.problem;
+                let text = format!("a layer of a cache cannot be used, and its step runs instead: {problem}");
+                services.reporter.report(Event::Warning { text, hint: None });
+            }
+            outcome => return outcome,
+        }
+    }
+    build_gated(request, services, None)
+}
+
+/// Builds an image, and hands it to the outputs if `gate` lets it pass.
+pub fn build_gated(
+    request: &Request,
+    services: &Services,
+    gate: Option<Gate<'_>>,
+) -> Result<Outcome, BuildError> {
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
+    offline::check_inputs(request)?;
     let (dockerfile, inputs) = inputs::open(request, services)?;
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
+    if request.offline {
+        offline::check(&dockerfile, &plan, request, services)?;
+    }
     let epoch = epoch::find(&plan, request, services, &inputs)
         .map_err(|problem| BuildError { problem, place: None })?;
     if plan.source_date_epoch.is_some() {
         plan.set_source_date_epoch(epoch);
     }
+    let epoch_key = epoch::for_keys(&plan, request, epoch);
     let options = LayerOptions {
         compression: request.compression,
         threads: request.compression_threads,
         tar: TarOptions { epoch },
         format: request.format.unwrap_or_default(),
     };
-    let build = Build {
+    let blobs = Arc::new(blobs::Blobs::new(services.store.clone(), services.keep_base_blobs));
+    let mut build = Build {
         request,
         services,
         platform,
         epoch,
-        blobs: Arc::new(blobs::Blobs::new(services.store.clone(), services.keep_base_blobs)),
+        epoch_key,
+        downloads: base::Once::default(),
+        probe: Arc::default(),
+        keeper: probe::Keeper::start(&services.caches, blobs.clone(), &services.reporter),
+        cache_repositories: Mutex::default(),
+        reports: Mutex::default(),
+        used_mounts: mount_saving::UsedMounts::default(),
+        blobs,
         bases: base::BaseImages::default(),
         works: layers::LayerWorks::new(
             services.store.clone(),
-            services.outputs.clone(),
+            // Layers of an image that may be refused do not go ahead of it.
+            if gate.is_some() { Vec::new() } else { services.outputs.clone() },
             services.reporter.clone(),
             options,
         ),
@@ -106,9 +165,15 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
         inputs,
     };
     build.enforce_checks()?;
+    build.probe = Arc::new(build.probe());
     let target = build.run_stages();
     build.warn();
-    let outcome = target.and_then(|target| build.finish(&target));
+    let outcome = target.and_then(|target| build.finish(&target, gate));
     build.works.finish();
+    build.keeper.finish();
+    services.caches.finish();
+    if outcome.is_ok() {
+        build.save_mounts();
+    }
     outcome
 }

@@ -59,11 +59,7 @@ impl Build<'_> {
     /// Prepares the mounts of a step.
     pub(super) fn step_mounts(&self, stage: &mut Stage, run: &Run) -> Result<StepMounts, Problem> {
         let mut mounts = StepMounts::default();
-        for raw in &run.mounts {
-            let spec = parse_mount(raw, &mut |text| {
-                expand(text, &stage.scope, stage.escape).map(|expanded| expanded.text)
-            })
-            .map_err(|e| Problem::Instruction { message: e.to_string() })?;
+        for spec in stage.mount_specs(run)? {
             self.add_mount(stage, &mut mounts, &spec)?;
         }
         Ok(mounts)
@@ -90,7 +86,7 @@ impl Build<'_> {
     }
 
     /// Returns where a mount goes: absolute and clean.
-    fn target(&self, stage: &Stage, spec: &MountSpec) -> Result<String, Problem> {
+    pub(super) fn target(&self, stage: &Stage, spec: &MountSpec) -> Result<String, Problem> {
         let written = spec.target.as_deref().unwrap_or(".");
         let target = working_directory(stage.working_dir(), written);
         let target = target.trim_end_matches('/');
@@ -180,7 +176,8 @@ impl Build<'_> {
             None => {
                 let root = &self.services.cache_mounts_dir;
                 let mut cache = Cache::claim(root, &key, *sharing, &self.services.cancel)?;
-                self.fill_cache(stage, &mut cache, spec)?;
+                self.fill_cache(stage, &mut cache, spec, (&key, id))?;
+                self.used_mounts.note(&key, id);
                 mounts.caches.entry(key).or_insert(cache).data()
             }
         };
@@ -192,23 +189,37 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Makes the first content of a cache that has none.
-    fn fill_cache(&self, stage: &Stage, cache: &mut Cache, spec: &MountSpec) -> Result<(), Problem> {
+    /// Makes the first content of a cache that has none: what was saved of it, or what `from` says. `name` is the
+    /// directory's, then what people call the mount.
+    fn fill_cache(
+        &self,
+        stage: &Stage,
+        cache: &mut Cache,
+        spec: &MountSpec,
+        name: (&str, &str),
+    ) -> Result<(), Problem> {
         let SpecKind::Cache { from, source, mode, uid, gid, .. } = &spec.kind else {
             unreachable!("called for cache mounts");
         };
         if cache.is_new() {
             let (directory, data) = (cache.directory(), cache.data());
             let fresh = directory.join("new");
-            let _ = std::fs::remove_dir_all(&fresh);
-            std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))?;
+            let make = || {
+                let _ = std::fs::remove_dir_all(&fresh);
+                std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))
+            };
+            make()?;
+            let is_restored = self.restore_mount(name.0, name.1, &fresh, &directory);
+            if !is_restored {
+                make()?;
+            }
             let set = |path: &Path| {
                 let permissions = std::fs::Permissions::from_mode(mode.unwrap_or(0o755));
                 chown(path, Some(uid.unwrap_or(0)), Some(gid.unwrap_or(0)))?;
                 std::fs::set_permissions(path, permissions)
             };
             set(&fresh).map_err(io_problem("prepare the cache", &fresh))?;
-            if let Some(from) = from {
+            if let Some(from) = from.as_ref().filter(|_| !is_restored) {
                 let from = self.copy_root(stage, Some(from))?;
                 let (path, _) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
                 let into = RootDir::open(&fresh).map_err(io_problem("open", &fresh))?;
@@ -279,17 +290,16 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Mounts the script of a lone heredoc, and returns its path in the root.
+    /// Mounts the script of a lone heredoc.
     pub(super) fn script_mount(
         &self,
         mounts: &mut StepMounts,
-        name: &str,
+        target: &str,
         body: &str,
-    ) -> Result<String, Problem> {
+    ) -> Result<(), Problem> {
         let file = self.write_file(mounts, "script", body.as_bytes(), 0o755)?;
-        let target = format!("/dev/pipes/{name}");
-        mounts.bind(file, &target, true);
-        Ok(target)
+        mounts.bind(file, target, true);
+        Ok(())
     }
 
     fn write_file(
@@ -321,6 +331,19 @@ impl Build<'_> {
             .tempdir_in(&parent)
             .map(tempfile::TempDir::keep)
             .map_err(io_problem("create a directory in", &parent))
+    }
+}
+
+impl Stage {
+    /// Reads the `--mount` flags of a `RUN`, variables expanded.
+    pub(super) fn mount_specs(&self, run: &Run) -> Result<Vec<MountSpec>, Problem> {
+        let mut expanded = |text: &str| expand(text, &self.scope, self.escape).map(|expanded| expanded.text);
+        run.mounts
+            .iter()
+            .map(|raw| {
+                parse_mount(raw, &mut expanded).map_err(|e| Problem::Instruction { message: e.to_string() })
+            })
+            .collect()
     }
 }
 

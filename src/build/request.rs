@@ -34,8 +34,12 @@ pub struct Request {
     pub names: Vec<Reference>,
     /// `--pull`: ask the registry even for a base image the store has.
     pub pull: bool,
+    /// `--offline`: have everything from the store, and open no connection.
+    pub offline: bool,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// Whether it is found out why the steps that run are in no cache.
+    pub explain: Explain,
     /// `--network`: for RUN steps that do not say.
     pub network: NetworkMode,
     /// `--add-host`: name and address.
@@ -54,11 +58,10 @@ pub struct Request {
     pub compression: Compression,
     /// The manifest's media types; `None` is the base image's, OCI from scratch.
     pub format: Option<ManifestFormat>,
-    /// `SOURCE_DATE_EPOCH` from the command line or the environment, in seconds. A build argument or a
-    /// global `ARG` of the Dockerfile goes before it.
-    pub source_date_epoch: Option<i64>,
-    /// `rewrite-timestamp=true` or `--reproducible` was given. Times in new layers are clamped to an epoch
-    /// anyway; this makes the build say what it means for the base's.
+    /// What time it is for the image, unless a build argument or a global `ARG` `SOURCE_DATE_EPOCH` says.
+    pub epoch: EpochChoice,
+    /// `rewrite-timestamp=true`: times in the base image's layers are clamped to the epoch too, which makes
+    /// other layers of them.
     pub rewrite_timestamp: bool,
     /// `--single-snapshot`: all new layers as one.
     pub single_layer: bool,
@@ -68,6 +71,35 @@ pub struct Request {
     pub jobs: NonZeroUsize,
     /// How many threads compress one layer.
     pub compression_threads: NonZeroUsize,
+}
+
+/// Where the source epoch comes from if `SOURCE_DATE_EPOCH` is not among the build's arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochChoice {
+    /// These seconds since 1970, from an option or the environment.
+    Given(i64),
+    /// The time of the commit that the context is made from.
+    Commit {
+        /// That of the work tree that the context directory is in, in seconds since 1970. A context from git
+        /// brings its own.
+        local: Option<i64>,
+        /// What counts if there is no commit: 0 for `--reproducible`.
+        otherwise: Option<i64>,
+    },
+    /// There is none (`--timestamp now`): times are those of the build.
+    Now,
+}
+
+/// Whether it is found out why a step is in no cache. That costs a request for each step that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Explain {
+    /// It is not.
+    #[default]
+    No,
+    /// Only for what the build returns (`--metadata-file`).
+    Report,
+    /// It is said at once, too (`--explain`).
+    Aloud,
 }
 
 /// Where the Dockerfile is.

@@ -33,13 +33,9 @@ impl Build<'_> {
         let insecure = self.security(run)?;
         let network = self.network(run)?;
         let mut mounts = self.step_mounts(stage, run)?;
-        let argv = match run.script() {
-            RunScript::Exec(argv) => argv,
-            RunScript::Shell(text) => stage.shell_argv(&text),
-            RunScript::File { name, body } => vec![self.script_mount(&mut mounts, &name, &body)?],
-        };
-        if argv.is_empty() {
-            return Err(Problem::Instruction { message: "arguments are required".to_owned() });
+        let argv = stage.run_argv(run)?;
+        if let RunScript::File { name, body } = run.script() {
+            self.script_mount(&mut mounts, &script_path(&name), &body)?;
         }
         let _turn = self.schedule.turn();
         let root = stage.tree.root()?;
@@ -66,8 +62,7 @@ impl Build<'_> {
             return Err(process_failed(&argv, exit, last_output));
         }
         self.seal(stage)?;
-        let created_by = history::run(&stage.scope.history_arguments(), &argv);
-        stage.record(created_by, true);
+        stage.record_run(&argv);
         Ok(())
     }
 
@@ -76,15 +71,11 @@ impl Build<'_> {
         let rootfs = stage.tree.flushed()?;
         let must_drain = rootfs.must_drain();
         let changes = rootfs.seal_step(&self.request.ignore_paths)?;
-        if !stage.is_exported {
-            return Ok(());
+        if let Some(layer) = self.push_layer(stage, changes)
+            && must_drain
+        {
+            layer.wait()?;
         }
-        let layer = if must_drain {
-            self.works.write(stage.step.clone(), changes)?
-        } else {
-            self.works.start(stage.step.clone(), changes)
-        };
-        stage.layers.push(layer);
         Ok(())
     }
 
@@ -103,7 +94,7 @@ impl Build<'_> {
         }
     }
 
-    fn build_arg(&self, name: &str) -> Option<&str> {
+    pub(super) fn build_arg(&self, name: &str) -> Option<&str> {
         self.plan.build_args.get(name).map(String::as_str)
     }
 
@@ -116,7 +107,7 @@ impl Build<'_> {
         env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
     }
 
-    fn network(&self, run: &Run) -> Result<Network, Problem> {
+    pub(super) fn network(&self, run: &Run) -> Result<Network, Problem> {
         let mode = match run.network.as_deref() {
             None => self.request.network,
             Some("default") => NetworkMode::Default,
@@ -136,7 +127,7 @@ impl Build<'_> {
         })
     }
 
-    fn security(&self, run: &Run) -> Result<bool, Problem> {
+    pub(super) fn security(&self, run: &Run) -> Result<bool, Problem> {
         match run.security.as_deref() {
             None | Some("sandbox") => Ok(false),
             Some("insecure") if self.request.allow.contains(&Entitlement::SecurityInsecure) => Ok(true),
@@ -146,6 +137,32 @@ impl Build<'_> {
             Some(other) => Err(Problem::Instruction { message: format!("security {other:?} is not valid") }),
         }
     }
+}
+
+impl Stage {
+    /// Returns what a `RUN` starts.
+    pub(super) fn run_argv(&self, run: &Run) -> Result<Vec<String>, Problem> {
+        let argv = match run.script() {
+            RunScript::Exec(argv) => argv,
+            RunScript::Shell(text) => self.shell_argv(&text),
+            RunScript::File { name, .. } => vec![script_path(&name)],
+        };
+        if argv.is_empty() {
+            return Err(Problem::Instruction { message: "arguments are required".to_owned() });
+        }
+        Ok(argv)
+    }
+
+    /// Adds a `RUN` to the history.
+    pub(super) fn record_run(&mut self, argv: &[String]) {
+        let created_by = history::run(&self.scope.history_arguments(), argv);
+        self.record(created_by, true);
+    }
+}
+
+/// Returns where the script of a lone heredoc is shown to its step.
+fn script_path(name: &str) -> String {
+    format!("/dev/pipes/{name}")
 }
 
 fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>) -> Problem {

@@ -58,6 +58,16 @@ impl Schedule {
         Turn(self)
     }
 
+    /// Returns the stages that were run to their end.
+    pub(super) fn finished(&self) -> Vec<Arc<StageResult>> {
+        let stages = self.stages.lock().expect("no panic while stages change");
+        let done = |progress: &Progress| match progress {
+            Progress::Done(result) => Some(result.clone()),
+            Progress::Waiting | Progress::Running | Progress::Failed => None,
+        };
+        stages.iter().filter_map(done).collect()
+    }
+
     fn set(&self, id: StageId, progress: Progress) {
         self.stages.lock().expect("no panic while stages change")[id.0] = progress;
         self.changed.notify_all();
@@ -97,7 +107,7 @@ impl Build<'_> {
     /// Runs every stage the target needs and returns the target.
     pub(super) fn run_stages(&self) -> Result<Arc<StageResult>, BuildError> {
         std::thread::scope(|scope| {
-            for id in &self.plan.reachable {
+            for id in self.probe.needed().unwrap_or(&self.plan.reachable) {
                 // A failure is kept by the schedule.
                 scope.spawn(|| self.stage(*id).map(drop));
             }

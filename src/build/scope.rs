@@ -55,6 +55,11 @@ impl Scope {
         }
     }
 
+    /// Tells whether a variable was declared as a build argument.
+    pub(super) fn is_declared(&self, name: &str) -> bool {
+        self.declared.iter().any(|(known, _)| known == name)
+    }
+
     /// Returns the declared arguments with the values in force, for a step's history.
     pub(super) fn history_arguments(&self) -> Vec<(String, String)> {
         let value = |name: &str, own: &Option<String>| {

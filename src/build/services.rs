@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::blob::Store;
+use crate::cache::{Caches, MountCaches};
 use crate::context::Fetch;
 use crate::event::Reporter;
 use crate::oci::Platform;
@@ -29,6 +30,10 @@ pub struct Services {
     pub storage: Arc<dyn Storage>,
     /// Where the image goes.
     pub outputs: Vec<Arc<dyn Output>>,
+    /// What earlier builds left, and what this one leaves to later ones.
+    pub caches: Arc<Caches>,
+    /// Where cache mounts are saved, and restored from.
+    pub mount_caches: MountCaches,
     /// How files are downloaded.
     pub fetch: Arc<dyn Fetch>,
     /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.

@@ -8,8 +8,10 @@ use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
 use super::{Build, NamedContext, metadata};
+use crate::cache::{Key, KeyBuilder};
 use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
+use crate::layer::ChangeSet;
 use crate::oci::{History, ImageConfig, Platform};
 use crate::plan::{Base, StageId};
 
@@ -34,6 +36,22 @@ pub(super) struct Stage {
     pub(super) is_exported: bool,
     /// The step under way.
     pub(super) step: StepId,
+    /// The index of the instruction under way, the base's triggers counted first.
+    pub(super) instruction: usize,
+    /// What went into it up to here, while it is folded for caches.
+    pub(super) key: Option<Key>,
+    /// Whether every change since the base is in `layers`.
+    pub(super) has_all_layers: bool,
+    /// The key that the step under way has by the content it copies.
+    pub(super) content_key: Option<KeyBuilder>,
+    /// Whether a layer below was copied from a stage.
+    pub(super) copies_from_stage: bool,
+    /// Whether a step since the base did run: its layer may still be in the making.
+    pub(super) has_run: bool,
+    /// When the layer was made that the step under way took from a cache, in seconds since 1970.
+    pub(super) cached_seconds: Option<i64>,
+    /// Why no cache had the step under way.
+    pub(super) reasons: Vec<String>,
 }
 
 /// A finished stage.
@@ -45,6 +63,10 @@ pub(super) struct StageResult {
     pub(super) layers: StageLayers,
     pub(super) tree: SharedTree,
     pub(super) base: Option<Arc<BaseImage>>,
+    /// Whether every change since the base is in `layers`.
+    pub(super) has_all_layers: bool,
+    pub(super) copies_from_stage: bool,
+    pub(super) has_run: bool,
 }
 
 impl StageResult {
@@ -60,12 +82,17 @@ impl Build<'_> {
         let begun = std::time::Instant::now();
         let mut stage =
             self.begin_stage(id).map_err(|problem| problem.at(&self.dockerfile, planned.from_span))?;
+        self.confirm_outputs().map_err(|problem| BuildError { problem, place: None })?;
+        self.warn_of_platform(&stage);
         let triggers = std::mem::take(&mut stage.config.config.on_build);
-        let triggers = self.parse_triggers(&triggers, planned.from_span)?;
+        let triggers = self
+            .read_triggers(&triggers, planned.from_span)
+            .map_err(|problem| problem.at(&self.dockerfile, planned.from_span))?;
         stage.step.total = 1 + triggers.iter().chain(&planned.steps).filter(|i| makes_layer(&i.kind)).count();
         self.announce_base(&stage, begun);
-        for instruction in triggers.iter().chain(&planned.steps) {
+        for (index, instruction) in triggers.iter().chain(&planned.steps).enumerate() {
             check_cancelled(&self.services.cancel)?;
+            stage.instruction = index;
             let result = self.run_instruction(&mut stage, instruction);
             result.map_err(|problem| problem.at(&self.dockerfile, instruction.span))?;
         }
@@ -77,16 +104,23 @@ impl Build<'_> {
             layers: stage.layers,
             tree: Mutex::new(stage.tree),
             base: stage.base,
+            has_all_layers: stage.has_all_layers,
+            copies_from_stage: stage.copies_from_stage,
+            has_run: stage.has_run,
         })
     }
 
+    /// Waits until every destination is known to take the image: no step runs for one that does not.
+    fn confirm_outputs(&self) -> Result<(), Problem> {
+        Ok(self.services.outputs.iter().try_for_each(|output| output.confirm())?)
+    }
+
     /// Reads the base's `ONBUILD` triggers as instructions that stand where the `FROM` stands.
-    fn parse_triggers(&self, triggers: &[String], span: Span) -> Result<Vec<Instruction>, BuildError> {
+    pub(super) fn read_triggers(&self, triggers: &[String], span: Span) -> Result<Vec<Instruction>, Problem> {
         triggers
             .iter()
             .map(|text| {
-                let mut instruction =
-                    parse_trigger(text).map_err(|e| Problem::from(e).at(&self.dockerfile, span))?;
+                let mut instruction = parse_trigger(text)?;
                 instruction.span = span;
                 Ok(instruction)
             })
@@ -111,7 +145,7 @@ impl Build<'_> {
         reporter.report(Event::StepFinished { step, outcome: StepOutcome::Done, elapsed });
     }
 
-    fn begin_stage(&self, id: StageId) -> Result<Stage, Problem> {
+    pub(super) fn begin_stage(&self, id: StageId) -> Result<Stage, Problem> {
         let planned = &self.plan.stages[id.0];
         match &planned.base {
             Base::Scratch => Ok(self.scratch_stage(id)),
@@ -124,6 +158,9 @@ impl Build<'_> {
                     scope: parent.scope.clone(),
                     layers: parent.layers.clone(),
                     base: parent.base.clone(),
+                    has_all_layers: parent.has_all_layers,
+                    copies_from_stage: parent.copies_from_stage,
+                    has_run: parent.has_run,
                     ..self.new_stage(id, Origin::Stage(parent.clone()))
                 })
             }
@@ -139,8 +176,33 @@ impl Build<'_> {
         }
     }
 
+    /// Returns a stage on top of one that was only folded, without its files.
+    pub(super) fn stage_on(&self, id: StageId, parent: &Stage) -> Stage {
+        Stage {
+            platform: parent.platform.clone(),
+            config: parent.config.clone(),
+            base_history: parent.base_history,
+            scope: parent.scope.clone(),
+            base: parent.base.clone(),
+            ..self.new_stage(id, Origin::Scratch)
+        }
+    }
+
+    /// Returns the named context whose files a stage starts from, if it does.
+    pub(super) fn files_base(&self, id: StageId) -> Option<&str> {
+        match &self.plan.stages[id.0].base {
+            Base::Context { name, .. } if !self.is_scratch_context(name) => {
+                match self.request.named_contexts.get(name)? {
+                    NamedContext::Files(_) => Some(name),
+                    NamedContext::Image(_) | NamedContext::Layout(_) => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
     /// Tells whether the target is the stage or starts from it.
-    fn is_exported(&self, id: StageId) -> bool {
+    pub(super) fn is_exported(&self, id: StageId) -> bool {
         let mut at = self.plan.target;
         loop {
             if at == id {
@@ -162,16 +224,29 @@ impl Build<'_> {
             base_history: 0,
             scope: Scope::default(),
             layers: Vec::new(),
-            tree: Tree::new(origin, self.services.storage.clone(), self.blobs.clone()),
+            tree: Tree::new(
+                origin,
+                self.services.storage.clone(),
+                self.blobs.clone(),
+                self.services.reporter.clone(),
+            ),
             base: None,
             cmd_is_set: false,
             escape: self.plan.escape,
             is_exported: self.is_exported(id),
             step: StepId { stage: planned.display.clone(), number: 1, total: 1 },
+            instruction: 0,
+            key: None,
+            has_all_layers: true,
+            content_key: None,
+            copies_from_stage: false,
+            has_run: false,
+            cached_seconds: None,
+            reasons: Vec::new(),
         }
     }
 
-    fn scratch_stage(&self, id: StageId) -> Stage {
+    pub(super) fn scratch_stage(&self, id: StageId) -> Stage {
         let mut stage = self.new_stage(id, Origin::Scratch);
         stage.config.os = stage.platform.os.clone();
         stage.config.architecture = stage.platform.architecture.clone();
@@ -197,7 +272,16 @@ impl Build<'_> {
         stage.base_history = stage.config.history.len();
         stage.layers = image.layers.iter().cloned().map(LayerSlot::finished).collect();
         stage.add_path();
-        if image.config.platform().normalised() != stage.platform {
+        stage.base = Some(image);
+        stage
+    }
+
+    fn warn_of_platform(&self, stage: &Stage) {
+        let starts_from_image =
+            matches!(self.plan.stages[stage.id.0].base, Base::Image { .. } | Base::Context { .. });
+        if let Some(image) = stage.base.as_ref().filter(|_| starts_from_image)
+            && image.config.platform().normalised() != stage.platform
+        {
             let text = format!(
                 "Base image {} was pulled with platform \"{}\", expected \"{}\" for current build",
                 image.text,
@@ -206,8 +290,6 @@ impl Build<'_> {
             );
             self.services.reporter.warning(text);
         }
-        stage.base = Some(image);
-        stage
     }
 
     fn is_scratch_context(&self, name: &str) -> bool {
@@ -230,16 +312,67 @@ impl Build<'_> {
         let reporter = &self.services.reporter;
         reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.original.clone() });
         let begun = std::time::Instant::now();
-        let result = match &instruction.kind {
-            InstructionKind::Run(run) => self.run_step(stage, run),
-            InstructionKind::Copy(copy) => self.copy_step(stage, copy),
-            InstructionKind::Add(add) => self.add_step(stage, add),
-            InstructionKind::Workdir(path) => self.workdir_step(stage, path),
-            _ => unreachable!("every other instruction is metadata"),
-        };
-        let outcome = if result.is_ok() { StepOutcome::Done } else { StepOutcome::Failed };
+        let below = stage.layers.len();
+        let result = self.make_layer(stage, instruction, begun);
+        for slot in stage.layers.iter_mut().skip(below) {
+            slot.span = Some(instruction.span);
+        }
+        let outcome = result.as_ref().map_or(StepOutcome::Failed, StepOutcome::clone);
+        self.note(stage, instruction, &outcome, begun.elapsed());
         reporter.report(Event::StepFinished { step, outcome, elapsed: begun.elapsed() });
-        result
+        result.map(drop)
+    }
+
+    /// Takes the step's layer from a cache, or runs the step.
+    fn make_layer(
+        &self,
+        stage: &mut Stage,
+        instruction: &Instruction,
+        begun: std::time::Instant,
+    ) -> Result<StepOutcome, Problem> {
+        let cached = self.cached(stage, instruction)?;
+        let is_copy_from_stage =
+            matches!(&instruction.kind, InstructionKind::Copy(copy) if copy.from.is_some());
+        stage.copies_from_stage |= is_copy_from_stage && cached.is_some();
+        if let Some(outcome) = cached {
+            return Ok(outcome);
+        }
+        // What a stage gives may be the same though the stage is not: that is known when the copy was tried.
+        if !is_copy_from_stage {
+            self.explain_miss(stage, instruction);
+        }
+        let layers = stage.layers.len();
+        let done = |()| StepOutcome::Done;
+        let outcome = match &instruction.kind {
+            InstructionKind::Run(run) => self.run_step(stage, run).map(done),
+            InstructionKind::Copy(copy) => self.copy_step(stage, copy),
+            InstructionKind::Add(add) => self.add_step(stage, add).map(done),
+            InstructionKind::Workdir(path) => self.workdir_step(stage, path).map(done),
+            _ => unreachable!("every other instruction is metadata"),
+        }?;
+        if is_copy_from_stage && outcome == StepOutcome::Done {
+            self.explain_miss(stage, instruction);
+        }
+        stage.copies_from_stage |= is_copy_from_stage;
+        stage.has_run |= outcome == StepOutcome::Done;
+        if stage.layers.len() > layers {
+            self.keep(stage, instruction, begun.elapsed())?;
+        }
+        Ok(outcome)
+    }
+
+    /// Writes what a step changed as the stage's next layer, where anybody wants it.
+    pub(super) fn push_layer(&self, stage: &mut Stage, changes: ChangeSet) -> Option<LayerSlot> {
+        let layer = if stage.is_exported {
+            self.works.start(stage.step.clone(), changes)
+        } else if self.services.caches.writes_internal() {
+            self.works.start_internal(stage.step.clone(), changes)
+        } else {
+            stage.has_all_layers = false;
+            return None;
+        };
+        stage.layers.push(layer.clone());
+        Some(layer)
     }
 }
 
@@ -254,8 +387,9 @@ impl Stage {
 
     /// Adds a line to the history; times are filled in when the image is sealed.
     pub(super) fn record(&mut self, created_by: String, makes_layer: bool) {
+        let created = self.cached_seconds.take().map(super::finish::rfc3339);
         self.config.history.push(History {
-            created: None,
+            created,
             created_by: Some(created_by),
             author: None,
             comment: Some("buildkit.dockerfile.v0".to_owned()),
@@ -273,7 +407,7 @@ impl Stage {
 }
 
 /// Tells whether an instruction makes a layer and so counts as a step; the others only change the config.
-fn makes_layer(kind: &InstructionKind) -> bool {
+pub(super) fn makes_layer(kind: &InstructionKind) -> bool {
     matches!(
         kind,
         InstructionKind::Run(_)

@@ -1,7 +1,7 @@
 //! A stage's files, made only when somebody needs them.
 //!
-//! A stage begins as a list of layers. Copies queue up as plans. The first step that runs something, or
-//! the first reader from another stage, has the layers unpacked and the queue applied.
+//! A stage begins as a list of layers. Copies queue up as plans, and layers out of a cache as layers. The first
+//! step that runs something, or the first reader from another stage, has the layers unpacked and the queue applied.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,9 +10,10 @@ use super::error::Problem;
 use super::layers::LayerSlot;
 use super::stage::StageResult;
 use crate::blob::BlobSource;
+use crate::event::Reporter;
 use crate::layer::{Change, ChangeSet};
 use crate::oci::Layer;
-use crate::rootfs::{Rootfs, Storage};
+use crate::rootfs::{Rootfs, Storage, unpack_over};
 use crate::tree::RootDir;
 
 /// Where a tree comes from.
@@ -25,20 +26,35 @@ pub(super) enum Origin {
     Stage(Arc<StageResult>),
 }
 
+/// Something that waits to be put into a tree.
+enum Queued {
+    /// What a copy planned.
+    Changes(Vec<Change>),
+    /// A layer that an earlier build made.
+    Layer(Box<Layer>),
+}
+
 /// A stage's files and what waits to be put into them.
 pub(super) struct Tree {
     origin: Origin,
     storage: Arc<dyn Storage>,
     blobs: Arc<dyn BlobSource>,
+    reporter: Reporter,
     rootfs: Option<Box<dyn Rootfs>>,
-    queue: Vec<Vec<Change>>,
+    queue: Vec<Queued>,
     /// All of `queue` as one; `None` once a change came that was planned without looking at the tree.
     merged: Option<Pending>,
 }
 
 impl Tree {
-    pub(super) fn new(origin: Origin, storage: Arc<dyn Storage>, blobs: Arc<dyn BlobSource>) -> Self {
-        Self { origin, storage, blobs, rootfs: None, queue: Vec::new(), merged: Some(Pending::default()) }
+    pub(super) fn new(
+        origin: Origin,
+        storage: Arc<dyn Storage>,
+        blobs: Arc<dyn BlobSource>,
+        reporter: Reporter,
+    ) -> Self {
+        let merged = Some(Pending::default());
+        Self { origin, storage, blobs, reporter, rootfs: None, queue: Vec::new(), merged }
     }
 
     /// Makes the files as they were before anything queued, and returns them.
@@ -53,24 +69,61 @@ impl Tree {
         Ok(self.rootfs.as_mut().expect("made just now"))
     }
 
+    /// Returns the layers that are all there is to the tree, where that is so and no files were made yet.
+    fn layers(&self) -> Option<Vec<Layer>> {
+        if self.rootfs.is_some() {
+            return None;
+        }
+        let mut layers = match &self.origin {
+            Origin::Scratch => Vec::new(),
+            Origin::Layers(layers) => layers.clone(),
+            Origin::Stage(stage) => stage.lock_tree().layers()?,
+        };
+        for queued in &self.queue {
+            match queued {
+                Queued::Layer(layer) => layers.push(Layer::clone(layer)),
+                Queued::Changes(_) => return None,
+            }
+        }
+        Some(layers)
+    }
+
     /// Makes the files as they are after everything queued, and returns them.
     pub(super) fn flushed(&mut self) -> Result<&mut Box<dyn Rootfs>, Problem> {
+        if !self.queue.is_empty()
+            && let Some(layers) = self.layers()
+        {
+            self.queue.clear();
+            self.origin = Origin::Layers(layers);
+        }
         let queue = std::mem::take(&mut self.queue);
         self.merged = Some(Pending::default());
+        let (blobs, reporter) = (self.blobs.clone(), self.reporter.clone());
         let rootfs = self.live()?;
         if !queue.is_empty() {
             let root = rootfs.root();
-            for changes in &queue {
-                apply(changes, &root).map_err(|(path, source)| Problem::Io {
-                    action: "write into the stage",
-                    path,
-                    source,
-                })?;
+            for queued in &queue {
+                match queued {
+                    Queued::Changes(changes) => {
+                        apply(changes, &root).map_err(|(path, source)| Problem::Io {
+                            action: "write into the stage",
+                            path,
+                            source,
+                        })?;
+                    }
+                    Queued::Layer(layer) => unpack_over(layer, &*blobs, &root, &reporter)?,
+                }
             }
             // What was applied is in layers of its own already.
             drop(rootfs.seal_step(&[])?);
         }
         Ok(rootfs)
+    }
+
+    /// Removes the files: nobody reads them any more.
+    pub(super) fn remove(&mut self) {
+        self.rootfs = None;
+        self.queue.clear();
     }
 
     /// Returns the files, for reading.
@@ -97,7 +150,7 @@ impl Tree {
         let (changes, planned) = plan(Below { root: root.as_ref(), pending: merged })?;
         merged.merge(planned);
         if !changes.is_empty() {
-            self.queue.push(changes.clone());
+            self.queue.push(Queued::Changes(changes.clone()));
         }
         Ok(changes)
     }
@@ -105,7 +158,13 @@ impl Tree {
     /// Queues changes that were planned without looking at the tree.
     pub(super) fn push_independent(&mut self, changes: Vec<Change>) {
         self.merged = None;
-        self.queue.push(changes);
+        self.queue.push(Queued::Changes(changes));
+    }
+
+    /// Queues a layer that an earlier build made.
+    pub(super) fn push_layer(&mut self, layer: Layer) {
+        self.merged = None;
+        self.queue.push(Queued::Layer(Box::new(layer)));
     }
 }
 

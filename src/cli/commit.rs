@@ -26,9 +26,13 @@ fn combine(state: Option<GitState>, environment: &Environment) -> Option<Commit>
             short: None,
             dirty: state.dirty,
             source: state.remote_url.as_deref().map(without_credentials),
+            time: Some(state.commit_time),
         });
     };
     let dirty = state.as_ref().is_some_and(|state| state.commit == id && state.dirty);
+    let known = state.as_ref().filter(|state| state.commit == id).map(|state| state.commit_time);
+    let told = || environment.set_var("CI_COMMIT_TIMESTAMP")?.parse::<jiff::Timestamp>().ok();
+    let time = known.or_else(|| Some(told()?.as_second()));
     let remote = state.and_then(|state| state.remote_url);
     let source = environment.set_var("CI_PROJECT_URL").map(str::to_owned).or(remote);
     Some(Commit {
@@ -36,6 +40,7 @@ fn combine(state: Option<GitState>, environment: &Environment) -> Option<Commit>
         short: environment.set_var("CI_COMMIT_SHORT_SHA").map(str::to_owned),
         dirty,
         source: source.as_deref().map(without_credentials),
+        time,
     })
 }
 
@@ -49,7 +54,7 @@ mod tests {
     fn state(dirty: bool) -> GitState {
         GitState {
             commit: ID.to_owned(),
-            commit_time: 0,
+            commit_time: 5,
             dirty,
             remote_url: Some("https://u:p@h/a.git".to_owned()),
         }
@@ -79,6 +84,18 @@ mod tests {
         let other = GitState { commit: "f".repeat(40), ..state(true) };
         let bare = environment(&[("CI_COMMIT_SHA", ID)]);
         assert_eq!(combine(Some(other), &bare).unwrap().tag(), "01234567");
+    }
+
+    #[test]
+    fn the_commits_time_is_gits_or_what_the_ci_system_says() {
+        let time = |state, variables: &[(&str, &str)]| combine(state, &environment(variables))?.time;
+        let ci = [("CI_COMMIT_SHA", ID), ("CI_COMMIT_TIMESTAMP", "2023-11-14T23:13:20+01:00")];
+        assert_eq!(time(Some(state(true)), &[]), Some(5));
+        assert_eq!(time(Some(state(false)), &ci), Some(5));
+        assert_eq!(time(None, &ci), Some(1_700_000_000));
+        let other = GitState { commit: "f".repeat(40), ..state(false) };
+        assert_eq!(time(Some(other), &ci), Some(1_700_000_000));
+        assert_eq!(time(None, &[ci[0], ("CI_COMMIT_TIMESTAMP", "yesterday")]), None);
     }
 
     #[test]

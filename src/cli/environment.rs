@@ -25,6 +25,8 @@ pub struct Environment {
     pub stderr_is_terminal: bool,
     /// Whether the user is root.
     pub is_root: bool,
+    /// User and group.
+    pub user: (u32, u32),
     /// Whether this is kiln's own container image: then everything of kiln's is below `/kiln`.
     pub own_image: bool,
     /// How many CPUs may be used.
@@ -40,6 +42,7 @@ impl Environment {
             stdin_is_terminal: stdin().is_terminal(),
             stdout_is_terminal: stdout().is_terminal(),
             stderr_is_terminal: stderr().is_terminal(),
+            user: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             is_root: rustix::process::geteuid().is_root(),
             own_image: Path::new(OWN_IMAGE_MARKER).exists(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -48,10 +51,11 @@ impl Environment {
 
     /// Returns what the `git` program needs to know: where programs are, and how the network is reached.
     pub fn for_git(&self) -> Vec<(OsString, OsString)> {
-        const NAMES: [&str; 9] = [
+        const NAMES: [&str; 10] = [
             "PATH",
             "GIT_SSL_CAINFO",
             "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
             "HTTP_PROXY",
             "http_proxy",
             "HTTPS_PROXY",
@@ -84,6 +88,14 @@ impl Environment {
             Some(home) if !home.is_empty() => home.into(),
             _ if self.is_root => "/root".into(),
             _ => "/".into(),
+        }
+    }
+
+    /// Returns where the user's configuration is: XDG's directory.
+    pub fn config_home(&self) -> PathBuf {
+        match self.os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => self.home().join(".config"),
         }
     }
 

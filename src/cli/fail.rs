@@ -9,8 +9,13 @@ use std::path::PathBuf;
 
 use super::executor::ExecutorError;
 use super::request::RequestError;
+use super::values::ValueError;
+use super::verify::Unverified;
 use crate::blob::BlobError;
 use crate::build::{BuildError, Place, Problem};
+use crate::cache::CacheError;
+use crate::compare::CompareError;
+use crate::images::ImagesError;
 use crate::oci::{DigestError, PlatformError, ReferenceError};
 use crate::output::OutputError;
 use crate::registry::RegistryError;
@@ -39,12 +44,18 @@ pub enum Failure {
     /// The store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// A cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A registry failed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// An output failed.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// Whole images could not be read or moved.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     /// The sandbox could not be set up.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -74,6 +85,18 @@ pub enum Failure {
         /// What the registry said.
         source: RegistryError,
     },
+    /// No layout where one is named.
+    #[error("`{name}` is no OCI layout or archive that is there")]
+    NoLayout {
+        /// What was looked for.
+        name: String,
+    },
+    /// A change of an entry without an entry.
+    #[error("which entry of `{index}` is to change?")]
+    NoEntryNamed {
+        /// The index.
+        index: String,
+    },
     /// Several images match.
     #[error("`{name}` is ambiguous in the store: it could be {candidates}")]
     Ambiguous {
@@ -97,6 +120,22 @@ pub enum Failure {
     NoDestination {
         /// The image.
         image: String,
+    },
+    /// A tag in another registry than the image's.
+    #[error("cannot tag `{image}` as `{name}`: it is in another registry")]
+    OtherRegistry {
+        /// The image.
+        image: String,
+        /// The name it was to get.
+        name: String,
+    },
+    /// An artifact about something in another repository.
+    #[error("`{subject}` is in another repository than the artifact `{name}` that is to be about it")]
+    OtherRepository {
+        /// The subject.
+        subject: String,
+        /// The artifact.
+        name: String,
     },
     /// A directory inside something that is no archive.
     #[error("the build context is not an archive: there is no `--context-sub-path` in it")]
@@ -125,6 +164,21 @@ pub enum Failure {
         /// What is wrong.
         reason: String,
     },
+    /// Two images that `kiln diff` compared differ; what does has been shown already.
+    #[error("the images differ")]
+    Different,
+    /// Two images could not be compared.
+    #[error(transparent)]
+    Diff(Box<Failure>),
+    /// An image could not be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
+    /// A second build gave another image (`--verify`).
+    #[error("two builds of the same input gave different images")]
+    Unverified(Box<Unverified>),
+    /// A build that takes the time of day has nothing to be the same as.
+    #[error("`--verify` cannot go with `--timestamp now`: each build would have a time of its own")]
+    VerifyNow,
     /// A check found what `# check=error=true` makes an error; it has been shown already.
     #[error("{message}")]
     Check {
@@ -139,6 +193,12 @@ impl From<BuildError> for Failure {
     }
 }
 
+impl From<ValueError> for Failure {
+    fn from(error: ValueError) -> Self {
+        Self::Request(error.into())
+    }
+}
+
 impl Failure {
     /// Tells whether the user stopped it.
     pub fn is_interrupted(&self) -> bool {
@@ -148,8 +208,13 @@ impl Failure {
     /// Returns the process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Request(RequestError::File { .. } | RequestError::NoAgent { .. }) => FAILED,
-            Self::Request(_) => USAGE,
+            Self::Request(
+                RequestError::File { .. } | RequestError::RegistriesConf(_) | RequestError::NoAgent { .. },
+            ) => FAILED,
+            Self::Request(_) | Self::VerifyNow => USAGE,
+            // As diff(1) has it.
+            Self::Different => FAILED,
+            Self::Diff(_) => USAGE,
             _ if self.is_interrupted() => INTERRUPTED,
             _ => FAILED,
         }
@@ -162,10 +227,24 @@ impl Failure {
             Self::Executor(error) => error.hint().map(str::to_owned),
             Self::Build(error) => error.problem.hint(),
             Self::Blob(error) => error.hint().map(str::to_owned),
+            Self::Cache(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Images(error) => error.hint(),
+            Self::OtherRegistry { .. } => Some("copy it there: `kiln copy IMAGE NAME`".to_owned()),
+            Self::OtherRepository { .. } => {
+                Some("push the artifact into the repository of the image it is about".to_owned())
+            }
             Self::Nowhere { source, .. } => source.hint(),
+            Self::Diff(failure) => failure.hint(),
+            Self::Unverified(unverified) => unverified.hint(),
+            Self::VerifyNow => {
+                Some("leave it out: the commit's time is taken, or 0 outside of git".to_owned())
+            }
             Self::NoImage { .. } => Some("`kiln images` lists what is there".to_owned()),
+            Self::NoEntryNamed { .. } => {
+                Some("name it by platform or digest; `kiln index inspect` lists them".to_owned())
+            }
             Self::NoDestination { .. } => {
                 Some("give one: `kiln push IMAGE registry.example.com/app:tag`".to_owned())
             }
@@ -176,6 +255,14 @@ impl Failure {
     /// Writes everything there is to say, with a newline at the end.
     pub fn render(&self, colour: bool) -> String {
         let mut text = String::new();
+        if matches!(self, Self::Different) {
+            return text;
+        }
+        if let Self::Unverified(unverified) = self
+            && let Some(place) = &unverified.place
+        {
+            excerpt(&mut text, place);
+        }
         if let Self::Build(error) = self {
             if let Problem::Process { last_output, .. } = &error.problem {
                 last_lines(&mut text, last_output);
@@ -187,6 +274,11 @@ impl Failure {
         let (begin, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let lines = causes(self);
         let _ = writeln!(text, "{begin}error:{end} {}", lines[0]);
+        if let Self::Unverified(unverified) = self {
+            for line in unverified.lines() {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
         for cause in &lines[1..] {
             let _ = writeln!(text, "  cause: {cause}");
         }

@@ -4,6 +4,7 @@
 //! `progress` shows it and `fail` says what went wrong.
 
 pub mod args;
+mod bases;
 pub mod commands;
 pub mod commit;
 pub mod environment;
@@ -14,6 +15,7 @@ pub mod request;
 pub mod signals;
 pub mod tags;
 pub mod values;
+pub mod verify;
 pub mod wire;
 
 use std::ffi::OsString;

@@ -13,6 +13,8 @@ pub struct Commit {
     pub dirty: bool,
     /// Where the sources are, without credentials.
     pub source: Option<String>,
+    /// The committer's time, in seconds since 1970.
+    pub time: Option<i64>,
 }
 
 /// Characters of a commit id in a tag, as GitLab has them.

@@ -9,14 +9,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
+use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Services};
+use crate::build::Services;
+use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
-use crate::event::Reporter;
+use crate::event::{Event, Reporter};
 use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
-use crate::rootfs::{self, WorkDir};
+use crate::rootfs::{self, StorageKind, WorkDir};
 use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
 use crate::tree::Timestamp;
 
@@ -65,12 +67,12 @@ pub fn open_output(
 }
 
 /// Returns what outputs to standard output write to.
-fn stdout() -> output::OpenStdout {
+pub fn stdout() -> output::OpenStdout {
     Arc::new(|| Box::new(std::io::stdout()))
 }
 
 /// Opens what downloads files, with the proxies and authorities that registries have.
-pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<dyn Fetch>, Failure> {
+pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Arc<dyn Fetch> {
     let reveal = |secret: &Option<crate::registry::Secret>| secret.as_ref().map(|s| s.reveal().to_owned());
     let options = HttpOptions {
         proxies: Proxies {
@@ -81,12 +83,7 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Result<Arc<d
         extra_authorities: registry.extra_authorities.clone(),
         ..HttpOptions::default()
     };
-    let fetch = HttpFetch::new(options, reporter).map_err(context_failure)?;
-    Ok(Arc::new(fetch))
-}
-
-fn context_failure(error: crate::context::ContextError) -> Failure {
-    Failure::from(BuildError::from(Problem::from(error)))
+    Arc::new(HttpFetch::new(options, reporter))
 }
 
 /// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
@@ -97,6 +94,25 @@ pub fn open_work_dir(root: &Path, reporter: &Reporter) -> Result<WorkDir, Failur
 /// Returns where the sandbox keeps its state below kiln's root.
 pub fn sandbox_state(root: &Path) -> PathBuf {
     root.join("sandbox")
+}
+
+/// Opens everything for building the same again beside `first`: no outputs, other storage where there is another,
+/// cache mounts of its own. Steps run where they ran.
+pub fn open_second_workshop(
+    invocation: &Invocation,
+    entered: &Entered,
+    first: &Services,
+    reporter: &Reporter,
+) -> Result<Workshop, Failure> {
+    let mut workshop = open_workshop(invocation, entered, Arc::clone(&first.cancel), reporter)?;
+    let services = &mut workshop.services;
+    services.launch = Arc::clone(&first.launch);
+    services.steps_running = Arc::clone(&first.steps_running);
+    services.cache_mounts_dir = services.work_dir.join("mounts");
+    // A storage that is not the best here is a directory already.
+    let trees = invocation.root.join("trees");
+    services.storage = rootfs::open(StorageKind::Directory, &services.work_dir, &trees, reporter.clone())?;
+    Ok(workshop)
 }
 
 /// Opens everything for a build.
@@ -121,21 +137,30 @@ pub fn open_workshop(
     let outputs = outputs.collect::<Result<Vec<Arc<dyn Output>>, _>>()?;
     // Steps ask the name servers that kiln itself asks; read before any step can be in the way.
     let dns = invocation.registry.resolv_conf.clone().unwrap_or_default();
-    let launch = sandbox::open(entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
     let (kind, reason) = rootfs::choose(entered, work_dir.path());
+    let mut entered = entered.clone();
+    if let StorageKind::Overlay { userxattr } = kind {
+        // Steps mount overlays, too: as it was found to work here.
+        entered.overlay_userxattr = userxattr;
+    }
+    let launch = sandbox::open(&entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
     let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
+    let caches = open_caches(invocation, &client, &store, reporter)?;
+    let mount_caches = open_mount_caches(invocation, &client, &store, reporter)?;
     let services = Services {
         reporter: reporter.clone(),
-        fetch: open_fetch(&invocation.registry, reporter.clone())?,
+        fetch: open_fetch(&invocation.registry, reporter.clone()),
         git_environment: invocation.git_environment.clone(),
         store,
         registry: client,
         launch,
         storage,
         outputs,
+        caches: Arc::new(caches),
+        mount_caches,
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
@@ -148,8 +173,72 @@ pub fn open_workshop(
     Ok(Workshop { services, work_dir, stdout_is_taken })
 }
 
+/// Opens the caches of a build. One that cannot be opened for reading is a warning, as one that cannot be reached is;
+/// a directory that was named to be written to must be writable.
+fn open_caches(
+    invocation: &Invocation,
+    client: &Client,
+    store: &Arc<Store>,
+    reporter: &Reporter,
+) -> Result<Caches, Failure> {
+    let setup = &invocation.caches;
+    let mut sources = Vec::new();
+    for place in &setup.sources {
+        match open_cache(place, client, store, &invocation.request.names, false) {
+            Ok(cache) => sources.push(cache),
+            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
+        }
+    }
+    let mut sinks = Vec::new();
+    for (place, mode) in &setup.sinks {
+        let cache = open_cache(place, client, store, &invocation.request.names, true)?;
+        sinks.push(Sink { cache, mode: *mode });
+    }
+    let caches = Caches::new(sources, sinks, reporter.clone());
+    Ok(caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds))
+}
+
+/// Opens where cache mounts come from and go to.
+fn open_mount_caches(
+    invocation: &Invocation,
+    client: &Client,
+    store: &Arc<Store>,
+    reporter: &Reporter,
+) -> Result<MountCaches, Failure> {
+    let mut caches = MountCaches::default();
+    for option in &invocation.caches.mounts_from {
+        match open_cache(&option.place, client, store, &[], false) {
+            Ok(cache) => caches.sources.push(cache),
+            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
+        }
+    }
+    for option in &invocation.caches.mounts_to {
+        let cache = open_cache(&option.place, client, store, &[], true)?;
+        caches.sinks.push(MountSink { cache, most_bytes: option.most_bytes });
+    }
+    Ok(caches)
+}
+
+/// Opens a cache; layers are mounted from the repositories of `names` where these have them.
+pub fn open_cache(
+    place: &CachePlace,
+    client: &Client,
+    store: &Arc<Store>,
+    names: &[Reference],
+    writes: bool,
+) -> Result<SharedCache, CacheError> {
+    Ok(match place {
+        CachePlace::Own => cache::open_store(Arc::clone(store), true),
+        CachePlace::Registry(reference) => {
+            cache::open_registry(client.clone(), reference.clone(), names.to_vec())
+        }
+        CachePlace::Local(path) if writes => cache::open_local(path)?,
+        CachePlace::Local(path) => cache::open_local_source(path)?,
+    })
+}
+
 /// Returns the time.
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     Timestamp { seconds, nanoseconds: since.subsec_nanos() }

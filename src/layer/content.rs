@@ -44,6 +44,26 @@ impl<'a, W: Write> Buffered<'a, W> {
         self.flush()
     }
 
+    /// Passes on up to `length` bytes of `input`; returns how many there were.
+    pub(super) fn pump(&mut self, input: &mut impl Read, length: u64) -> Result<u64, LayerError> {
+        let mut done = 0;
+        while done < length {
+            let buffer = self.space()?;
+            let start = buffer.len();
+            let wanted = usize::try_from(length - done).unwrap_or(usize::MAX).min(SMALL_BYTES as usize);
+            buffer.resize(start + wanted, 0);
+            let read = input.read(&mut buffer[start..]);
+            buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => break,
+                Ok(count) => done += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(LayerError::Archive { source }),
+            }
+        }
+        Ok(done)
+    }
+
     fn zeros(&mut self, mut length: u64) -> Result<(), LayerError> {
         while length > 0 {
             let buffer = self.space()?;

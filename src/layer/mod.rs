@@ -15,6 +15,7 @@ mod parents;
 mod pax;
 mod place;
 mod reader;
+mod rewrite;
 mod sparse;
 mod tar;
 #[cfg(test)]
@@ -26,5 +27,6 @@ pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_ta
 pub use change::{Change, ChangeSet, Content, Node, NodeKind};
 pub use error::LayerError;
 pub use reader::{TarEntry, TarEntryKind, TarReader};
+pub use rewrite::{is_newer, rewrite_layer};
 pub use tar::{TarOptions, write_tar};
 pub use write::{LayerOptions, layer_media_type, write_layer};

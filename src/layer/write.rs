@@ -48,10 +48,23 @@ pub fn write_layer(
     store: &Store,
     tee: Option<PipeWriter>,
 ) -> Result<Layer, LayerError> {
+    write_blob(options, store, tee, |tar| write_tar(changes, &options.tar, tar))
+}
+
+/// Where the tar goes on its way into the store.
+type TarSink<'a> = HashingWriter<Compressor<&'a mut Tee>>;
+
+/// Writes the tar that `write` makes into `store`, and the same bytes into `tee`.
+pub(super) fn write_blob(
+    options: &LayerOptions,
+    store: &Store,
+    tee: Option<PipeWriter>,
+    write: impl FnOnce(&mut TarSink<'_>) -> Result<(), LayerError>,
+) -> Result<Layer, LayerError> {
     let blob = store.writer()?;
     let path = blob.path().to_owned();
     let mut out = Tee { blob, tee };
-    let (diff_id, out) = match compress(changes, options, &mut out) {
+    let (diff_id, out) = match compress(write, options, &mut out) {
         Ok(diff_id) => (diff_id, out),
         Err(error) => {
             out.fail(&error);
@@ -81,18 +94,22 @@ pub fn write_layer(
     })
 }
 
-fn compress(changes: ChangeSet, options: &LayerOptions, out: &mut Tee) -> Result<Counted, LayerError> {
-    let write = |source| LayerError::Write { source };
-    let compressor = Compressor::new(out, options.compression, options.threads).map_err(write)?;
+fn compress(
+    write: impl FnOnce(&mut TarSink<'_>) -> Result<(), LayerError>,
+    options: &LayerOptions,
+    out: &mut Tee,
+) -> Result<Counted, LayerError> {
+    let failed = |source| LayerError::Write { source };
+    let compressor = Compressor::new(out, options.compression, options.threads).map_err(failed)?;
     let mut tar = HashingWriter::new(compressor);
-    write_tar(changes, &options.tar, &mut tar)?;
+    write(&mut tar)?;
     let (compressor, counted) = tar.finish();
-    compressor.finish().map_err(write)?;
+    compressor.finish().map_err(failed)?;
     Ok(counted)
 }
 
 /// The blob, which must be written, and the tee, which may.
-struct Tee {
+pub(super) struct Tee {
     blob: StoreWriter,
     tee: Option<PipeWriter>,
 }

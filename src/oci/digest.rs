@@ -16,10 +16,20 @@ pub struct Digest(String);
 
 /// A text that is not a digest kiln can verify.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid digest `{text}`: expected `sha256:` and 64 lower-case hex digits")]
+#[error("invalid digest `{text}`: {}", expected(text))]
 pub struct DigestError {
     /// The offending text.
     pub text: String,
+}
+
+/// Says what is wrong: another algorithm of the specification is no mistake, but nothing kiln can check.
+fn expected(text: &str) -> &'static str {
+    match text.split_once(':') {
+        Some(("sha512", _)) => {
+            "kiln verifies sha256 digests only; refer to this by its tag, or push it with sha256"
+        }
+        _ => "expected `sha256:` and 64 lower-case hex digits",
+    }
 }
 
 impl Digest {
@@ -152,6 +162,14 @@ mod tests {
         for text in ["", "sha256:", "sha512:00", &EMPTY[..70], &EMPTY.to_uppercase(), "sha256:../../x"] {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn another_algorithm_is_named_as_one() {
+        let text = format!("sha512:{}", "0".repeat(128));
+        let error = text.parse::<Digest>().unwrap_err().to_string();
+        assert!(error.contains("sha256 digests only"), "{error}");
+        assert!("sha256:00".parse::<Digest>().unwrap_err().to_string().contains("64 lower-case"));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub mod annotation {
     pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
     /// Digest of the base image's manifest.
     pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+    /// Name of a file in an artifact.
+    pub const TITLE: &str = "org.opencontainers.image.title";
     /// Tag of a manifest in a layout's index.
     pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
     /// Full reference of a manifest in a layout's index, as containerd writes it.

@@ -83,6 +83,11 @@ impl Reference {
         Self { digest: Some(digest), ..self.clone() }
     }
 
+    /// Returns the repository alone: what is put there goes under its digest.
+    pub fn untagged(&self) -> Self {
+        Self { tag: None, digest: None, ..self.clone() }
+    }
+
     /// Returns `registry/repository`.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::file::Sink;
 use super::layout::{LAYOUT_MARKER, index_entries, new_index};
 use super::{BuildResult, Destination, OpenStdout, Output, OutputError, OutputParts, Receipt, copy_blob};
+use crate::blob::BlobSource;
 use crate::oci::{Descriptor, Image, Layer, Reference, canonical_json, descriptor_digest};
 
 /// Which readers the archive is for.
@@ -96,7 +97,7 @@ impl Output for ImageArchive {
             if !written.insert(name.clone()) {
                 continue;
             }
-            tar.blob(&name, &layer.descriptor, result)?;
+            tar.blob(&name, &layer.descriptor, result.blobs.as_ref())?;
         }
         tar.end()?;
         sink.finish()?;
@@ -111,7 +112,7 @@ impl Output for ImageArchive {
 }
 
 /// Returns a blob's path in the archive.
-fn blob_name(descriptor: &Descriptor) -> String {
+pub(super) fn blob_name(descriptor: &Descriptor) -> String {
     format!("blobs/sha256/{}", descriptor_digest(descriptor).hex())
 }
 
@@ -127,9 +128,9 @@ fn docker_manifest(image: &Image, names: &[Reference]) -> Vec<u8> {
 }
 
 /// A tar under construction: regular files and directories of root, from 1970.
-struct Entries<'a> {
-    out: &'a mut Sink,
-    destination: &'a Destination,
+pub(super) struct Entries<'a> {
+    pub(super) out: &'a mut Sink,
+    pub(super) destination: &'a Destination,
 }
 
 impl Entries<'_> {
@@ -155,23 +156,28 @@ impl Entries<'_> {
         if tail == 0 { Ok(()) } else { self.write(&[0; 512][tail..]) }
     }
 
-    fn directory(&mut self, name: &str) -> Result<(), OutputError> {
+    pub(super) fn directory(&mut self, name: &str) -> Result<(), OutputError> {
         self.header(name, tar::EntryType::Directory, 0o755, 0)
     }
 
-    fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), OutputError> {
+    pub(super) fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), OutputError> {
         self.header(name, tar::EntryType::Regular, 0o644, bytes.len() as u64)?;
         self.write(bytes)?;
         self.pad(bytes.len() as u64)
     }
 
-    fn blob(&mut self, name: &str, blob: &Descriptor, result: &BuildResult) -> Result<(), OutputError> {
+    pub(super) fn blob(
+        &mut self,
+        name: &str,
+        blob: &Descriptor,
+        source: &dyn BlobSource,
+    ) -> Result<(), OutputError> {
         self.header(name, tar::EntryType::Regular, 0o644, blob.size())?;
-        copy_blob(result.blobs.as_ref(), blob, self.out)?;
+        copy_blob(source, blob, self.out)?;
         self.pad(blob.size())
     }
 
-    fn end(&mut self) -> Result<(), OutputError> {
+    pub(super) fn end(&mut self) -> Result<(), OutputError> {
         self.write(&[0; 1024])
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::file::{PendingFile, check_directory, write_file};
 use super::{BuildResult, Output, OutputError, Receipt, copy_blob};
+use crate::blob::BlobSource;
 use crate::oci::{
     Descriptor, Digest, Image, Layer, Reference, annotation, canonical_json, descriptor_digest, media_type,
 };
@@ -35,20 +36,32 @@ impl LayoutDirectory {
         Ok(Self { path: path.to_owned(), names: names.to_vec() })
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    /// Returns where a blob is, or would be.
+    pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Copies a layer unless the layout has it, by size, already.
-    fn put_layer(&self, result: &BuildResult, descriptor: &Descriptor) -> Result<(), OutputError> {
+    /// Copies a blob unless the layout has it, by size, already.
+    pub(super) fn put_blob(
+        &self,
+        source: &dyn BlobSource,
+        descriptor: &Descriptor,
+    ) -> Result<(), OutputError> {
         let digest = descriptor_digest(descriptor);
         let path = self.blob_path(&digest);
         if fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() == descriptor.size()) {
             return Ok(());
         }
         let mut file = PendingFile::create(&path)?;
-        copy_blob(result.blobs.as_ref(), descriptor, &mut file)?;
+        copy_blob(source, descriptor, &mut file)?;
         file.finish()
+    }
+
+    /// Puts entries into the index, which makes their images appear.
+    pub(super) fn add_entries(&self, entries: Vec<Value>) -> Result<(), OutputError> {
+        let index = merge_index(self.read_index()?, entries);
+        write_file(&self.path.join("oci-layout"), LAYOUT_MARKER)?;
+        write_file(&self.path.join("index.json"), &canonical_json(&index))
     }
 
     /// Reads the index that is there.
@@ -83,15 +96,13 @@ impl Output for LayoutDirectory {
         let blobs = self.path.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|source| OutputError::Write { path: blobs, source })?;
         for layer in &image.layers {
-            self.put_layer(result, &layer.descriptor)?;
+            self.put_blob(result.blobs.as_ref(), &layer.descriptor)?;
         }
         let config_digest = descriptor_digest(&image.config_descriptor);
         write_file(&self.blob_path(&config_digest), &image.config_bytes)?;
         write_file(&self.blob_path(&image.digest()), &image.manifest)?;
         let names = result.names_or(&self.names);
-        let index = merge_index(self.read_index()?, index_entries(image, names));
-        write_file(&self.path.join("oci-layout"), LAYOUT_MARKER)?;
-        write_file(&self.path.join("index.json"), &canonical_json(&index))?;
+        self.add_entries(index_entries(image, names))?;
         Ok(Receipt {
             name: "oci layout".to_owned(),
             digest: Some(image.digest()),
@@ -104,7 +115,15 @@ impl Output for LayoutDirectory {
 
 /// Returns one index entry for each name; a nameless image has one without annotations.
 pub(super) fn index_entries(image: &Image, names: &[Reference]) -> Vec<Value> {
-    let plain = serde_json::to_value(&image.descriptor).expect("a descriptor is plain JSON");
+    named_entries(serde_json::to_value(&image.descriptor).expect("a descriptor is plain JSON"), names)
+}
+
+/// The same for what is more, or else, than an image.
+pub(super) fn entries_of(top: &Descriptor, names: &[Reference]) -> Vec<Value> {
+    named_entries(super::whole::plain_entry(top), names)
+}
+
+fn named_entries(plain: Value, names: &[Reference]) -> Vec<Value> {
     if names.is_empty() {
         return vec![plain];
     }

@@ -13,6 +13,7 @@ mod layout;
 mod registry;
 mod rootfs;
 mod store;
+mod whole;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use error::OutputError;
 pub use image::{copy_blob, read_image, select_manifest};
+pub use whole::{LayoutTarget, Whole, write_whole};
 
 use crate::blob::{BlobSource, Store};
 use crate::event::Reporter;
@@ -31,6 +33,12 @@ use crate::tree::RootDir;
 pub trait Output: Send + Sync {
     /// Returns what this is, for people: `registry`, `oci layout app.tar`.
     fn name(&self) -> String;
+
+    /// Waits until it is known that the destination will take the image, as far as that can be known. Called before
+    /// the first step, beside the making ready of base images.
+    fn confirm(&self) -> Result<(), OutputError> {
+        Ok(())
+    }
 
     /// Hears that a layer is complete in the store; may begin to move it. Best effort: what fails here is
     /// done again by [`Output::commit`].

@@ -152,7 +152,10 @@ fn a_registry_that_refuses_is_found_out_before_the_build() {
     let registry = FaultRegistry::start();
     let push = push(&registry, &["app:1"]);
     registry.plan("POST", "/uploads/", 9, Fault::Answer(Response::error(403, "DENIED", "no")));
-    assert!(matches!(open(&spec(PushOptions::default()), &push.parts), Err(OutputError::Push { .. })));
+    assert!(matches!(
+        open(&spec(PushOptions::default()), &push.parts).and_then(|output| output.confirm()),
+        Err(OutputError::Push { .. })
+    ));
     let nameless = OutputParts { names: Vec::new(), ..push.parts.clone() };
     assert!(matches!(open(&quick(), &nameless), Err(OutputError::NoNames)));
 }

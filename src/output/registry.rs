@@ -15,7 +15,7 @@ use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt}
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
-use crate::registry::{Client, Pushed};
+use crate::registry::{Client, Pushed, RegistryError};
 
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
@@ -27,10 +27,12 @@ pub(super) struct RegistryOutput {
     options: PushOptions,
     reporter: Reporter,
     early: Mutex<Option<EarlyUploads>>,
+    /// Asks the registries whether they will take the image.
+    asking: Mutex<Option<JoinHandle<Result<(), OutputError>>>>,
 }
 
 impl RegistryOutput {
-    /// Asks each registry whether it will take the image, unless the options say not to.
+    /// Begins to ask each registry whether it will take the image, unless the options say not to.
     pub(super) fn open(
         parts: &OutputParts,
         names: &[Reference],
@@ -41,9 +43,14 @@ impl RegistryOutput {
             return Err(OutputError::NoNames);
         }
         let repositories = repositories(targets);
-        for repository in repositories.iter().filter(|_| options.check) {
-            parts.client.check_push(repository).map_err(|source| push_error(repository, source))?;
-        }
+        let asking = options.check.then(|| {
+            let (client, repositories) = (parts.client.clone(), repositories.clone());
+            thread::spawn(move || {
+                repositories.iter().try_for_each(|repository| {
+                    client.check_push(repository).map_err(|source| push_error(repository, source))
+                })
+            })
+        });
         // Layers go to the first repository early; the others take them from there at the commit.
         let early = EarlyUploads::start(parts, repositories[0].clone());
         Ok(Self {
@@ -52,11 +59,12 @@ impl RegistryOutput {
             options,
             reporter: parts.reporter.clone(),
             early: Mutex::new(Some(early)),
+            asking: Mutex::new(asking),
         })
     }
 
-    /// Puts the image's blobs into a repository, but for those that are `there` already.
-    fn push_blobs(
+    /// Puts the image's layers into a repository, but for those that are `there` already or on their way.
+    fn push_layers(
         &self,
         result: &BuildResult,
         repository: &Reference,
@@ -76,18 +84,38 @@ impl RegistryOutput {
                 push_layer(&self.client, repository, layer, result.blobs.as_ref(), mount_from)?;
             }
         };
+        let uploads = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(UPLOADS);
         let outcomes: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..UPLOADS).map(|_| scope.spawn(work)).collect();
+            let threads: Vec<_> = (0..uploads).map(|_| scope.spawn(work)).collect();
             threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
-        outcomes.into_iter().collect::<Result<(), _>>()?;
+        outcomes.into_iter().collect()
+    }
+
+    /// Puts the image's config into a repository: new as good as always, since it says when it was made.
+    fn push_config(&self, result: &BuildResult, repository: &Reference) -> Result<(), OutputError> {
         let config = &result.image.config_bytes;
         let open =
             || -> io::Result<Box<dyn io::Read + Send>> { Ok(Box::new(io::Cursor::new(config.clone()))) };
         self.client
-            .push_blob(repository, &result.image.config_descriptor, &open, &[])
+            .push_new_blob(repository, &result.image.config_descriptor, &open)
             .map(drop)
             .map_err(|source| push_error(repository, source))
+    }
+
+    /// Waits for the early uploads; returns the layers that are to be sent again.
+    fn finish_early(&self, early: EarlyUploads) -> BTreeSet<Digest> {
+        let mut failed = BTreeSet::new();
+        for (layer, outcome) in early.finish() {
+            if let Err(error) = outcome {
+                self.reporter.warning(format!(
+                    "the early upload of layer {} failed and is done again: {error}",
+                    layer.short()
+                ));
+                failed.insert(layer);
+            }
+        }
+        failed
     }
 
     /// Puts the manifest under a name and checks what the registry made of it.
@@ -112,6 +140,12 @@ impl Output for RegistryOutput {
         "registry".to_owned()
     }
 
+    fn confirm(&self) -> Result<(), OutputError> {
+        // Who comes second waits here for the first, who is told.
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.take().map_or(Ok(()), |asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    }
+
     fn layer_ready(&self, layer: &Layer) {
         if let Some(early) = &mut *self.early.lock().unwrap_or_else(PoisonError::into_inner) {
             early.queue(layer.clone());
@@ -123,31 +157,33 @@ impl Output for RegistryOutput {
     }
 
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
-        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut uploaded = BTreeSet::new();
-        let early_repository = early.as_ref().map(|early| early.repository.name());
-        for (layer, outcome) in early.into_iter().flat_map(EarlyUploads::finish) {
-            match outcome {
-                Ok(()) => {
-                    uploaded.insert(layer);
-                }
-                Err(error) => self.reporter.warning(format!(
-                    "the early upload of layer {} failed and is done again: {error}",
-                    layer.short()
-                )),
-            }
-        }
+        self.confirm()?;
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner).take();
         let names = result.names_or(&self.names);
         let repositories = repositories(names);
         if repositories.is_empty() {
             return Err(OutputError::NoNames);
         }
-        let none = BTreeSet::new();
         let mut mount_from = result.mount_from.clone();
         for repository in &repositories {
-            let there =
-                if early_repository.as_deref() == Some(&repository.name()) { &uploaded } else { &none };
-            self.push_blobs(result, repository, there, &mount_from)?;
+            let underway = match &early {
+                Some(early) if early.repository.name() == repository.name() => early.queued.clone(),
+                _ => BTreeSet::new(),
+            };
+            // All at once: the config, what the early uploads left to do, and the end of those themselves.
+            let failed = thread::scope(|scope| {
+                let config = scope.spawn(|| self.push_config(result, repository));
+                let layers = scope.spawn(|| self.push_layers(result, repository, &underway, &mount_from));
+                let failed = early.take().map(|early| self.finish_early(early)).unwrap_or_default();
+                for thread in [config, layers] {
+                    thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+                }
+                Ok::<_, OutputError>(failed)
+            })?;
+            if underway.iter().any(|layer| failed.contains(layer)) {
+                let there = underway.difference(&failed).cloned().collect();
+                self.push_layers(result, repository, &there, &mount_from)?;
+            }
             mount_from.push(repository.clone());
         }
         let digest = result.image.digest();
@@ -267,6 +303,11 @@ impl EarlyUploads {
 /// Tells whether a registry refuses to move a tag. There is no code for it: ECR, Artifact Registry, Harbor
 /// and GitLab all say it in words.
 fn is_immutable(error: &OutputError) -> bool {
+    if let OutputError::Push { source, .. } = error
+        && matches!(source.last(), RegistryError::Immutable { .. })
+    {
+        return true;
+    }
     chain(error).to_ascii_lowercase().contains("immutable")
 }
 

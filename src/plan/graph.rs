@@ -20,6 +20,7 @@ pub(super) fn connect(plan: &mut Plan, reach: Reach) -> Result<(), PlanError> {
         needs.push(needs_of(plan, stage)?);
     }
     for (stage, needs) in plan.stages.iter_mut().zip(&needs) {
+        stage.reads = needs.iter().map(|need| (need.what.clone(), need.span)).collect();
         let base = match stage.base {
             Base::Stage(base) => Some(base),
             _ => None,

@@ -110,6 +110,8 @@ pub struct Stage {
     /// The stages it needs, in order: by `FROM`, `--from` and mounts, also in the `ONBUILD` triggers of the
     /// stage it is `FROM`. Triggers of an image are not known here.
     pub depends_on: Vec<StageId>,
+    /// What its steps read from by `--from` and mounts, as in `depends_on`.
+    pub reads: Vec<(FromRef, Span)>,
 }
 
 /// What a stage starts from.

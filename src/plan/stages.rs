@@ -182,6 +182,7 @@ impl Builder<'_> {
             from_span: part.span(),
             steps,
             depends_on: Vec::new(),
+            reads: Vec::new(),
         });
     }
 }

@@ -8,6 +8,7 @@ use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Access, Call, protocol};
+use super::config::Side;
 use super::error::RegistryError;
 use super::tags::next_page;
 use super::{Client, Inner};
@@ -72,6 +73,25 @@ fn empty_descriptor() -> Descriptor {
 }
 
 impl Artifact {
+    /// Reads a manifest.
+    pub fn parse(manifest: &[u8]) -> Result<Self, serde_json::Error> {
+        let json: ArtifactJson = serde_json::from_slice(manifest)?;
+        let empty = empty_descriptor();
+        // Artifacts from before `artifactType` say what they are by their config.
+        let kind = json.artifact_type.unwrap_or_else(|| json.config.media_type().to_string());
+        Ok(Self {
+            artifact_type: kind,
+            config: Some(json.config).filter(|config| config.digest() != empty.digest()),
+            layers: json
+                .layers
+                .into_iter()
+                .filter(|layer| layer.media_type() != empty.media_type())
+                .collect(),
+            subject: json.subject,
+            annotations: json.annotations.unwrap_or_default(),
+        })
+    }
+
     /// Returns the manifest's descriptor and bytes.
     pub fn seal(&self) -> (Descriptor, Vec<u8>) {
         let empty = empty_descriptor();
@@ -133,26 +153,11 @@ impl Client {
     /// Fetches an artifact's manifest; its files are the blobs of the same repository.
     pub fn artifact(&self, from: &Reference) -> Result<(Descriptor, Artifact), RegistryError> {
         let (descriptor, bytes) = self.manifest(from)?;
-        let json: ArtifactJson =
-            serde_json::from_slice(&bytes).map_err(|error| RegistryError::Malformed {
-                reference: from.to_string(),
-                what: "manifest",
-                reason: error.to_string(),
-            })?;
-        let empty = empty_descriptor();
-        // Artifacts from before `artifactType` say what they are by their config.
-        let kind = json.artifact_type.unwrap_or_else(|| json.config.media_type().to_string());
-        let artifact = Artifact {
-            artifact_type: kind,
-            config: Some(json.config).filter(|config| config.digest() != empty.digest()),
-            layers: json
-                .layers
-                .into_iter()
-                .filter(|layer| layer.media_type() != empty.media_type())
-                .collect(),
-            subject: json.subject,
-            annotations: json.annotations.unwrap_or_default(),
-        };
+        let artifact = Artifact::parse(&bytes).map_err(|error| RegistryError::Malformed {
+            reference: from.to_string(),
+            what: "manifest",
+            reason: error.to_string(),
+        })?;
         Ok((descriptor, artifact))
     }
 
@@ -204,7 +209,7 @@ fn fallback(place: &Reference, subject: &Digest) -> Reference {
 
 impl Inner {
     async fn referrers(&self, place: &Reference, subject: &Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        let endpoint = self.endpoint(place.registry());
+        let endpoint = self.endpoint(place.registry(), Side::Pull);
         let name = place.repository();
         let what = format!("the referrers of {} in `{name}`", subject.short());
         let mut url = endpoint.url(self, &format!("{name}/referrers/{subject}")).await?;
@@ -235,7 +240,7 @@ impl Inner {
     }
 
     async fn fallback_list(&self, place: &Reference) -> Result<Vec<Descriptor>, RegistryError> {
-        match self.manifest_at(place).await {
+        match self.manifest_at(place, Side::Pull).await {
             Ok(fetched) => {
                 let list: ReferrersJson = serde_json::from_slice(&fetched.bytes).unwrap_or_default();
                 Ok(list.manifests)

@@ -14,6 +14,7 @@ use url::Url;
 
 use super::Inner;
 use super::answer::Answer;
+use super::config::{HostConfig, Side, Waivers};
 use super::credential::Found;
 use super::credential::cloud::{Ask, Reply, Sender};
 use super::endpoint::Endpoint;
@@ -41,6 +42,14 @@ impl Access {
             Self::Pull => "pull",
             Self::Push => "pull,push",
             Self::Delete => "delete",
+        }
+    }
+
+    /// Returns whose settings hold: those of pulls or those of pushes.
+    pub(super) fn side(self) -> Side {
+        match self {
+            Self::Pull => Side::Pull,
+            Self::Push | Self::Delete => Side::Push,
         }
     }
 }
@@ -245,7 +254,7 @@ impl Inner {
             return endpoint.client(self);
         }
         let host = host_of(url);
-        self.transport.client(&self.config, &host, self.config.host(&host))
+        self.transport.client(&self.config, &host, &self.config.host(&host), endpoint.side)
     }
 
     /// Sends one request and waits for the head of its answer.
@@ -349,7 +358,9 @@ impl Sender for Inner {
         Box::pin(async move {
             let host = host_of(&ask.url);
             let said = |error: RegistryError| error.full();
-            let client = self.transport.client(&self.config, &host, self.config.host(&host)).map_err(said)?;
+            // A cloud's own services: what is waived for registries is not waived for them.
+            let settings = HostConfig { waived: Waivers::default(), ..self.config.host(&host) };
+            let client = self.transport.client(&self.config, &host, &settings, Side::Pull).map_err(said)?;
             let mut request = client.request(ask.method, ask.url.clone()).timeout(ask.timeout).body(ask.body);
             for (name, value) in ask.headers {
                 request = request.header(name, value);

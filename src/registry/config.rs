@@ -3,7 +3,7 @@
 //! The library reads neither the environment nor configuration files: the command line reads them and
 //! passes what it found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::credential::CredentialSources;
@@ -15,11 +15,12 @@ use super::secret::Secret;
 pub struct RegistryConfig {
     /// Where credentials come from.
     pub credentials: CredentialSources,
-    /// What is special about a registry, by `host[:port]`.
+    /// What is special about a registry, by `host[:port]`; of `*.example.com`, what is waived counts for
+    /// every host below.
     pub hosts: BTreeMap<String, HostConfig>,
-    /// What holds for every registry that `hosts` does not name (kaniko's `--insecure`,
-    /// `--skip-tls-verify`).
-    pub default_host: HostConfig,
+    /// What is waived for every registry, named in `hosts` or not (kaniko's `--insecure`,
+    /// `--skip-tls-verify-pull`).
+    pub waived: Waivers,
     /// Certificate authorities trusted for every host, PEM bundles, beside the built-in public ones.
     pub extra_authorities: Vec<Vec<u8>>,
     /// Where else images may be pulled from.
@@ -36,19 +37,77 @@ pub struct RegistryConfig {
     pub hosts_file: Option<Vec<u8>>,
     /// Whether HTTP/2 may be spoken.
     pub http2: bool,
+    /// Whether no connection may be opened at all.
+    pub offline: bool,
 }
 
 /// What is special about one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostConfig {
-    /// Whether plain HTTP is used (after HTTPS was tried in vain).
-    pub insecure: bool,
-    /// Whether any certificate is accepted.
-    pub skip_tls_verify: bool,
+    /// The checks that are waived for it.
+    pub waived: Waivers,
     /// Certificate authorities trusted for this host alone, PEM bundles.
     pub authorities: Vec<Vec<u8>>,
     /// The certificate shown to this host.
     pub client_certificate: Option<ClientCertificate>,
+}
+
+/// Which way an image goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// From the registry.
+    Pull,
+    /// To the registry.
+    Push,
+}
+
+/// Which checks of a registry's connection are waived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waivers {
+    /// When plain HTTP is used (after HTTPS was tried in vain, whatever its certificate).
+    pub insecure: Sides,
+    /// When any certificate is accepted.
+    pub skip_tls_verify: Sides,
+}
+
+/// Pulls, pushes, both or neither.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// Whether pulls are meant.
+    pub pull: bool,
+    /// Whether pushes are meant.
+    pub push: bool,
+}
+
+impl Sides {
+    /// Pulls and pushes.
+    pub const BOTH: Self = Self { pull: true, push: true };
+    /// Pulls alone.
+    pub const PULL: Self = Self { pull: true, push: false };
+    /// Pushes alone.
+    pub const PUSH: Self = Self { pull: false, push: true };
+
+    /// Returns whether `side` is meant.
+    pub fn holds(self, side: Side) -> bool {
+        match side {
+            Side::Pull => self.pull,
+            Side::Push => self.push,
+        }
+    }
+}
+
+impl std::ops::BitOrAssign for Sides {
+    fn bitor_assign(&mut self, other: Self) {
+        self.pull |= other.pull;
+        self.push |= other.push;
+    }
+}
+
+impl std::ops::BitOrAssign for Waivers {
+    fn bitor_assign(&mut self, other: Self) {
+        self.insecure |= other.insecure;
+        self.skip_tls_verify |= other.skip_tls_verify;
+    }
 }
 
 /// A client certificate with its key.
@@ -115,7 +174,7 @@ impl Default for RegistryConfig {
         Self {
             credentials: CredentialSources::default(),
             hosts: BTreeMap::new(),
-            default_host: HostConfig::default(),
+            waived: Waivers::default(),
             extra_authorities: Vec::new(),
             mirrors: MirrorRules::default(),
             retries: Retries::default(),
@@ -124,26 +183,27 @@ impl Default for RegistryConfig {
             resolv_conf: None,
             hosts_file: None,
             http2: true,
+            offline: false,
         }
     }
 }
 
 impl RegistryConfig {
-    /// Returns what is special about `host` (`name[:port]`).
-    pub fn host(&self, host: &str) -> &HostConfig {
-        self.hosts.get(host).unwrap_or(&self.default_host)
-    }
-
-    /// Returns the entry for `host`, made from the defaults if there is none: for the command line's flags.
-    pub fn host_mut(&mut self, host: &str) -> &mut HostConfig {
-        let default = self.default_host.clone();
-        self.hosts.entry(host.to_owned()).or_insert(default)
-    }
-
-    /// Marks `hosts` as insecure.
-    pub fn allow_insecure(&mut self, hosts: &BTreeSet<String>) {
-        for host in hosts {
-            self.host_mut(host).insecure = true;
+    /// Returns what is special about `host` (`name[:port]`), with what is waived for all.
+    pub fn host(&self, host: &str) -> HostConfig {
+        let mut settings = self.hosts.get(host).cloned().unwrap_or_default();
+        settings.waived |= self.waived;
+        for (name, below) in &self.hosts {
+            if name.strip_prefix('*').is_some_and(|domain| domain.starts_with('.') && host.ends_with(domain))
+            {
+                settings.waived |= below.waived;
+            }
         }
+        settings
+    }
+
+    /// Returns the entry for `host`, to be changed.
+    pub fn host_mut(&mut self, host: &str) -> &mut HostConfig {
+        self.hosts.entry(host.to_owned()).or_default()
     }
 }

@@ -122,7 +122,7 @@ impl Client {
                     graph.blobs.iter().filter(|d| !super::push::stays_away(d)).collect();
                 self.push_descriptors(&wanted, open, reference, &sources)?;
                 for (descriptor, bytes) in children {
-                    let pinned = untagged(reference);
+                    let pinned = reference.untagged();
                     self.put_manifest(&pinned, descriptor.media_type().as_ref(), bytes)?;
                 }
                 sources.insert(0, reference.clone());
@@ -154,12 +154,6 @@ impl Client {
         })?;
         Ok(pushed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
-}
-
-/// The repository alone: what is put there goes under its digest.
-pub(super) fn untagged(reference: &Reference) -> Reference {
-    Reference::new(reference.registry(), reference.repository(), None, None)
-        .expect("a part of a reference is a reference")
 }
 
 /// Works on all of `items`, a few at a time; after the first failure nothing more is begun.

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use url::Url;
 
 use super::call::{Access, Call, protocol};
+use super::config::Side;
 use super::error::{RegistryError, Unreachable};
+use super::hashing::Hashing;
 use super::transport::{self, host_of};
 use super::{Inner, retry::Backoff};
 use crate::event::{Transfer, TransferKind};
@@ -70,7 +71,8 @@ pub struct BlobReader {
     size_bytes: u64,
     offset: u64,
     phase: Phase,
-    hash: Sha256,
+    /// Taken at the end.
+    hash: Option<Hashing>,
     incoming: Option<Incoming>,
     /// Bytes to be read over, where the server does not know ranges.
     to_skip: u64,
@@ -92,7 +94,7 @@ impl BlobReader {
             size_bytes,
             offset: 0,
             phase: Phase::Reading,
-            hash: Sha256::new(),
+            hash: Some(Hashing::new(size_bytes)),
             incoming: None,
             to_skip: 0,
             chunk: Bytes::new(),
@@ -123,7 +125,7 @@ impl BlobReader {
 
     /// Returns the response and how many of its bytes we have already.
     async fn request(&self) -> Result<(Response, u64), RegistryError> {
-        let endpoint = self.inner.endpoint(self.place.registry());
+        let endpoint = self.inner.endpoint(self.place.registry(), Side::Pull);
         let repository = self.place.repository();
         let url = match &self.foreign {
             Some(url) => url.clone(),
@@ -136,7 +138,12 @@ impl BlobReader {
         if self.offset > 0 {
             call = call.header(RANGE, format!("bytes={}-", self.offset));
         }
-        let response = self.inner.call(&endpoint, &call, &[200, 206]).await?;
+        let mut response = self.inner.call(&endpoint, &call, &[200, 206, 416]).await?;
+        if response.status() == 416 {
+            // Ranges mean something else to it: all of it once more, and what we have is read over.
+            call.headers.retain(|(name, _)| name != RANGE);
+            response = self.inner.call(&endpoint, &call, &[200]).await?;
+        }
         if response.status() == 206 {
             let start =
                 response.headers().get(CONTENT_RANGE).and_then(|value| range_start(value.to_str().ok()?));
@@ -226,7 +233,8 @@ impl BlobReader {
                 return Err(self.wrong_size("more".to_owned()));
             }
         }
-        let found = Digest::from_sha256(self.hash.finalize_reset().into());
+        let found = self.hash.take().map(Hashing::finish);
+        let found = found.expect("the end is reached once: the phase changes with it");
         if found == self.digest {
             Ok(())
         } else {
@@ -261,7 +269,9 @@ impl BlobReader {
             return Err(self.wrong_size("more".to_owned()));
         }
         self.offset += chunk.len() as u64;
-        self.hash.update(&chunk);
+        if let Some(hash) = &mut self.hash {
+            hash.update(&chunk);
+        }
         if let Some(transfer) = &mut self.transfer {
             transfer.advance(chunk.len() as u64);
         }

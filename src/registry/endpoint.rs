@@ -1,8 +1,8 @@
 //! A registry as we reach it: its URL, what it asks for, and the tokens it gave.
 //!
-//! Which scheme: HTTPS, always, except: a loopback registry is spoken to in plain HTTP unless certificates
-//! are configured for it (docker treats loopback as insecure too); an insecure registry is tried with HTTPS
-//! whatever its certificate, then with HTTP.
+//! Which scheme: HTTPS, always, except: a loopback registry is spoken to in plain HTTP if that is what it speaks,
+//! unless certificates are configured for it (docker treats loopback as insecure too); an insecure registry is tried
+//! with HTTPS whatever its certificate, then with HTTP.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use url::Url;
 
 use super::Inner;
 use super::challenge::{self, Challenge};
-use super::config::HostConfig;
+use super::config::{HostConfig, Side, Waivers};
 use super::error::{RegistryError, Unreachable};
 use super::retry::Backoff;
 use super::token::Token;
@@ -25,6 +25,8 @@ pub(super) struct Endpoint {
     pub(super) registry: String,
     /// What is configured for it.
     pub(super) settings: HostConfig,
+    /// Which way images go here.
+    pub(super) side: Side,
     contact: tokio::sync::OnceCell<Contact>,
     challenge: Mutex<Option<Challenge>>,
     tokens: Mutex<HashMap<BTreeSet<String>, Token>>,
@@ -40,10 +42,11 @@ struct Contact {
 }
 
 impl Endpoint {
-    pub(super) fn new(registry: &str, settings: HostConfig) -> Self {
+    pub(super) fn new(registry: &str, settings: HostConfig, side: Side) -> Self {
         Self {
             registry: registry.to_owned(),
             settings,
+            side,
             contact: tokio::sync::OnceCell::new(),
             challenge: Mutex::default(),
             tokens: Mutex::default(),
@@ -146,6 +149,11 @@ impl Endpoint {
                 let mut backoff = Backoff::new(&inner.config.retries, &inner.reporter);
                 loop {
                     match self.ping(inner, schemes[last]).await {
+                        // On this machine HTTP comes first; what does not answer it like a registry may be one
+                        // that speaks TLS.
+                        Ok(contact) if schemes == ["http"] && !contact.like_a_registry => {
+                            return Ok(self.ping(inner, "https").await.unwrap_or(contact));
+                        }
                         Ok(contact) => return Ok(contact),
                         Err(error) => {
                             let waited = backoff.wait(&self.registry, error).await;
@@ -176,8 +184,9 @@ impl Endpoint {
         let loopback = is_loopback(&self.registry);
         let certificates =
             !self.settings.authorities.is_empty() || self.settings.client_certificate.is_some();
-        match (loopback, self.settings.insecure) {
-            (true, _) if !certificates && !self.settings.skip_tls_verify => &["http"],
+        let Waivers { insecure, skip_tls_verify } = self.settings.waived;
+        match (loopback, insecure.holds(self.side)) {
+            (true, _) if !certificates && !skip_tls_verify.holds(self.side) => &["http"],
             (_, true) => &["https", "http"],
             (true, false) if !certificates => &["https", "http"],
             _ => &["https"],
@@ -203,9 +212,10 @@ impl Endpoint {
 
     /// Returns the HTTP client with this registry's settings.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
-        let mut settings = self.settings.clone();
-        settings.skip_tls_verify |= settings.insecure;
-        inner.transport.client(&inner.config, self.api_host(), &settings)
+        if self.schemes() == ["http"] {
+            return inner.transport.plain_client(&inner.config, self.api_host());
+        }
+        inner.transport.client(&inner.config, self.api_host(), &self.settings, self.side)
     }
 }
 
@@ -222,6 +232,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::Sides;
     use super::*;
 
     #[test]
@@ -244,10 +255,15 @@ mod tests {
 
     #[test]
     fn schemes_follow_the_settings() {
-        let schemes = |registry: &str, settings: HostConfig| Endpoint::new(registry, settings).schemes();
+        let schemes =
+            |registry: &str, settings: HostConfig| Endpoint::new(registry, settings, Side::Pull).schemes();
         let authority = || HostConfig { authorities: vec![b"x".to_vec()], ..HostConfig::default() };
-        let insecure = || HostConfig { insecure: true, ..HostConfig::default() };
-        let unverified = || HostConfig { skip_tls_verify: true, ..HostConfig::default() };
+        let waived = |insecure, skip_tls_verify| HostConfig {
+            waived: Waivers { insecure, skip_tls_verify },
+            ..HostConfig::default()
+        };
+        let insecure = || waived(Sides::BOTH, Sides::default());
+        let unverified = || waived(Sides::default(), Sides::BOTH);
         assert_eq!(schemes("r.io", HostConfig::default()), ["https"]);
         assert_eq!(schemes("r.io", insecure()), ["https", "http"]);
         assert_eq!(schemes("r.io", unverified()), ["https"]);
@@ -255,5 +271,8 @@ mod tests {
         assert_eq!(schemes("localhost:5000", insecure()), ["http"]);
         assert_eq!(schemes("localhost:5000", authority()), ["https"]);
         assert_eq!(schemes("localhost:5000", unverified()), ["https", "http"]);
+        // What is said of pushes does not hold for pulls.
+        assert_eq!(schemes("r.io", waived(Sides::PUSH, Sides::PUSH)), ["https"]);
+        assert_eq!(schemes("r.io", waived(Sides::PULL, Sides::default())), ["https", "http"]);
     }
 }

@@ -7,7 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use super::answer::Answer;
-use crate::oci::{Digest, Platform};
+use super::mirror::PlaceError;
+use crate::oci::{Digest, Platform, Reference};
 
 /// A failed request or transfer.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,14 @@ pub enum RegistryError {
         /// The setting.
         what: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The machine's configuration forbids it.
+    #[error("`{reference}` can't be used: {reason}")]
+    Blocked {
+        /// What was to be pulled or pushed.
+        reference: String,
+        /// The prefix, and where it is blocked.
         reason: String,
     },
     /// The client's own machinery could not be started.
@@ -224,15 +233,11 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
-    /// Two images of an index are for the same platform.
-    #[error("`{second}` is for {platform}, and so is `{first}`")]
-    SamePlatform {
-        /// The platform.
-        platform: Box<Platform>,
-        /// What was there first.
-        first: String,
-        /// What came later.
-        second: String,
+    /// There was to be no connection.
+    #[error("`{host}` is not asked: no connection may be opened")]
+    Offline {
+        /// Who would have been asked.
+        host: String,
     },
     /// The same request failed too often.
     #[error("gave up after {tries} tries in {} s", elapsed.as_secs())]
@@ -387,6 +392,18 @@ impl RegistryError {
             Self::Server { answer, .. } => !matches!(answer.status, 501 | 505),
             Self::Refused { answer, .. } => answer.status == 408,
             _ => false,
+        }
+    }
+
+    /// Says that there is no place to look for a reference.
+    pub(super) fn place(reference: &Reference, error: PlaceError) -> Self {
+        match error {
+            PlaceError::Blocked { .. } => {
+                Self::Blocked { reference: reference.to_string(), reason: error.to_string() }
+            }
+            PlaceError::Reference(error) => {
+                Self::Config { what: format!("the mirrors of `{reference}`"), reason: error.to_string() }
+            }
         }
     }
 

@@ -10,11 +10,13 @@ use crate::oci::{Descriptor, Digest, media_type};
 /// No index of real images is deeper, or larger.
 const MOST_MANIFESTS: usize = 4096;
 
-/// Manifests, children before the indexes that name them, and all their blobs.
+/// Manifests and all their blobs.
 #[derive(Debug, Default)]
-pub(super) struct Graph {
-    pub(super) manifests: Vec<(Descriptor, Vec<u8>)>,
-    pub(super) blobs: Vec<Descriptor>,
+pub struct Graph {
+    /// Children before the indexes that name them: the top is the last.
+    pub manifests: Vec<(Descriptor, Vec<u8>)>,
+    /// Configs, layers and other files, each once.
+    pub blobs: Vec<Descriptor>,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +34,7 @@ struct AnyManifest {
 
 impl Graph {
     /// Follows `top` down to its blobs; `fetch` gives verified manifests.
-    pub(super) fn follow(
+    pub fn follow(
         name: &str,
         top: &Descriptor,
         fetch: &dyn Fn(&Descriptor) -> Result<Vec<u8>, RegistryError>,

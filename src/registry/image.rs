@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::config::Side;
 use super::error::RegistryError;
 use super::graph::is_index;
 use super::{Inner, RemoteImage};
@@ -38,7 +39,7 @@ impl Inner {
             let chosen = choose(reference, &fetched.bytes, platform)?;
             index_digest.get_or_insert(digest);
             // From where the index came: a mirror may lag behind.
-            fetched = self.manifest_at(&fetched.source.with_digest(chosen)).await?;
+            fetched = self.manifest_at(&fetched.source.with_digest(chosen), Side::Pull).await?;
         }
         let name = fetched.source.clone();
         let manifest = read_manifest_json(reference, &fetched.bytes)?;

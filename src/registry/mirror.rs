@@ -20,8 +20,11 @@ pub struct MirrorRule {
     /// Where to look.
     pub locations: Vec<MirrorLocation>,
     /// Whether the registry that was named is not asked after these (containers-registries.conf's
-    /// `location`, `blocked`).
+    /// `location`).
     pub no_fallback: bool,
+    /// Where it is written that nothing below the prefix may be pulled or pushed, if it is
+    /// (containers-registries.conf's `blocked`).
+    pub blocked: Option<String>,
 }
 
 /// One place to look: `host[:port][/path]` that takes the prefix's place.
@@ -45,6 +48,23 @@ pub enum PullFrom {
     TagOnly,
 }
 
+/// A repository that can't be looked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// It is blocked.
+    #[error("`{prefix}` is blocked by {origin}")]
+    Blocked {
+        /// The prefix that is.
+        prefix: String,
+        /// File and line.
+        origin: String,
+    },
+    /// A mirror and the rest of the name make no reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}
+
 /// A rule or location that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid mirror `{text}`: {reason}")]
@@ -58,7 +78,12 @@ pub struct MirrorError {
 impl MirrorRule {
     /// Makes the rule that `prefix` is also at `location`.
     pub fn new(prefix: &str, location: &str) -> Self {
-        Self { prefix: prefix.to_owned(), locations: vec![MirrorLocation::new(location)], no_fallback: false }
+        Self::of(prefix, vec![MirrorLocation::new(location)])
+    }
+
+    /// Makes the rule that `prefix` is at these locations, and at the registry itself.
+    pub fn of(prefix: &str, locations: Vec<MirrorLocation>) -> Self {
+        Self { prefix: prefix.to_owned(), locations, no_fallback: false, blocked: None }
     }
 }
 
@@ -71,10 +96,24 @@ impl MirrorLocation {
 }
 
 impl MirrorRules {
-    /// Adds `--registry-mirror`: `[REGISTRY=]HOST[/PATH]`, docker.io without a registry.
+    /// Adds `--registry-mirror`: `[REGISTRY=]HOST[/PATH][,HOST[/PATH]]`, docker.io without a registry.
     pub fn add_mirror(&mut self, text: &str) -> Result<(), MirrorError> {
-        let (prefix, location) = text.split_once('=').unwrap_or(("docker.io", text));
-        self.add(prefix, location, text)
+        let (prefix, locations) = text.split_once('=').unwrap_or(("docker.io", text));
+        locations.split(',').try_for_each(|location| self.add(prefix, location, text))
+    }
+
+    /// Puts other rules before these: their locations are asked first.
+    pub fn put_before(&mut self, others: Self) {
+        self.no_fallback |= others.no_fallback;
+        for mut other in others.rules {
+            match self.rules.iter_mut().find(|rule| rule.prefix == other.prefix) {
+                Some(rule) => {
+                    other.locations.append(&mut rule.locations);
+                    rule.locations = other.locations;
+                }
+                None => self.rules.push(other),
+            }
+        }
     }
 
     /// Adds `--registry-map` (kaniko): `a=b;a=c;d=e`.
@@ -90,8 +129,14 @@ impl MirrorRules {
     }
 
     fn add(&mut self, prefix: &str, location: &str, text: &str) -> Result<(), MirrorError> {
-        let (prefix, location) = (prefix.trim().trim_end_matches('/'), MirrorLocation::new(location.trim()));
+        let (prefix, location) = (prefix.trim().trim_end_matches('/'), location.trim());
         let fail = |reason: String| MirrorError { text: text.to_owned(), reason };
+        if location.starts_with("http://") {
+            let hint =
+                "expected `HOST[:PORT][/PATH]`; for plain HTTP, pass `--insecure-registry` with its host";
+            return Err(fail(hint.to_owned()));
+        }
+        let location = MirrorLocation::new(location);
         if prefix.is_empty() || location.location.is_empty() {
             return Err(fail("expected a registry and its mirror".to_owned()));
         }
@@ -100,23 +145,34 @@ impl MirrorRules {
         let prefix = if prefix == "index.docker.io" { "docker.io" } else { prefix };
         match self.rules.iter_mut().find(|rule| rule.prefix == prefix) {
             Some(rule) => rule.locations.push(location),
-            None => self.rules.push(MirrorRule {
-                prefix: prefix.to_owned(),
-                locations: vec![location],
-                no_fallback: false,
-            }),
+            None => self.rules.push(MirrorRule::of(prefix, vec![location])),
         }
         Ok(())
     }
 
-    /// Returns where to look for `reference`, best first; the last is usually the reference itself.
-    pub fn candidates(&self, reference: &Reference) -> Result<Vec<Reference>, ReferenceError> {
+    /// Fails if `reference` is blocked.
+    pub fn check(&self, reference: &Reference) -> Result<(), PlaceError> {
+        self.rule_for(reference).map(drop)
+    }
+
+    /// Returns the rule that holds for `reference`, and what is left of its repository below the prefix.
+    fn rule_for(&self, reference: &Reference) -> Result<Option<(&MirrorRule, String)>, PlaceError> {
         let best = self
             .rules
             .iter()
             .filter_map(|rule| Some((rule, remainder(&rule.prefix, reference)?)))
             .max_by_key(|(rule, _)| rule.prefix.len());
-        let Some((rule, rest)) = best else { return Ok(vec![reference.clone()]) };
+        match best {
+            Some((MirrorRule { prefix, blocked: Some(origin), .. }, _)) => {
+                Err(PlaceError::Blocked { prefix: prefix.clone(), origin: origin.clone() })
+            }
+            best => Ok(best),
+        }
+    }
+
+    /// Returns where to look for `reference`, best first; the last is usually the reference itself.
+    pub fn candidates(&self, reference: &Reference) -> Result<Vec<Reference>, PlaceError> {
+        let Some((rule, rest)) = self.rule_for(reference)? else { return Ok(vec![reference.clone()]) };
         let mut found = Vec::new();
         for location in &rule.locations {
             let fits = match location.pull_from {
@@ -134,6 +190,7 @@ impl MirrorRules {
                 )?);
             }
         }
+        // `location` takes the registry's place; a flag against falling back is about mirrors that are asked.
         if !(self.no_fallback || rule.no_fallback) || found.is_empty() {
             found.push(reference.clone());
         }
@@ -213,6 +270,7 @@ mod tests {
     fn wildcards_match_hosts_below() {
         let rules =
             MirrorRules { rules: vec![MirrorRule::new("*.corp.example", "cache.corp")], no_fallback: true };
+        assert_eq!(candidates(&rules, "a.b.corp.example/x:1"), ["cache.corp/x:1"]);
         assert_eq!(candidates(&rules, "a.corp.example/x:1"), ["cache.corp/x:1"]);
         assert_eq!(candidates(&rules, "corp.example/x:1"), ["corp.example/x:1"]);
         assert_eq!(candidates(&rules, "evilcorp.example/x:1"), ["evilcorp.example/x:1"]);
@@ -232,9 +290,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_blocked_is_looked_for_nowhere() {
+        let mut rules = MirrorRules::default();
+        rules.add_mirror("m.corp").unwrap();
+        let blocked =
+            MirrorRule { blocked: Some("r.conf:3".to_owned()), ..MirrorRule::of("docker.io/bad", vec![]) };
+        rules.rules.push(blocked);
+        assert_eq!(candidates(&rules, "good/app:1").len(), 2);
+        let error = rules.candidates(&"bad/app:1".parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "`docker.io/bad` is blocked by r.conf:3");
+        assert!(rules.check(&"bad/app:1".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn rules_of_the_command_line_come_before_those_of_files() {
+        let mut rules =
+            MirrorRules { rules: vec![MirrorRule::new("docker.io", "file.corp")], no_fallback: false };
+        let mut flags = MirrorRules::default();
+        flags.add_mirror("one.corp,two.corp").unwrap();
+        flags.add_map("ghcr.io=three.corp").unwrap();
+        rules.put_before(flags);
+        assert_eq!(
+            candidates(&rules, "x/y:1"),
+            ["one.corp/x/y:1", "two.corp/x/y:1", "file.corp/x/y:1", "docker.io/x/y:1"]
+        );
+        assert_eq!(candidates(&rules, "ghcr.io/x/y:1")[0], "three.corp/x/y:1");
+    }
+
+    #[test]
     fn bad_mirrors_are_refused() {
         let mut rules = MirrorRules::default();
-        for text in ["", "docker.io=", "=x", "docker.io=UPPER/Case", "a b"] {
+        for text in ["", "docker.io=", "=x", "docker.io=UPPER/Case", "a b", "http://m.corp", "a.io=b.io,"] {
             assert!(rules.add_mirror(text).is_err(), "{text}");
         }
         assert!(rules.add_map("docker.io").is_err());

@@ -16,9 +16,10 @@ mod dns;
 mod download;
 mod endpoint;
 mod error;
+mod flight;
 mod graph;
+mod hashing;
 mod image;
-mod index;
 pub mod mirror;
 mod pull;
 mod pump;
@@ -40,12 +41,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use answer::{Answer, AnswerError};
 pub use artifact::Artifact;
-pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries};
+pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries, Side, Sides, Waivers};
 pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
-pub use index::{IndexDraft, IndexEntry};
-pub use mirror::{MirrorLocation, MirrorRule, MirrorRules, PullFrom};
+pub use graph::Graph;
+pub use mirror::{MirrorError, MirrorLocation, MirrorRule, MirrorRules, PlaceError, PullFrom};
 pub use push::PushedBlob;
 pub use remote::RemoteBlobs;
 pub use secret::Secret;
@@ -54,6 +55,7 @@ use call::Access;
 use credential::Credentials;
 use credential::cloud::Clouds;
 use endpoint::Endpoint;
+use flight::Flights;
 use runtime::Runtime;
 use transport::Transport;
 
@@ -75,17 +77,26 @@ struct Inner {
     transport: Transport,
     credentials: Credentials,
     clouds: Clouds,
-    endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
+    endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
+    flights: Flights,
 }
 
 impl Inner {
-    /// Returns the registry of this name.
-    fn endpoint(&self, registry: &str) -> Arc<Endpoint> {
+    /// Returns the registry of this name, to pull from it or to push to it: the same unless the settings tell
+    /// the two apart.
+    fn endpoint(&self, registry: &str, side: Side) -> Arc<Endpoint> {
+        let settings = self.config.host(registry);
+        let Waivers { insecure, skip_tls_verify } = settings.waived;
+        let differ = [insecure, skip_tls_verify].iter().any(|sides| sides.pull != sides.push);
+        let key = (registry.to_owned(), if differ { side } else { Side::Pull });
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        endpoints
-            .entry(registry.to_owned())
-            .or_insert_with(|| Arc::new(Endpoint::new(registry, self.config.host(registry).clone())))
-            .clone()
+        endpoints.entry(key).or_insert_with(|| Arc::new(Endpoint::new(registry, settings, side))).clone()
+    }
+
+    /// Returns the registry that something is written to, unless that is forbidden.
+    fn destination(&self, to: &Reference) -> Result<Arc<Endpoint>, RegistryError> {
+        self.config.mirrors.check(to).map_err(|error| RegistryError::place(to, error))?;
+        Ok(self.endpoint(to.registry(), Side::Push))
     }
 }
 
@@ -126,7 +137,8 @@ impl Client {
         let sources = &config.credentials;
         let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
         let endpoints = Mutex::default();
-        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints };
+        let flights = Flights::default();
+        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -180,6 +192,16 @@ impl Client {
         self.inner.push_blob(repository, descriptor, open, mount_from)
     }
 
+    /// Uploads a small blob that is new in all likelihood: one question less.
+    pub fn push_new_blob(
+        &self,
+        repository: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+    ) -> Result<Pushed, RegistryError> {
+        self.inner.send_blob(repository, descriptor, open, &[])
+    }
+
     /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way. What was read
     /// can't be read again, so a cut is the end of it.
     pub fn push_stream(
@@ -200,9 +222,10 @@ impl Client {
         self.inner.runtime.wait(self.inner.put_manifest(reference, media_type, bytes))
     }
 
-    /// Checks, without leaving anything behind, that images can be pushed to the repository.
+    /// Checks, without leaving anything behind, that images can be pushed to the repository. The session it was tried
+    /// with is given back soon after.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
-        self.inner.runtime.wait(self.inner.check_push(repository))
+        self.inner.check_push(repository)
     }
 
     /// Lists the tags of a repository, in byte order.

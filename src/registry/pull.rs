@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Inner;
 use super::call::{Access, Call, protocol};
+use super::config::Side;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::graph::is_index;
@@ -36,14 +37,18 @@ pub(super) struct Fetched {
 }
 
 impl Inner {
+    /// Returns where to look for `reference`, best first.
+    pub(super) fn places(&self, reference: &Reference) -> Result<Vec<Reference>, RegistryError> {
+        let found = self.config.mirrors.candidates(reference);
+        found.map_err(|error| RegistryError::place(reference, error))
+    }
+
     /// Runs `work` on the locations of `reference` until one of them succeeds.
     pub(super) async fn anywhere<T, F>(&self, reference: &Reference, work: F) -> Result<T, RegistryError>
     where
         F: AsyncFn(Reference) -> Result<T, RegistryError>,
     {
-        let candidates = self.config.mirrors.candidates(reference).map_err(|error| {
-            RegistryError::Config { what: format!("the mirrors of `{reference}`"), reason: error.to_string() }
-        })?;
+        let candidates = self.places(reference)?;
         let only = candidates.len() == 1;
         let mut failures = Vec::new();
         for candidate in candidates {
@@ -62,7 +67,7 @@ impl Inner {
     /// Asks for a manifest's descriptor.
     pub(super) async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
         self.anywhere(reference, async |place| {
-            let endpoint = self.endpoint(place.registry());
+            let endpoint = self.endpoint(place.registry(), Side::Pull);
             let call = manifest_call(self, &endpoint, &place, Method::HEAD, Access::Pull).await?;
             let response = match self.call(&endpoint, &call, &[200]).await {
                 Ok(response) => response,
@@ -70,7 +75,7 @@ impl Inner {
                 Err(RegistryError::Refused { answer, .. } | RegistryError::Server { answer, .. })
                     if matches!(answer.status, 400 | 405 | 501) =>
                 {
-                    return Ok(self.manifest_at(&place).await?.descriptor);
+                    return Ok(self.manifest_at(&place, Side::Pull).await?.descriptor);
                 }
                 Err(error) => return Err(error),
             };
@@ -85,19 +90,19 @@ impl Inner {
             {
                 return Ok(descriptor(bare_type(&kind), &digest, length));
             }
-            Ok(self.manifest_at(&place).await?.descriptor)
+            Ok(self.manifest_at(&place, Side::Pull).await?.descriptor)
         })
         .await
     }
 
     /// Fetches a manifest or index from the first location that has it.
     pub(super) async fn manifest(&self, reference: &Reference) -> Result<Fetched, RegistryError> {
-        self.anywhere(reference, async |place| self.manifest_at(&place).await).await
+        self.anywhere(reference, async |place| self.manifest_at(&place, Side::Pull).await).await
     }
 
     /// Fetches a manifest or index from one location.
-    pub(super) async fn manifest_at(&self, place: &Reference) -> Result<Fetched, RegistryError> {
-        let endpoint = self.endpoint(place.registry());
+    pub(super) async fn manifest_at(&self, place: &Reference, side: Side) -> Result<Fetched, RegistryError> {
+        let endpoint = self.endpoint(place.registry(), side);
         let mut call = manifest_call(self, &endpoint, place, Method::GET, Access::Pull).await?;
         call.verified = place.digest().is_some();
         let mut backoff = super::retry::Backoff::new(&self.config.retries, &self.reporter);

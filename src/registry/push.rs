@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, Response};
 use url::Url;
 
@@ -25,9 +25,19 @@ use crate::stream::Counted;
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
 
+/// Where the bytes of an upload go.
+pub(super) struct Session {
+    pub(super) url: Url,
+    /// The least that a chunk that is not the last may have, as the registry said.
+    pub(super) least_chunk_bytes: u64,
+}
+
+/// Says how small chunks may be (distribution-spec, "Pushing a blob in chunks").
+const LEAST_CHUNK_HEADER: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+
 /// A session to upload into, or no need for one.
 enum Begun {
-    Session(Url),
+    Session(Session),
     Mounted { from: String },
 }
 
@@ -123,18 +133,40 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
-        let endpoint = self.endpoint(to.registry());
         if self.runtime.wait(self.has(to, &digest))? {
             let transfer =
                 self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
             transfer.finish("exists");
             return Ok(Pushed::Exists);
         }
-        match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, mount_from))? {
+        self.send_blob(to, descriptor, open, mount_from)
+    }
+
+    /// Mounts or uploads a blob without asking whether it is there.
+    pub(super) fn send_blob(
+        &self,
+        to: &Reference,
+        descriptor: &Descriptor,
+        open: OpenBlob<'_>,
+        mount_from: &[Reference],
+    ) -> Result<Pushed, RegistryError> {
+        let digest = descriptor_digest(descriptor);
+        let endpoint = self.destination(to)?;
+        let (ticket, landed) = self.flights.board(to.registry(), &digest);
+        if landed.iter().any(|repository| repository == to.repository()) {
+            let transfer =
+                self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
+            transfer.finish("exists");
+            return Ok(Pushed::Exists);
+        }
+        let sent = landed.iter().filter_map(|name| Reference::new(to.registry(), name, None, None).ok());
+        let mount_from: Vec<Reference> = sent.chain(mount_from.iter().cloned()).collect();
+        match self.runtime.wait(self.begin_or_mount(&endpoint, to, &digest, &mount_from))? {
             Begun::Mounted { from } => {
                 let transfer =
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
                 transfer.finish(format!("mounted from {from}"));
+                ticket.landed(to.repository());
                 Ok(Pushed::Mounted { from })
             }
             Begun::Session(session) => {
@@ -142,6 +174,7 @@ impl Inner {
                     self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
                 let blob = Blob { digest: &digest, size_bytes: descriptor.size(), open };
                 Upload::new(self, &endpoint, to.repository(), blob, session, transfer).run()?;
+                ticket.landed(to.repository());
                 Ok(Pushed::Uploaded)
             }
         }
@@ -170,7 +203,7 @@ impl Inner {
         digest: &Digest,
         mount_from: &[Reference],
     ) -> Result<Begun, RegistryError> {
-        let mut session: Option<Url> = None;
+        let mut session: Option<Session> = None;
         let mut tried: Vec<&str> = Vec::new();
         for from in mount_from {
             let source = from.repository();
@@ -184,14 +217,14 @@ impl Inner {
             match self.mount(endpoint, to, digest, source).await {
                 Ok(Begun::Mounted { from }) => {
                     if let Some(left) = session {
-                        self.cancel(endpoint, to.repository(), left).await;
+                        self.cancel(endpoint, to.repository(), left.url).await;
                     }
                     return Ok(Begun::Mounted { from });
                 }
                 // A miss opens a session; one is enough.
-                Ok(Begun::Session(url)) => {
-                    if let Some(left) = session.replace(url) {
-                        self.cancel(endpoint, to.repository(), left).await;
+                Ok(Begun::Session(opened)) => {
+                    if let Some(left) = session.replace(opened) {
+                        self.cancel(endpoint, to.repository(), left.url).await;
                     }
                 }
                 // May be no right to read the source, or no mounts at all: uploading remains.
@@ -233,19 +266,23 @@ impl Inner {
         if from.registry() != to.registry() {
             return Ok(false);
         }
-        let endpoint = self.endpoint(to.registry());
+        let endpoint = self.destination(to)?;
         let digest = descriptor_digest(descriptor);
         match self.mount(&endpoint, to, &digest, from.repository()).await? {
             Begun::Mounted { .. } => Ok(true),
             Begun::Session(session) => {
-                self.cancel(&endpoint, to.repository(), session).await;
+                self.cancel(&endpoint, to.repository(), session.url).await;
                 Ok(false)
             }
         }
     }
 
     /// Opens an upload session.
-    pub(super) async fn begin(&self, endpoint: &Endpoint, repository: &str) -> Result<Url, RegistryError> {
+    pub(super) async fn begin(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+    ) -> Result<Session, RegistryError> {
         let url = endpoint.url(self, &format!("{repository}/blobs/uploads/")).await?;
         let what = format!("an upload to `{repository}`");
         let call = Call::new(Method::POST, url, repository, Access::Push, what);
@@ -258,9 +295,11 @@ impl Inner {
         endpoint: &Endpoint,
         call: &Call<'_>,
         response: &Response,
-    ) -> Result<Url, RegistryError> {
+    ) -> Result<Session, RegistryError> {
         let url = location(&endpoint.registry, &call.what, response.url(), response.headers())?;
-        Ok(endpoint.repair(url))
+        let least = response.headers().get(LEAST_CHUNK_HEADER);
+        let least_chunk_bytes = least.and_then(|value| value.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
+        Ok(Session { url: endpoint.repair(url), least_chunk_bytes })
     }
 
     /// Gives an upload session back. Registries forget them after a while anyway.
@@ -272,10 +311,14 @@ impl Inner {
         }
     }
 
-    pub(super) async fn check_push(&self, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(to.registry());
-        let session = self.begin(&endpoint, to.repository()).await?;
-        self.cancel(&endpoint, to.repository(), session).await;
+    pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
+        let endpoint = self.destination(to)?;
+        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
+        // The answer is known; giving the session back is nobody's to wait for.
+        let (inner, to) = (Arc::clone(self), to.clone());
+        std::thread::spawn(move || {
+            inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session.url));
+        });
         Ok(())
     }
 
@@ -286,8 +329,8 @@ impl Inner {
         reader: &mut dyn Read,
     ) -> Result<Counted, RegistryError> {
         use sha2::Digest as _;
-        let endpoint = self.endpoint(to.registry());
-        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
+        let endpoint = self.destination(to)?;
+        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?.url;
         let what = format!("an upload to `{}`", to.repository());
         let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);
         let authorization = self.runtime.wait(self.authorize(&endpoint, to.repository(), &call.scopes()))?;
@@ -314,7 +357,7 @@ impl Inner {
         }
         let digest = Digest::from_sha256(hash.finalize().into());
         let session = if response.headers().contains_key(reqwest::header::LOCATION) {
-            self.session(&endpoint, &call, &response)?
+            self.session(&endpoint, &call, &response)?.url
         } else {
             session
         };

@@ -6,6 +6,7 @@ use reqwest::header::CONTENT_TYPE;
 
 use super::Inner;
 use super::call::{Access, Call};
+use super::config::Side;
 use super::error::RegistryError;
 use super::pull::DIGEST_HEADER;
 use super::retry::Backoff;
@@ -38,7 +39,7 @@ impl Inner {
                 &digest,
             ));
         }
-        let endpoint = self.endpoint(reference.registry());
+        let endpoint = self.destination(reference)?;
         let name = reference.tag().unwrap_or(digest.as_str());
         let path = format!("{}/manifests/{name}", reference.repository());
         let what = format!("manifest `{name}` of `{}`", reference.repository());
@@ -95,7 +96,7 @@ impl Inner {
 
     /// Asks what a tag of a destination is, without mirrors.
     async fn resolve_for_push(&self, reference: &Reference) -> Result<Digest, RegistryError> {
-        let fetched = self.manifest_at(reference).await?;
+        let fetched = self.manifest_at(reference, Side::Push).await?;
         Ok(descriptor_digest(&fetched.descriptor))
     }
 }

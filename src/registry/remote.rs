@@ -9,6 +9,7 @@ use reqwest::header::ACCEPT_ENCODING;
 use url::Url;
 
 use super::call::{Access, Call};
+use super::config::Side;
 use super::download::BlobReader;
 use super::error::RegistryError;
 use super::retry::Backoff;
@@ -40,7 +41,7 @@ impl RemoteBlobs {
                 what: "descriptor",
                 reason: format!("{error}"),
             })?;
-        let places = self.places()?;
+        let places = self.inner.places(&self.reference)?;
         let mut failures = Vec::new();
         for at in order(places.len(), self.favourite.load(Ordering::Relaxed)) {
             let place = places[at].clone();
@@ -76,7 +77,7 @@ impl RemoteBlobs {
         if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(digest) {
             return Ok(true);
         }
-        let places = self.places()?;
+        let places = self.inner.places(&self.reference)?;
         let mut failures = Vec::new();
         for at in order(places.len(), self.favourite.load(Ordering::Relaxed)) {
             match self.inner.runtime.wait(self.inner.blob_size(&places[at], digest, Access::Pull)) {
@@ -89,13 +90,6 @@ impl RemoteBlobs {
             }
         }
         if failures.is_empty() { Ok(false) } else { Err(collect(&self.reference, failures)) }
-    }
-
-    fn places(&self) -> Result<Vec<Reference>, RegistryError> {
-        self.inner.config.mirrors.candidates(&self.reference).map_err(|error| RegistryError::Config {
-            what: format!("the mirrors of `{}`", self.reference),
-            reason: error.to_string(),
-        })
     }
 }
 
@@ -143,7 +137,7 @@ impl Inner {
         digest: &Digest,
         access: Access,
     ) -> Result<Option<u64>, RegistryError> {
-        let endpoint = self.endpoint(place.registry());
+        let endpoint = self.endpoint(place.registry(), access.side());
         let url = endpoint.url(self, &format!("{}/blobs/{digest}", place.repository())).await?;
         let what = format!("blob {} of `{}`", digest.short(), place.repository());
         let mut call = Call::new(Method::HEAD, url, place.repository(), access, what);
@@ -164,7 +158,7 @@ impl Inner {
         place: &Reference,
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, RegistryError> {
-        let endpoint = self.endpoint(place.registry());
+        let endpoint = self.endpoint(place.registry(), Side::Pull);
         let digest = crate::oci::descriptor_digest(descriptor);
         let url = endpoint.url(self, &format!("{}/blobs/{digest}", place.repository())).await?;
         let what = format!("blob {} of `{}`", digest.short(), place.repository());

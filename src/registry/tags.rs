@@ -9,6 +9,7 @@ use url::Url;
 
 use super::Inner;
 use super::call::{Access, Call, protocol};
+use super::config::Side;
 use super::error::RegistryError;
 use crate::oci::Reference;
 
@@ -25,7 +26,7 @@ struct TagsJson {
 
 impl Inner {
     pub(super) async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
-        let endpoint = self.endpoint(repository.registry());
+        let endpoint = self.endpoint(repository.registry(), Side::Pull);
         let name = repository.repository();
         let what = format!("the tags of `{name}`");
         let mut url = endpoint.url(self, &format!("{name}/tags/list")).await?;
@@ -50,7 +51,7 @@ impl Inner {
     }
 
     pub(super) async fn delete(&self, reference: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(reference.registry());
+        let endpoint = self.destination(reference)?;
         let (name, target) = (reference.repository(), reference.tag_or_digest());
         let url = endpoint.url(self, &format!("{name}/manifests/{target}")).await?;
         let what = format!("the deletion of `{target}` in `{name}`");

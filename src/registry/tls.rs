@@ -14,23 +14,31 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use super::config::{ClientCertificate, HostConfig};
 use super::error::RegistryError;
 
+/// Whom we trust beside the public authorities and the host's own.
+pub(super) struct Trust<'a> {
+    /// For every host, PEM bundles.
+    pub(super) extra_authorities: &'a [Vec<u8>],
+    /// Whether whoever answers will do.
+    pub(super) skip_tls_verify: bool,
+}
+
 /// Makes the TLS settings for connections to `host`.
 pub(super) fn client_config(
     host: &str,
     settings: &HostConfig,
-    extra_authorities: &[Vec<u8>],
+    trust: &Trust<'_>,
     http2: bool,
 ) -> Result<ClientConfig, RegistryError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3");
-    let builder = if settings.skip_tls_verify {
+    let builder = if trust.skip_tls_verify {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny { provider }))
     } else {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-        for bundle in extra_authorities.iter().chain(&settings.authorities) {
+        for bundle in trust.extra_authorities.iter().chain(&settings.authorities) {
             add_bundle(&mut roots, host, bundle)?;
         }
         builder.with_root_certificates(roots)
@@ -47,6 +55,15 @@ pub(super) fn client_config(
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { Vec::new() };
     config.alpn_protocols.push(b"http/1.1".to_vec());
     Ok(config)
+}
+
+/// Makes TLS settings with which no handshake succeeds: for connections without TLS.
+pub(super) fn trusting_nobody() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
 }
 
 fn add_bundle(roots: &mut RootCertStore, host: &str, bundle: &[u8]) -> Result<(), RegistryError> {
@@ -199,15 +216,20 @@ mod tests {
     use super::super::secret::Secret;
     use super::*;
 
+    fn trust(extra_authorities: &[Vec<u8>]) -> Trust<'_> {
+        Trust { extra_authorities, skip_tls_verify: false }
+    }
+
     #[test]
     fn public_authorities_need_no_files() {
-        let config = client_config("r.io", &HostConfig::default(), &[], true).unwrap();
+        let config = client_config("r.io", &HostConfig::default(), &trust(&[]), true).unwrap();
         assert_eq!(config.alpn_protocols, [&b"h2"[..], b"http/1.1"]);
     }
 
     #[test]
     fn an_empty_bundle_is_an_error() {
-        let error = client_config("r.io", &HostConfig::default(), &[b"hello".to_vec()], true).unwrap_err();
+        let error =
+            client_config("r.io", &HostConfig::default(), &trust(&[b"hello".to_vec()]), true).unwrap_err();
         assert!(error.to_string().contains("found none"), "{error}");
     }
 
@@ -218,7 +240,7 @@ mod tests {
             key: Secret::new("not a key"),
         };
         let host = HostConfig { client_certificate: Some(identity), ..HostConfig::default() };
-        let error = client_config("r.io", &host, &[], true).unwrap_err();
+        let error = client_config("r.io", &host, &trust(&[]), true).unwrap_err();
         assert!(!format!("{error:?}{error}").contains("not a key"), "{error}");
     }
 }

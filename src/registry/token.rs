@@ -274,9 +274,9 @@ impl Inner {
     /// private authority is usually that of its token service too.
     fn token_client(&self, ask: &TokenRequest<'_>) -> Result<reqwest::Client, RegistryError> {
         let host = host_of(&ask.realm);
-        match self.config.hosts.get(&host) {
-            Some(settings) => self.transport.client(&self.config, &host, settings),
-            None => ask.endpoint.client(self),
+        match self.config.hosts.contains_key(&host) {
+            true => self.transport.client(&self.config, &host, &self.config.host(&host), ask.endpoint.side),
+            false => ask.endpoint.client(self),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use reqwest::{NoProxy, Proxy};
 use url::Url;
 
-use super::config::{HostConfig, RegistryConfig};
+use super::config::{HostConfig, RegistryConfig, Side, Waivers};
 use super::dns::{NameError, Resolver, SharedResolver};
 use super::error::{RegistryError, Unreachable};
 use super::tls;
@@ -32,6 +32,8 @@ pub(super) struct Transport {
 enum Settings {
     /// None of its own.
     Shared { skip_tls_verify: bool },
+    /// No TLS at all.
+    Plain,
     /// Certificates for this host.
     Own { host: String, skip_tls_verify: bool },
 }
@@ -50,9 +52,14 @@ impl Transport {
         config: &RegistryConfig,
         host: &str,
         settings: &HostConfig,
+        side: Side,
     ) -> Result<reqwest::Client, RegistryError> {
+        if config.offline {
+            return Err(RegistryError::Offline { host: host.to_owned() });
+        }
         let host = host.to_owned();
-        let skip_tls_verify = settings.skip_tls_verify;
+        let Waivers { insecure, skip_tls_verify } = settings.waived;
+        let skip_tls_verify = skip_tls_verify.holds(side) || insecure.holds(side);
         let key = if settings.authorities.is_empty() && settings.client_certificate.is_none() {
             Settings::Shared { skip_tls_verify }
         } else {
@@ -62,8 +69,27 @@ impl Transport {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = self.build(config, &host, settings)?;
+        let client = self.build(config, &host, settings, skip_tls_verify)?;
         clients.insert(key, client.clone());
+        Ok(client)
+    }
+
+    /// Returns the client for a host that is only spoken to without TLS: reading hundreds of authorities' certificates
+    /// for it would cost more than its requests.
+    pub(super) fn plain_client(
+        &self,
+        config: &RegistryConfig,
+        host: &str,
+    ) -> Result<reqwest::Client, RegistryError> {
+        if config.offline {
+            return Err(RegistryError::Offline { host: host.to_owned() });
+        }
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&Settings::Plain) {
+            return Ok(client.clone());
+        }
+        let client = self.build_with(config, host, tls::trusting_nobody())?;
+        clients.insert(Settings::Plain, client.clone());
         Ok(client)
     }
 
@@ -72,8 +98,19 @@ impl Transport {
         config: &RegistryConfig,
         host: &str,
         settings: &HostConfig,
+        skip_tls_verify: bool,
     ) -> Result<reqwest::Client, RegistryError> {
-        let tls = tls::client_config(host, settings, &config.extra_authorities, config.http2)?;
+        let trust = tls::Trust { extra_authorities: &config.extra_authorities, skip_tls_verify };
+        let tls = tls::client_config(host, settings, &trust, config.http2)?;
+        self.build_with(config, host, tls)
+    }
+
+    fn build_with(
+        &self,
+        config: &RegistryConfig,
+        host: &str,
+        tls: rustls::ClientConfig,
+    ) -> Result<reqwest::Client, RegistryError> {
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .dns_resolver(SharedResolver(self.resolver.clone()))

@@ -15,6 +15,7 @@ use super::call::{Access, Call, location, protocol};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::pump::Pumped;
+use super::push::Session;
 use super::retry::Backoff;
 use super::token::Authorization;
 use super::{Inner, OpenBlob};
@@ -40,6 +41,8 @@ pub(super) struct Upload<'a> {
     repository: &'a str,
     blob: Blob<'a>,
     session: Url,
+    /// No chunk but the last may be smaller.
+    least_chunk_bytes: u64,
     transfer: Transfer,
     authorization: Authorization,
     /// Bytes the registry has.
@@ -70,7 +73,7 @@ impl<'a> Upload<'a> {
         endpoint: &'a Endpoint,
         repository: &'a str,
         blob: Blob<'a>,
-        session: Url,
+        session: Session,
         transfer: Transfer,
     ) -> Self {
         Self {
@@ -78,7 +81,8 @@ impl<'a> Upload<'a> {
             endpoint,
             repository,
             blob,
-            session,
+            session: session.url,
+            least_chunk_bytes: session.least_chunk_bytes,
             transfer,
             authorization: Authorization::default(),
             offset: 0,
@@ -97,11 +101,18 @@ impl<'a> Upload<'a> {
     pub(super) fn run(mut self) -> Result<(), RegistryError> {
         let inner = self.inner;
         let mut backoff = Backoff::new(&inner.config.retries, &inner.reporter);
-        let mut farthest = 0;
+        let (mut farthest, mut in_vain) = (0, 0);
         let result = loop {
+            let before = self.offset;
             match self.step() {
                 Ok(Step::Done) => break Ok(()),
-                Ok(Step::Further) => {}
+                Ok(Step::Further) if self.offset > before => {}
+                Ok(Step::Further) => {
+                    in_vain += 1;
+                    if in_vain > inner.config.retries.count {
+                        break Err(protocol(self.endpoint, &self.what(), "it takes no bytes".to_owned()));
+                    }
+                }
                 Err(failure) => {
                     if let Err(error) = self.recover(failure, &mut backoff) {
                         break Err(error);
@@ -112,6 +123,7 @@ impl<'a> Upload<'a> {
             if self.offset >= farthest + PROGRESS_BYTES {
                 farthest = self.offset;
                 backoff.progressed();
+                self.renewals = 0;
             }
         };
         self.transfer.finish(match &result {
@@ -309,7 +321,11 @@ impl<'a> Upload<'a> {
             None if self.blob.size_bytes <= SMALLEST_CHUNK_BYTES => return Err(error),
             None => FIRST_CHUNK_BYTES.min(self.blob.size_bytes / 2),
         };
-        let next = next.max(SMALLEST_CHUNK_BYTES);
+        let next = next.max(SMALLEST_CHUNK_BYTES).max(self.least_chunk_bytes);
+        if self.chunk.is_some_and(|chunk| chunk <= next) {
+            // Smaller ones are not allowed, and these are too large.
+            return Err(error);
+        }
         self.chunk = Some(next);
         self.inner.reporter.debug(format!("{}: in chunks of {next} bytes: {error}", self.what()));
         self.realign()
@@ -342,7 +358,9 @@ impl<'a> Upload<'a> {
 
     fn begin_again(&mut self) -> Result<(), RegistryError> {
         self.offset = 0;
-        self.session = self.inner.runtime.wait(self.inner.begin(self.endpoint, self.repository))?;
+        let session = self.inner.runtime.wait(self.inner.begin(self.endpoint, self.repository))?;
+        self.least_chunk_bytes = session.least_chunk_bytes;
+        self.session = session.url;
         Ok(())
     }
 }

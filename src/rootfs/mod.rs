@@ -25,6 +25,7 @@ use crate::sandbox::{Entered, LaunchKind, try_overlay};
 use crate::tree::RootDir;
 
 pub use error::RootfsError;
+pub use unpack::unpack_over;
 pub use workdir::WorkDir;
 
 /// Where stages' files live.

@@ -17,6 +17,16 @@ const PIPE_BYTES: usize = 4 << 20;
 /// How often progress is reported.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
+/// Unpacks `layer` over the files of `root`, and checks its diff id.
+pub fn unpack_over(
+    layer: &Layer,
+    blobs: &dyn BlobSource,
+    root: &RootDir,
+    reporter: &Reporter,
+) -> Result<(), RootfsError> {
+    unpack(layer, blobs, root, Whiteouts::Apply, reporter).map(drop)
+}
+
 /// Unpacks `layer` into `into` and checks its diff id.
 pub(super) fn unpack(
     layer: &Layer,

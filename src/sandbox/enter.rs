@@ -44,7 +44,7 @@ pub struct Entered {
     pub user_namespace: bool,
     /// Whether only one user id is mapped: owners cannot be kept.
     pub single_id: bool,
-    /// Whether overlays need the option `userxattr`, if they work at all.
+    /// Whether overlays need the option `userxattr`, if they work at all: a guess until one was mounted.
     pub overlay_userxattr: bool,
     /// Whether a fresh proc file system can be mounted, so that steps get a pid namespace.
     pub fresh_proc: bool,
@@ -81,7 +81,6 @@ pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxEr
     let context = if user_namespace { &probes.user } else { &probes.own };
     let namespaces = matches!(choice.kind, Choice::Namespaces | Choice::UserNamespaces);
     let fresh_proc = namespaces && context.fresh_proc.works();
-    let overlay_userxattr = user_namespace || !context.overlay.works() && context.overlay_userxattr.works();
     let launch = match choice.kind {
         Choice::Namespaces | Choice::UserNamespaces => LaunchKind::Namespaces,
         Choice::Chroot => LaunchKind::Chroot,
@@ -93,7 +92,7 @@ pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxEr
         launch,
         user_namespace,
         single_id,
-        overlay_userxattr,
+        overlay_userxattr: user_namespace,
         fresh_proc,
         description: choice.why,
         advice,

@@ -14,6 +14,7 @@
 mod cancel;
 mod child;
 mod chroot;
+mod doctor;
 mod enter;
 mod error;
 mod in_place;
@@ -44,10 +45,11 @@ use crate::event::OutputStream;
 
 pub use cancel::Cancel;
 pub use child::child_main_if_requested;
+pub use doctor::{Finding, doctor};
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
-pub use probe::{Finding, Probes, doctor, probe, try_overlay};
+pub use probe::{Probes, probe, probe_for, try_overlay};
 pub use task::{Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
 
 /// A way of running a process in a root.

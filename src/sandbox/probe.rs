@@ -14,28 +14,16 @@ use nix::sched::CloneFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::child::{Role, command};
-use super::enter::{self, Mapping, enter_user_namespace};
+use super::enter::{Mapping, enter_user_namespace};
 use super::mounting::{attach, change_root, copy_of_path, make_all_private, new_filesystem};
 use super::overlay::Overlay;
 use super::sys::{self, Fork};
 use super::wire::{Receiver, send};
-use super::{Isolation, mounting, reap};
-
-/// What `kiln doctor` shows of one probe.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// Name of the probe: `mount namespace`, `overlay`, …
-    pub name: String,
-    /// Whether it worked.
-    pub works: bool,
-    /// What the system said if it did not: `EPERM (operation not permitted) at mount tmpfs`.
-    pub detail: String,
-    /// What it means for a build, in a sentence.
-    pub meaning: String,
-}
+use super::{Isolation, reap};
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +49,7 @@ impl Outcome {
         (!self.works()).then(|| self.to_string())
     }
 
-    fn from_result(result: Result<(), (&str, io::Error)>) -> Self {
+    pub(super) fn from_result(result: Result<(), (&str, io::Error)>) -> Self {
         match result {
             Ok(()) => Self::Works,
             Err((action, error)) => {
@@ -115,22 +103,64 @@ pub struct Probes {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Question {
     user_namespace: bool,
-    work_dir: Option<OsString>,
+    scope: Scope,
 }
 
-/// Probes what works here; `work_dir` is where overlays would have their upper directories.
+/// How much is tried.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Scope {
+    /// What decides how steps are run.
+    Launch,
+    /// Whether the root directory can be changed.
+    Chroot,
+    /// All there is; overlays would have their upper directories in `work_dir`.
+    All { work_dir: Option<OsString> },
+}
+
+/// Probes all that may work here; `work_dir` is where overlays would have their upper directories.
 ///
 /// Takes some 10 to 50 ms. Never fails: what cannot be probed does not work.
 pub fn probe(work_dir: Option<&Path>) -> Probes {
-    let started = [false, true].map(|user_namespace| Probing::start(user_namespace, work_dir));
-    let [own, user] = started.map(|probing| match probing.and_then(Probing::finish) {
-        Ok(context) => context,
-        Err(error) => {
-            let failed = Outcome::from_result(Err(("start the probe", error)));
-            Context { mount_namespace: failed.clone(), chroot: failed, ..Context::default() }
+    let work_dir = work_dir.map(|dir| dir.as_os_str().to_owned());
+    let question =
+        |user_namespace| Question { user_namespace, scope: Scope::All { work_dir: work_dir.clone() } };
+    let own = ask(&question(false));
+    Probes { chroot: own.chroot.clone(), own, user: ask(&question(true)) }
+}
+
+/// Probes what [`enter`](super::enter) asks about for this isolation, and nothing else: what was not tried counts as
+/// not working. Takes a millisecond where kiln may make namespaces itself.
+pub fn probe_for(isolation: Isolation) -> Probes {
+    let launch = |user_namespace| ask(&Question { user_namespace, scope: Scope::Launch });
+    let chroot = || ask(&Question { user_namespace: false, scope: Scope::Chroot }).chroot;
+    let mut probes = Probes::default();
+    match isolation {
+        Isolation::Auto => {
+            probes.own = launch(false);
+            if !probes.own.mount_namespace.works() {
+                probes.user = launch(true);
+                probes.chroot = chroot();
+            }
         }
-    });
-    Probes { chroot: own.chroot.clone(), own, user }
+        Isolation::Namespaces => probes.own = launch(false),
+        Isolation::UserNamespaces => probes.user = launch(true),
+        Isolation::Chroot => probes.chroot = chroot(),
+        Isolation::InPlace | Isolation::None => {}
+    }
+    probes
+}
+
+/// Finds the answer in throw-away processes: forked ones where this process has one thread, as at kiln's start.
+fn ask(question: &Question) -> Context {
+    let asked = match (sys::thread_count(), question.user_namespace) {
+        (Some(1), false) => Ok(answer(question)),
+        (Some(1), true) => in_child(|| answer(question)),
+        _ => Probing::start(question).and_then(Probing::finish),
+    };
+    asked.unwrap_or_else(|error| {
+        let failed = Outcome::from_result(Err(("start the probe", error)));
+        Context { mount_namespace: failed.clone(), chroot: failed, ..Context::default() }
+    })
 }
 
 struct Probing {
@@ -139,7 +169,7 @@ struct Probing {
 }
 
 impl Probing {
-    fn start(user_namespace: bool, work_dir: Option<&Path>) -> io::Result<Self> {
+    fn start(question: &Question) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let child = command(Role::Probe)
             .stdin(Stdio::from(theirs))
@@ -147,10 +177,7 @@ impl Probing {
             .stderr(Stdio::null())
             .spawn()?;
         let socket = UnixStream::from(ours);
-        send(
-            &socket,
-            &Question { user_namespace, work_dir: work_dir.map(|dir| dir.as_os_str().to_owned()) },
-        )?;
+        send(&socket, question)?;
         Ok(Self { child, socket })
     }
 
@@ -170,7 +197,6 @@ pub(super) fn main() -> i32 {
 }
 
 fn answer(question: &Question) -> Context {
-    let work_dir = question.work_dir.as_ref().map(PathBuf::from);
     let mut context = Context::default();
     if question.user_namespace {
         match enter_user_namespace() {
@@ -189,12 +215,19 @@ fn answer(question: &Question) -> Context {
             }
         }
     }
-    context.mount_namespace = attempt(mount_something);
-    context.fresh_proc = attempt(mount_fresh_proc);
+    let chroot = || rustix::process::chroot(c"/").map_err(|errno| ("chroot", errno.into()));
+    let Scope::All { work_dir } = &question.scope else {
+        match question.scope {
+            Scope::Chroot => context.chroot = attempt(chroot),
+            _ => probe_launch(&mut context),
+        }
+        return context;
+    };
+    probe_launch(&mut context);
     context.pivot_root = attempt(pivot);
     context.network_namespace = attempt(network_namespace);
-    context.chroot = attempt(|| rustix::process::chroot(c"/").map_err(|errno| ("chroot", errno.into())));
-    if let Some(work_dir) = work_dir {
+    context.chroot = attempt(chroot);
+    if let Some(work_dir) = work_dir.as_ref().map(PathBuf::from) {
         context.overlay = attempt(|| private_mounts().and_then(|()| overlay_in(&work_dir, false)));
         context.overlay_userxattr = attempt(|| private_mounts().and_then(|()| overlay_in(&work_dir, true)));
         context.device_nodes = attempt(|| make_device_node(&work_dir));
@@ -202,26 +235,37 @@ fn answer(question: &Question) -> Context {
     context
 }
 
-type Tried = Result<(), (&'static str, io::Error)>;
+fn probe_launch(context: &mut Context) {
+    context.mount_namespace = attempt(mount_something);
+    context.fresh_proc = match &context.mount_namespace {
+        Outcome::Works => attempt(mount_fresh_proc),
+        failed => failed.clone(),
+    };
+}
+
+pub(super) type Tried = Result<(), (&'static str, io::Error)>;
 
 /// Runs `probe` in a process of its own and returns what came of it.
 fn attempt(probe: impl FnOnce() -> Tried) -> Outcome {
-    let run = || -> io::Result<Outcome> {
-        let (ours, theirs) = UnixStream::pair()?;
-        match sys::fork()? {
-            Fork::Child => {
-                let told = send(&theirs, &Outcome::from_result(probe()));
-                std::process::exit(i32::from(told.is_err()))
-            }
-            Fork::Parent(pid) => {
-                drop(theirs);
-                let outcome = Receiver::new(ours).receive();
-                reap::wait_for(pid)?;
-                outcome?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-            }
+    let tried = in_child(|| Outcome::from_result(probe()));
+    tried.unwrap_or_else(|error| Outcome::from_result(Err(("run the probe", error))))
+}
+
+/// Runs `work` in a forked process and returns its result.
+fn in_child<T: Serialize + DeserializeOwned>(work: impl FnOnce() -> T) -> io::Result<T> {
+    let (ours, theirs) = UnixStream::pair()?;
+    match sys::fork()? {
+        Fork::Child => {
+            let told = send(&theirs, &work());
+            std::process::exit(i32::from(told.is_err()))
         }
-    };
-    run().unwrap_or_else(|error| Outcome::from_result(Err(("run the probe", error))))
+        Fork::Parent(pid) => {
+            drop(theirs);
+            let result = Receiver::new(ours).receive();
+            reap::wait_for(pid)?;
+            result?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        }
+    }
 }
 
 fn private_mounts() -> Tried {
@@ -229,7 +273,7 @@ fn private_mounts() -> Tried {
     make_all_private().map_err(|error| ("make mounts private", error))
 }
 
-fn directory(path: &str) -> io::Result<std::os::fd::OwnedFd> {
+pub(super) fn directory(path: &str) -> io::Result<std::os::fd::OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -315,132 +359,4 @@ fn use_overlay(directory: &Path) -> Tried {
         None => Ok(()),
         Some(_) => Err(at(io::Error::other("removed files reappear"))),
     }
-}
-
-/// What `kiln doctor` shows: every probe, and what would be chosen.
-pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
-    let probes = probe(work_dir);
-    let finding = |name: &str, outcome: &Outcome, yes: &str, no: &str| Finding {
-        name: name.to_owned(),
-        works: outcome.works(),
-        detail: outcome.problem().unwrap_or_default(),
-        meaning: if outcome.works() { yes } else { no }.to_owned(),
-    };
-    let (own, user) = (&probes.own, &probes.user);
-    let paths = Outcome::from_result(use_openat2());
-    let mut findings = vec![
-        finding(
-            "safe paths",
-            &paths,
-            "files of an image are reached without leaving it",
-            "kiln needs the system call openat2: Linux 5.6, and a container engine whose filter knows it",
-        ),
-        finding(
-            "mount namespace",
-            &own.mount_namespace,
-            "kiln can keep commands apart with its own privileges",
-            "kiln needs a user namespace, or does without mounts",
-        ),
-        finding(
-            "user namespace",
-            &user.mount_namespace,
-            "kiln can keep commands apart without any privilege",
-            user_namespace_hint(),
-        ),
-        ids_finding(user),
-    ];
-    let context = if own.mount_namespace.works() { own } else { user };
-    findings.extend([
-        finding(
-            "fresh /proc",
-            &context.fresh_proc,
-            "commands get a pid namespace",
-            "commands see the processes around them, because parts of the outer /proc are masked",
-        ),
-        finding(
-            "pivot_root",
-            &context.pivot_root,
-            "the root of a command is its own",
-            "the root of a command cannot be changed",
-        ),
-        finding(
-            "network namespace",
-            &context.network_namespace,
-            "`RUN --network=none` works",
-            "`RUN --network=none` fails",
-        ),
-    ]);
-    if work_dir.is_some() {
-        let overlay = if context.overlay.works() { &context.overlay } else { &context.overlay_userxattr };
-        findings.push(finding(
-            "overlay",
-            overlay,
-            "a step costs what it changes, not what the image weighs",
-            "stages are plain directories: put kiln's work directory on a volume or tmpfs for overlays",
-        ));
-        findings.push(finding(
-            "device nodes",
-            &own.device_nodes,
-            "base images with device nodes can be unpacked",
-            "device nodes in base images are left out, and `mknod` fails in commands",
-        ));
-    }
-    findings.push(finding(
-        "chroot",
-        &probes.chroot,
-        "commands can be run without namespaces, if need be",
-        "without namespaces no command can be run",
-    ));
-    findings.push(choice_finding(&probes));
-    findings
-}
-
-/// Says what forbids user namespaces, as far as the system tells.
-fn user_namespace_hint() -> &'static str {
-    let is = |name: &str, value: &str| {
-        std::fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|text| text.trim() == value)
-    };
-    if is("user/max_user_namespaces", "0") {
-        "user namespaces are switched off on this machine: sysctl user.max_user_namespaces"
-    } else if is("kernel/unprivileged_userns_clone", "0") {
-        "user namespaces are switched off on this machine: sysctl kernel.unprivileged_userns_clone=1"
-    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor takes the capabilities from user namespaces on this machine: a profile for kiln, or sysctl \
-         kernel.apparmor_restrict_unprivileged_userns=0"
-    } else {
-        "no mounts without privileges: a container's seccomp or AppArmor profile forbids user namespaces"
-    }
-}
-
-fn use_openat2() -> Tried {
-    mounting::open_in_root(directory("/").map_err(|error| ("open `/`", error))?, Path::new("proc"))
-        .map(drop)
-        .map_err(|error| ("openat2", error))
-}
-
-fn ids_finding(user: &Context) -> Finding {
-    let (works, meaning) = match user.mapping {
-        Some(Mapping::Identity) => (true, "all ids that kiln has exist in its user namespace"),
-        Some(Mapping::SubordinateIds) => (true, "the ranges of /etc/subuid and /etc/subgid are used"),
-        Some(Mapping::SingleId) => {
-            (false, "only one id exists: owners of files are lost; newuidmap and /etc/subuid would help")
-        }
-        None => (false, "no user namespace, no ids in it"),
-    };
-    Finding { name: "user ids".to_owned(), works, detail: String::new(), meaning: meaning.to_owned() }
-}
-
-fn choice_finding(probes: &Probes) -> Finding {
-    let (works, meaning) = match enter::choose(Isolation::Auto, probes) {
-        Ok(chosen) => {
-            let context =
-                if chosen.kind == enter::Choice::UserNamespaces { &probes.user } else { &probes.own };
-            let single_id = context.mapping == Some(Mapping::SingleId);
-            let advice = enter::advice(chosen.kind, single_id, context.fresh_proc.works());
-            let advice = advice.map(|advice| format!("; better: {advice}")).unwrap_or_default();
-            (chosen.kind != enter::Choice::None, format!("{}{advice}", chosen.why))
-        }
-        Err(error) => (false, error.to_string()),
-    };
-    Finding { name: "isolation".to_owned(), works, detail: String::new(), meaning }
 }

@@ -63,3 +63,43 @@ fn a_ci_job_and_a_plain_directory() {
     kiln.build(&context, &["--push", "--tag", &registry.image("plain")]).ok();
     assert_eq!(registry.tags("plain"), ["latest"]);
 }
+
+/// A repository whose commit has a time of its own, and files that are newer.
+fn dated_repository() -> Context {
+    let (context, _) = repository();
+    let mut command = Command::new("git");
+    command.arg("-C").arg(context.path()).args(["-c", "user.name=t", "-c", "user.email=t@example.org"]);
+    command.args(["-c", "commit.gpgsign=false", "commit", "-q", "--amend", "--no-edit"]);
+    run(command.env("GIT_COMMITTER_DATE", "1600000000 +0000")).ok();
+    context
+}
+
+#[test]
+fn the_images_time_is_the_commits() {
+    require!(Busybox, Program("git"));
+    let context = dated_repository();
+    let kiln = Kiln::new();
+    let image = kiln.image(&context);
+    assert_eq!(image.config["created"], "2020-09-13T12:26:40Z");
+    assert_eq!(image.tree()["note"].mtime, 1_600_000_000);
+    let said = kiln.build(&context, &[]).ok();
+    assert_eq!(said.stderr.matches("source epoch: 2020-09-13T12:26:40Z").count(), 1, "{said}");
+
+    // Changes that are not committed have no time of their own.
+    std::fs::write(context.at("note"), "changed\n").unwrap();
+    assert_eq!(Kiln::new().image(&context).config["created"], "2020-09-13T12:26:40Z");
+
+    let now = kiln.image_with(&context, &["--timestamp=now"]);
+    assert!(now.config["created"].as_str().unwrap() > "2026", "{}", now.config["created"]);
+    assert!(now.tree()["note"].mtime > 1_700_000_000);
+    assert_eq!(kiln.image_with(&context, &["--timestamp=0"]).config["created"], "1970-01-01T00:00:00Z");
+}
+
+#[test]
+fn a_step_sees_the_epoch_that_is_given() {
+    require!(Busybox);
+    let context = Context::on_busybox("ARG SOURCE_DATE_EPOCH=7\nRUN echo $SOURCE_DATE_EPOCH > /seen\n");
+    let kiln = Kiln::new();
+    assert_eq!(kiln.image_with(&context, &["--timestamp=1600000000"]).text("seen"), "1600000000\n");
+    assert_eq!(kiln.image(&context).text("seen"), "7\n");
+}

@@ -22,7 +22,7 @@ fn every_documented_flag_exists() {
     let mut faults = BTreeSet::new();
     let subcommands: BTreeSet<&str> = mentions.iter().map(|mention| mention.subcommand.as_str()).collect();
     for subcommand in subcommands {
-        let help = run(Command::new(Kiln::program()).args([subcommand, "--help"])).ok().stdout;
+        let help = run(Command::new(Kiln::program()).args(subcommand.split(' ')).arg("--help")).ok().stdout;
         for mention in mentions.iter().filter(|mention| mention.subcommand == subcommand) {
             for flag in &mention.flags {
                 let known = help.split(|c: char| !(c.is_alphanumeric() || c == '-')).any(|word| word == flag);
@@ -104,12 +104,21 @@ fn mentions(path: &Path) -> Vec<Mention> {
         for part in line.split(['`', '|', ';', '&', '(']) {
             let Some((_, rest)) = part.split_once("kiln ") else { continue };
             let mut words = rest.split_whitespace();
-            let Some(subcommand) = words.next() else { continue };
-            const SUBCOMMANDS: [&str; 8] =
-                ["build", "check", "doctor", "images", "inspect", "login", "prune", "push"];
-            if !SUBCOMMANDS.contains(&subcommand) {
-                continue;
-            }
+            let Some(first) = words.next() else { continue };
+            const SUBCOMMANDS: [&str; 13] = [
+                "build", "check", "copy", "doctor", "images", "inspect", "login", "ls-tags", "prune", "push",
+                "rm-tag", "tag", "warm",
+            ];
+            let subcommand = match first {
+                "index" | "artifact" | "cache" => match words.next() {
+                    Some(second) if second.bytes().all(|b| b.is_ascii_lowercase()) => {
+                        format!("{first} {second}")
+                    }
+                    _ => continue,
+                },
+                _ if SUBCOMMANDS.contains(&first) => first.to_owned(),
+                _ => continue,
+            };
             let flags = words
                 .filter(|word| word.starts_with("--") && word.len() > 2)
                 .map(|word| {
@@ -117,7 +126,7 @@ fn mentions(path: &Path) -> Vec<Mention> {
                 })
                 .collect();
             let place = format!("{}:{}", path.display(), number + 1);
-            found.push(Mention { place, subcommand: subcommand.to_owned(), flags });
+            found.push(Mention { place, subcommand, flags });
         }
     }
     found

@@ -17,10 +17,12 @@ const FLOORS: &[(&str, u8)] = &[
     ("registry", 3),
     ("context", 3),
     ("snapshot", 3),
+    ("compare", 3),
     ("sandbox", 3),
     ("rootfs", 4),
     ("output", 4),
     ("cache", 4),
+    ("images", 5),
     ("build", 5),
     ("cli", 6),
 ];

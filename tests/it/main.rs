@@ -8,18 +8,30 @@
 #[macro_use]
 mod support;
 
+mod artifacts;
+mod cache;
+mod cache_explain;
+mod cache_keys;
 mod cleanup;
 mod commits;
 mod containers;
+mod copying;
+mod credentials;
 mod debian;
+mod diff;
 mod documented;
 mod errors;
 mod floors;
 mod fuzz;
+mod golden;
+mod indexes;
 mod instructions;
 mod kaniko;
 mod objects;
+mod offline;
 mod outputs;
+mod registries;
 mod reproducible;
 mod store;
 mod support_works;
+mod verify;

@@ -79,3 +79,33 @@ pub(crate) fn on_directory_storage(kiln: &Kiln, context: &Context, arguments: &[
     command.args(["--mount", "--propagation=private", "sh", "-c", script, "sh"]).arg(kiln.store());
     run(command.arg(build.get_program()).args(build.get_args()))
 }
+
+#[test]
+fn the_bases_layers_are_rewritten_on_demand_only() {
+    require!(Busybox);
+    let context = Context::on_busybox("RUN echo x > /x\n");
+    let layers = |arguments: &[&str]| -> Vec<String> {
+        let layout = tempfile::tempdir().unwrap();
+        let output = format!(
+            "--output=type=oci,tar=false,dest={},{}",
+            layout.path().join("l").display(),
+            arguments.first().unwrap_or(&"compression=gzip")
+        );
+        let kiln = Kiln::new();
+        let rest = arguments.iter().skip(1).copied().chain(["--timestamp=5", output.as_str()]);
+        kiln.build(&context, &rest.collect::<Vec<_>>()).ok();
+        let image = crate::support::Image::read(&layout.path().join("l"));
+        let newer = image.tree().values().filter(|node| node.mtime > 5).count();
+        let digests = image.manifest["layers"].as_array().unwrap().iter();
+        let mut lines: Vec<String> = digests.map(|layer| layer["digest"].to_string()).collect();
+        lines.push(format!("{newer} newer"));
+        lines
+    };
+    let plain = layers(&[]);
+    assert_ne!(plain.last().unwrap(), "0 newer", "the base has times of its own");
+    let rewritten = layers(&["rewrite-timestamp=true"]);
+    assert_eq!(rewritten.last().unwrap(), "0 newer");
+    assert_ne!(rewritten[0], plain[0]);
+    assert_eq!(rewritten[1], plain[1], "new layers are clamped in any case");
+    assert_eq!(layers(&["rewrite-timestamp=true", "--jobs=1"]), rewritten, "again");
+}

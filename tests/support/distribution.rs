@@ -123,7 +123,10 @@ impl Registry {
             return Vec::new();
         }
         let value: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
-        value["Tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned()).collect()
+        let tags = value["Tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned());
+        let mut tags: Vec<String> = tags.collect();
+        tags.sort();
+        tags
     }
 
     /// The digest behind a reference, by skopeo.

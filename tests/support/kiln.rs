@@ -36,7 +36,7 @@ impl Kiln {
         self.home.path().join(name)
     }
 
-    /// A kiln command line; `--root` comes after the subcommand's name.
+    /// A kiln command line; `--root` comes after the subcommand's name (`index create` has two words).
     pub(crate) fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(Self::program());
         command.env_clear();
@@ -46,7 +46,7 @@ impl Kiln {
             }
         }
         command.env("HOME", self.home.path()).env("DOCKER_CONFIG", self.home.path());
-        command.arg(subcommand).arg("--root").arg(self.store());
+        command.args(subcommand.split(' ')).arg("--root").arg(self.store());
         command
     }
 

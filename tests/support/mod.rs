@@ -24,6 +24,8 @@ pub(crate) mod kiln;
 pub(crate) mod need;
 pub(crate) mod own_image;
 pub(crate) mod program;
+#[path = "registry/mod.rs"]
+pub(crate) mod server;
 
 pub(crate) use context::Context;
 pub(crate) use distribution::Registry;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use super::{RegistryArgs, StoreArgs};
+use super::{CacheArgs, RegistryArgs, StoreArgs};
 
 /// Arguments of `kiln build`.
 #[derive(Debug, Args)]
@@ -18,9 +18,15 @@ pub struct BuildArgs {
     /// What comes out.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Which caches it uses.
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// How registries are reached.
     #[command(flatten)]
     pub registry: RegistryArgs,
+    /// Open no connection: have base images from kiln's store (see `kiln warm`), and say what is missing
+    #[arg(long, help_heading = "Registries")]
+    pub offline: bool,
     /// Where kiln keeps its things.
     #[command(flatten)]
     pub store: StoreArgs,
@@ -128,6 +134,15 @@ pub struct OutputArgs {
     /// Push the image to the registries its names say (short for --output type=registry)
     #[arg(long)]
     pub push: bool,
+    /// Push without asking first whether the registries will take the image
+    #[arg(long)]
+    pub skip_push_permission_check: bool,
+    /// Count a tag that exists and may not be moved as pushed, with a warning
+    #[arg(long)]
+    pub push_ignore_immutable_tag_errors: bool,
+    /// The manifest's media types: oci or docker [default: the base image's]
+    #[arg(long, value_name = "FORMAT")]
+    pub image_format: Option<String>,
     /// Where the image goes [default: kiln's store]: type=registry|oci|docker|tar|local[,dest=PATH]...
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,
@@ -137,18 +152,44 @@ pub struct OutputArgs {
     /// Write what was built to a JSON file
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
-    /// Clamp all times in the image to this one, in seconds since 1970
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    pub timestamp: Option<i64>,
-    /// Make equal inputs give equal images: clamp times to --timestamp, $SOURCE_DATE_EPOCH or 0
+    /// Make this, in seconds since 1970, the image's time and of all that is newer; `now` leaves times as
+    /// they are [default: $SOURCE_DATE_EPOCH, else the git commit's time]
+    #[arg(long, value_name = "SECONDS|now", allow_negative_numbers = true)]
+    pub timestamp: Option<TimestampArg>,
+    /// Make equal inputs give equal images also outside of git: without any time given it is 0
     #[arg(long)]
     pub reproducible: bool,
+    /// Build twice, the second time without any cache, and fail without pushing or tagging anything if the two
+    /// images differ: says where, and why they usually do
+    #[arg(long)]
+    pub verify: bool,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "KIND", default_value_t = ProgressArg::Auto)]
     pub progress: ProgressArg,
     /// Show nothing but errors, and the digest at the end
     #[arg(short, long, action = ArgAction::SetTrue)]
     pub quiet: bool,
+}
+
+/// `--timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestampArg {
+    /// Seconds since 1970.
+    Seconds(i64),
+    /// The time of the build.
+    Now,
+}
+
+impl std::str::FromStr for TimestampArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse()) {
+            ("now", _) => Ok(Self::Now),
+            (_, Ok(seconds)) => Ok(Self::Seconds(seconds)),
+            _ => Err("expected seconds since 1970, or `now`".to_owned()),
+        }
+    }
 }
 
 /// How progress is shown.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Format, RegistryArgs, StoreArgs};
+use super::{Format, KeepArgs, RegistryArgs, StoreArgs};
 
 /// Arguments of `kiln images`.
 #[derive(Debug, Args)]
@@ -29,10 +29,37 @@ pub struct InspectArgs {
     /// A name or digest in the store, the path of an OCI layout or archive, or an image in a registry
     #[arg(value_name = "IMAGE")]
     pub image: String,
-    /// The platform to choose from an index [default: this machine's]
+    /// Show the image for this platform instead of an index
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
     /// How it is written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    /// Where kiln keeps its things.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Arguments of `kiln diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 the same, 1 different, 2 trouble.")]
+pub struct DiffArgs {
+    /// A name or digest in the store, the path of an OCI layout or archive, or an image in a registry
+    #[arg(value_name = "A")]
+    pub first: String,
+    /// What it is compared with
+    #[arg(value_name = "B")]
+    pub second: String,
+    /// Show the entries of each layer instead of the files that the layers come to
+    #[arg(long)]
+    pub layers: bool,
+    /// The platform to choose from an index [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// How it is written; JSON has everything
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// How registries are reached.
@@ -52,9 +79,15 @@ pub struct PushArgs {
     /// The name to push it under [default: its own]
     #[arg(value_name = "DEST")]
     pub destination: Vec<String>,
-    /// The platform to choose from an index [default: this machine's]
+    /// Push the image for this platform alone [default: an index is pushed with all its images]
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
+    /// Push without asking first whether the registry will take the image
+    #[arg(long)]
+    pub skip_push_permission_check: bool,
+    /// Count a tag that exists and may not be moved as pushed
+    #[arg(long)]
+    pub push_ignore_immutable_tag_errors: bool,
     /// How progress is shown
     #[arg(long, value_enum, value_name = "KIND", default_value_t = super::ProgressArg::Auto)]
     pub progress: super::ProgressArg,
@@ -83,6 +116,9 @@ pub struct PruneArgs {
     /// Remove images with names too: everything
     #[arg(short, long)]
     pub all: bool,
+    /// Which results of steps stay; all go without any of these.
+    #[command(flatten)]
+    pub limits: KeepArgs,
     /// Where kiln keeps its things.
     #[command(flatten)]
     pub store: StoreArgs,

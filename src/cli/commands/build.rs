@@ -13,9 +13,9 @@ use crate::cli::args::{BuildArgs, ProgressArg};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::{Progress, bytes};
-use crate::cli::request::{Invocation, Reports, RequestError, auth_warnings, invocation};
+use crate::cli::request::{Invocation, RequestError, auth_warnings, invocation};
 use crate::cli::signals::{self, Ending};
-use crate::cli::{commit, wire};
+use crate::cli::{commit, verify, wire};
 use crate::event::Reporter;
 use crate::oci::Reference;
 use crate::output::Receipt;
@@ -34,16 +34,20 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
     let progress = Progress::open(invocation.progress, invocation.debug, environment);
     let finished = perform(&invocation, &entered, &progress.reporter());
     drop(progress);
+    if let Err(Failure::Unverified(unverified)) = &finished
+        && let Some(path) = &invocation.reports.metadata
+    {
+        write_file(path, &format!("{:#}\n", json!({ "kiln.verify": unverified.as_json() })))?;
+    }
     let (outcome, stdout_is_taken) = finished?;
-    write_reports(&invocation.reports, &outcome)?;
+    write_reports(&invocation, &outcome)?;
     if stdout_is_taken { Ok(()) } else { print(out, outcome.image.digest().as_str()) }
 }
 
 /// Puts right what a killed kiln left behind (what that was, for a warning), and enters the sandbox.
 pub(crate) fn enter(isolation: Isolation, root: &Path) -> Result<(Entered, Option<String>), Failure> {
     let repaired = sandbox::recover(&wire::sandbox_state(root))?;
-    let probes = sandbox::probe(Some(root));
-    Ok((sandbox::enter(isolation, &probes)?, repaired))
+    Ok((sandbox::enter(isolation, &sandbox::probe_for(isolation))?, repaired))
 }
 
 /// Runs a build to its end; tells whether an output wrote to standard output.
@@ -90,7 +94,10 @@ pub(crate) fn perform_under(
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
     *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
         Some(workshop.services.work_dir.clone());
-    let outcome = build(&invocation.request, &workshop.services);
+    let outcome = match invocation.verify {
+        false => build(&invocation.request, &workshop.services).map_err(Failure::from),
+        true => verify::build_twice(invocation, entered, &workshop.services),
+    };
     let stdout_is_taken = workshop.stdout_is_taken;
     let closed = workshop.close();
     let outcome = outcome?;
@@ -114,12 +121,17 @@ fn describe(receipt: &Receipt) -> String {
 }
 
 /// Writes `--iidfile` and `--metadata-file`.
-fn write_reports(reports: &Reports, outcome: &Outcome) -> Result<(), Failure> {
+fn write_reports(invocation: &Invocation, outcome: &Outcome) -> Result<(), Failure> {
+    let reports = &invocation.reports;
     if let Some(path) = &reports.image_id {
         write_file(path, outcome.image.digest().as_str())?;
     }
     if let Some(path) = &reports.metadata {
-        write_file(path, &format!("{:#}\n", metadata(outcome)))?;
+        let mut metadata = metadata(outcome);
+        if invocation.verify {
+            metadata["kiln.verify"] = json!({ "reproducible": true, "digest": outcome.image.digest() });
+        }
+        write_file(path, &format!("{metadata:#}\n"))?;
     }
     Ok(())
 }
@@ -145,6 +157,14 @@ fn metadata(outcome: &Outcome) -> Value {
         "containerimage.descriptor": image.descriptor,
         "containerimage.digest": image.digest(),
         "image.name": names.join(","),
+        "kiln.steps": outcome.steps.iter().map(|step| json!({
+            "stage": step.stage,
+            "number": step.number,
+            "instruction": step.instruction,
+            "cached": step.cached,
+            "reasons": step.reasons,
+            "seconds": step.took.as_secs_f64(),
+        })).collect::<Vec<_>>(),
         "kiln.outputs": outcome.receipts.iter().map(|receipt| json!({
             "output": receipt.name,
             "location": receipt.location,

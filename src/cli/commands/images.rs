@@ -1,6 +1,7 @@
 //! `kiln images`: what is in the store.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -12,6 +13,7 @@ use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
 use crate::cli::wire;
+use crate::images::{Origin, is_index};
 use crate::oci::{Image, Reference, descriptor_digest};
 use crate::output::read_image;
 
@@ -63,11 +65,39 @@ pub(super) fn size_bytes(image: &Image) -> u64 {
     layers + image.config_descriptor.size() + image.descriptor.size()
 }
 
-fn as_row(store: &Store, tagged: &Tagged) -> Vec<String> {
+/// What the store has of an index.
+struct StoredIndex {
+    /// The platforms whose images are here.
+    platforms: Vec<String>,
+    /// Bytes of the index and of these images.
+    size_bytes: u64,
+}
+
+/// Reads an index with those of its images that are in the store; `None` for all else.
+fn stored_index(store: &Arc<Store>, tagged: &Tagged) -> Option<StoredIndex> {
+    if !is_index(&tagged.descriptor) {
+        return None;
+    }
+    let origin = Origin::local(&tagged.reference, &tagged.descriptor, Arc::clone(store) as _);
+    let mut index = StoredIndex { platforms: Vec::new(), size_bytes: tagged.descriptor.size() };
+    for (descriptor, entry) in origin.entries_as_written().ok()? {
+        if let Ok(image) = read_image(store.as_ref(), &descriptor) {
+            index.platforms.extend(super::index::platform_text(&entry));
+            index.size_bytes += size_bytes(&image);
+        }
+    }
+    Some(index)
+}
+
+fn as_row(store: &Arc<Store>, tagged: &Tagged) -> Vec<String> {
     let (name, tag) = names(tagged);
     let digest = descriptor_digest(&tagged.descriptor).short().to_owned();
+    if let Some(index) = stored_index(store, tagged) {
+        let platforms = index.platforms.join(", ");
+        return [name, tag, digest, platforms, "-".to_owned(), bytes(index.size_bytes)].into();
+    }
     // A damaged image is listed too, or nobody could remove it.
-    let details = match read_image(store, &tagged.descriptor) {
+    let details = match read_image(store.as_ref(), &tagged.descriptor) {
         Ok(image) => {
             let created = image.config.created.as_deref().unwrap_or("-").replace('T', " ");
             let created = created.get(..16).unwrap_or(&created).to_owned();
@@ -78,7 +108,7 @@ fn as_row(store: &Store, tagged: &Tagged) -> Vec<String> {
     [name, tag, digest].into_iter().chain(details).collect()
 }
 
-fn as_json(store: &Store, tagged: &Tagged) -> serde_json::Value {
+fn as_json(store: &Arc<Store>, tagged: &Tagged) -> serde_json::Value {
     let (name, tag) = names(tagged);
     let mut entry = json!({
         "name": name,
@@ -86,7 +116,12 @@ fn as_json(store: &Store, tagged: &Tagged) -> serde_json::Value {
         "digest": descriptor_digest(&tagged.descriptor),
         "mediaType": tagged.descriptor.media_type().to_string(),
     });
-    match read_image(store, &tagged.descriptor) {
+    if let Some(index) = stored_index(store, tagged) {
+        entry["platforms"] = json!(index.platforms);
+        entry["sizeBytes"] = json!(index.size_bytes);
+        return entry;
+    }
+    match read_image(store.as_ref(), &tagged.descriptor) {
         Ok(image) => {
             entry["platform"] = json!(image.config.platform().to_string());
             entry["created"] = json!(image.config.created);

@@ -4,56 +4,38 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use super::desk::Desk;
 use super::images::size_bytes;
-use super::{locate, print, print_json};
-use crate::cli::args::{Format, InspectArgs};
+use super::{index, print, print_json};
+use crate::cli::args::{Format, InspectArgs, ProgressArg, TransferArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
-use crate::cli::request::{platform, registry_config};
-use crate::cli::wire;
-use crate::event::Reporter;
-use crate::oci::{Digest, Image, Platform, Reference};
-use crate::output::{read_image, select_manifest};
+use crate::cli::request::platform;
+use crate::images::is_index;
+use crate::oci::{Image, Platform, Reference};
+use crate::output::read_image;
 
-/// Shows an image.
+/// Shows an image; an index as it is, unless one of its platforms is named.
 pub(super) fn run(args: &InspectArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
-    let platform = args.platform.as_deref().map(platform).transpose()?.unwrap_or_else(Platform::host);
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
-    let found = match locate::in_layout(environment, &args.image)? {
-        Some(found) => Some(found),
-        None => locate::in_store(&store, &args.image)?,
+    let platform = args.platform.as_deref().map(platform).transpose()?;
+    let transfer = TransferArgs {
+        progress: ProgressArg::Quiet,
+        quiet: true,
+        registry: args.registry.clone(),
+        store: args.store.clone(),
     };
-    let (image, names) = match found {
-        Some(found) => {
-            let descriptor = select_manifest(found.blobs.as_ref(), &found.descriptor, &platform)?;
-            (read_image(found.blobs.as_ref(), &descriptor)?, found.names)
-        }
-        None => in_registry(args, environment, &platform)?,
-    };
+    let desk = Desk::open(&transfer, environment)?;
+    let source = desk.source(&args.image)?;
+    if platform.is_none() && is_index(&source.origin.descriptor) {
+        return index::show(&source.origin, &source.names, args.format, out);
+    }
+    let chosen = source.origin.choose(&platform.unwrap_or_else(Platform::host))?;
+    let image = read_image(chosen.source.as_ref(), &chosen.descriptor)?;
     match args.format {
-        Format::Json => print_json(out, &as_json(&image, &names)),
-        Format::Text => as_text(&image, &names, out),
+        Format::Json => print_json(out, &as_json(&image, &source.names)),
+        Format::Text => as_text(&image, &source.names, out),
     }
-}
-
-/// Asks the registry that the name says.
-fn in_registry(
-    args: &InspectArgs,
-    environment: &Environment,
-    platform: &Platform,
-) -> Result<(Image, Vec<Reference>), Failure> {
-    let no_image = || Failure::NoImage { name: args.image.clone() };
-    if args.image.parse::<Digest>().is_ok() {
-        return Err(no_image());
-    }
-    // A word that is no reference can only have been meant for the store.
-    let reference: Reference = args.image.parse().map_err(|_| no_image())?;
-    let client = wire::open_client(registry_config(&args.registry, environment)?, Reporter::silent())?;
-    let remote = client
-        .image(&reference, platform)
-        .map_err(|source| Failure::Nowhere { name: args.image.clone(), source })?;
-    Ok((remote.image, vec![reference]))
 }
 
 fn manifest(image: &Image) -> Value {

@@ -4,9 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::blob::{BlobSource, Layout, Store, Tagged};
+use crate::cli::args::RegistryArgs;
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::oci::{Descriptor, Digest, Reference, annotation, descriptor_digest};
+use crate::cli::request::registry_config;
+use crate::cli::wire;
+use crate::event::Reporter;
+use crate::oci::{Descriptor, Digest, Image, Platform, Reference, annotation, descriptor_digest};
+use crate::output::{read_image, select_manifest};
 
 /// An image that was found.
 pub(super) struct Found {
@@ -16,6 +21,56 @@ pub(super) struct Found {
     pub(super) blobs: Arc<dyn BlobSource>,
     /// What it is called where it was found.
     pub(super) names: Vec<Reference>,
+}
+
+/// An image that was read, wherever it is.
+pub(super) struct Located {
+    /// The image.
+    pub(super) image: Image,
+    /// Has its layers.
+    pub(super) blobs: Arc<dyn BlobSource>,
+}
+
+/// Finds and reads an image in a layout or archive, in the store, or in its registry.
+pub(super) fn anywhere(
+    text: &str,
+    platform: &Platform,
+    environment: &Environment,
+    registry: &RegistryArgs,
+    store: &Arc<Store>,
+) -> Result<Located, Failure> {
+    let found = match in_layout(environment, text)? {
+        Some(found) => Some(found),
+        None => in_store(store, text)?,
+    };
+    match found {
+        Some(Found { descriptor, blobs, .. }) => {
+            let descriptor = select_manifest(blobs.as_ref(), &descriptor, platform)?;
+            Ok(Located { image: read_image(blobs.as_ref(), &descriptor)?, blobs })
+        }
+        None => in_registry(text, platform, environment, registry),
+    }
+}
+
+/// Asks the registry that the name says.
+fn in_registry(
+    text: &str,
+    platform: &Platform,
+    environment: &Environment,
+    registry: &RegistryArgs,
+) -> Result<Located, Failure> {
+    let no_image = || Failure::NoImage { name: text.to_owned() };
+    if text.parse::<Digest>().is_ok() {
+        return Err(no_image());
+    }
+    // A word that is no reference can only have been meant for the store.
+    let reference: Reference = text.parse().map_err(|_| no_image())?;
+    let client = wire::open_client(registry_config(registry, environment)?, Reporter::silent())?;
+    let remote = client
+        .image(&reference, platform)
+        .map_err(|source| Failure::Nowhere { name: text.to_owned(), source })?;
+    let blobs = client.blobs(&remote.reference);
+    Ok(Located { image: remote.image, blobs })
 }
 
 /// Tells whether a tag of the store stands for an image without a name.

@@ -1,18 +1,27 @@
 //! The commands, each a thin function over the library.
 
+mod artifact;
 pub(crate) mod build;
+mod cache;
 mod check;
+mod copy;
+mod desk;
+mod diff;
 mod doctor;
 mod images;
+mod index;
 mod inspect;
 mod locate;
 mod login;
 mod prune;
 mod push;
 mod remove;
+mod tag;
+mod warm;
 
 use std::io::{self, Write};
 
+pub(crate) use diff::as_json as diff_json;
 pub(crate) use login::login as credentials;
 pub(crate) use push::push_image;
 
@@ -26,10 +35,19 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::Build(args) => build::run(&args, environment, out),
         Command::Check(args) => check::run(&args, environment, out),
         Command::Images(args) => images::run(&args, environment, out),
+        Command::Diff(args) => diff::run(&args, environment, out),
         Command::Inspect(args) => inspect::run(&args, environment, out),
         Command::Push(args) => push::run(&args, environment, out),
+        Command::Copy(args) => copy::run(&args, environment, out),
+        Command::Tag(args) => tag::tag(&args, environment, out),
+        Command::LsTags(args) => tag::list(&args, environment, out),
+        Command::RmTag(args) => tag::remove(&args, environment, out),
+        Command::Index(command) => index::run(&command, environment, out),
+        Command::Artifact(command) => artifact::run(&command, environment, out),
+        Command::Warm(args) => warm::run(&args, environment, out),
         Command::Rm(args) => remove::run(&args, environment, out),
         Command::Prune(args) => prune::run(&args, environment, out),
+        Command::Cache(args) => cache::run(&args, environment, out),
         Command::Doctor(args) => doctor::run(&args, environment, out),
         Command::Login(args) => login::login(&args, environment, &mut io::stdin(), out),
         Command::Logout(args) => login::logout(&args, environment, out),

@@ -1,18 +1,18 @@
 //! `kiln prune`: frees what nothing needs.
 
 use std::io::Write;
-use std::time::Duration;
 
+use super::cache::keep;
 use super::{locate, print};
 use crate::cli::args::PruneArgs;
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
 use crate::cli::wire;
-use crate::{build, rootfs};
+use crate::{build, cache, rootfs};
 
 /// Removes images without a name (all images with `--all`), then every blob that no image needs, unpacked
-/// layers and cache mounts; nothing that a running build uses.
+/// layers, cache mounts and results of steps (within limits: those beyond); nothing that a running build uses.
 pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
     for tagged in store.tags()? {
@@ -21,6 +21,9 @@ pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Wri
             print(out, &format!("removed {}", tagged.reference))?;
         }
     }
+    let limits = keep(&args.limits)?;
+    let cache = cache::open_store(store.clone(), true);
+    let going = limits.split(&cache.entries()?);
     let root = environment.store_root(args.store.root.as_ref());
     let trees = rootfs::prune(&root.join("trees"))?;
     let caches = build::prune_cache_mounts(&root.join("mounts")).map_err(|source| Failure::File {
@@ -29,7 +32,8 @@ pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Wri
         source,
     })?;
     print(out, &format!("removed {trees} unpacked layers and {caches} cache mounts"))?;
-    // No grace: what a running build may need is kept whatever its age.
-    let collected = store.collect_garbage(Duration::ZERO)?;
-    print(out, &format!("freed {} in {} blobs", bytes(collected.bytes), collected.blobs))
+    // No grace: what a running build may need is kept whatever its age. Removing records collects garbage too.
+    let removed = cache.remove(&going)?;
+    print(out, &format!("removed {} results of steps", removed.records))?;
+    print(out, &format!("freed {} in {} blobs", bytes(removed.bytes), removed.blobs))
 }

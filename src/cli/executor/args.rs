@@ -207,10 +207,10 @@ pub(super) struct RegistryFlags {
     #[arg(long)]
     pub skip_tls_verify_registry: Vec<String>,
     /// Trust these authorities for a registry: HOST=FILE
-    #[arg(long)]
+    #[arg(long, alias = "registry-ca")]
     pub registry_certificate: Vec<String>,
     /// Show a client certificate to a registry: HOST=CERT,KEY
-    #[arg(long)]
+    #[arg(long, alias = "registry-cert")]
     pub registry_client_cert: Vec<String>,
     /// Mirror of Docker Hub
     #[arg(long)]

@@ -123,6 +123,10 @@ impl Report for Log {
                 };
                 self.write(state, level, text.trim_end());
             }
+            Event::StepExplained { reasons, .. } => {
+                let text = format!("No cached layer found: {}", reasons.join("; "));
+                self.write(state, Verbosity::Info, &text);
+            }
             Event::LayerFinished { size_bytes, .. } => {
                 self.write(state, Verbosity::Debug, &format!("layer of {}", bytes(size_bytes)));
             }

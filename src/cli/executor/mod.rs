@@ -5,6 +5,7 @@
 //! kaniko, anything that goes wrong is exit code 1.
 
 mod args;
+mod cache;
 mod context;
 mod log;
 mod moot;
@@ -40,7 +41,6 @@ use super::fail::{FAILED, Failure};
 use super::request::Invocation;
 use super::wire;
 use crate::event::{Event, Report, Reporter};
-use crate::oci::Reference;
 use crate::output::OutputSpec;
 use crate::sandbox::{Entered, Isolation};
 
@@ -139,7 +139,7 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         return print(&mut io::stdout(), describe(&plan, &request.names).trim_end());
     }
     let fetch = match results.need_network() {
-        true => Some(wire::open_fetch(&invocation.registry, reporter.clone())?),
+        true => Some(wire::open_fetch(&invocation.registry, reporter.clone())),
         false => None,
     };
     let watch = Watch::start()?;
@@ -195,9 +195,7 @@ fn run_command(command: ExecutorCommand, environment: &Environment) -> u8 {
             credentials(&args, environment, &mut io::stdin(), &mut io::stdout())
         }),
         ExecutorCommand::Push { path, destination, registry, log } => with_log(&log, |log| {
-            let names: Vec<Reference> =
-                destination.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-            let config = registry::registry_config(&registry, &names, environment)?;
+            let config = registry::registry_config(&registry, environment)?;
             push_image(&path, &destination, config, environment, &reporter(log)).map(drop)
         }),
     }

@@ -9,7 +9,7 @@ use crate::cli::environment::Environment;
 pub(super) fn notes(args: &ExecutorArgs, environment: &Environment) -> Vec<String> {
     let mut notes = flags(&args.moot);
     notes.extend(of_values(args));
-    notes.extend(cache(args));
+    notes.extend(super::cache::notes(&args.cache));
     notes.extend(registry(&args.registry));
     notes.extend(variables(environment));
     notes
@@ -81,13 +81,6 @@ fn of_values(args: &ExecutorArgs) -> Vec<String> {
         notes.push("--git single-branch, depth: kiln fetches the one commit it needs".to_owned());
     }
     notes
-}
-
-fn cache(args: &ExecutorArgs) -> Option<String> {
-    (args.cache.cache == Some(true)).then(|| {
-        "--cache: this version of kiln has no layer cache yet; every step runs (its base images are kept in kiln's store)"
-            .to_owned()
-    })
 }
 
 fn registry(flags: &RegistryFlags) -> Vec<String> {
@@ -220,7 +213,7 @@ mod tests {
             "--force",
             "--ignore-var-run=false",
             "--git=depth=1",
-            "--cache=true",
+            "--cache-copy-layers",
             "--image-fs-extract-retry=2",
             "--azure-container-registry-config=/etc/kubernetes/azure.json",
         ];

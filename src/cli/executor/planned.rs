@@ -1,4 +1,4 @@
-//! What a Dockerfile asks for, without a build: for `--dryrun` and for the warmer.
+//! What a Dockerfile asks for, without a build: for `--dryrun`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(super) fn planned(
     environment: &Environment,
     reporter: &Reporter,
 ) -> Result<Plan, Failure> {
-    let fetch = wire::open_fetch(registry, reporter.clone())?;
+    let fetch = wire::open_fetch(registry, reporter.clone());
     let work_dir = wire::open_work_dir(root, reporter)?;
     let bench = Workbench {
         reporter,

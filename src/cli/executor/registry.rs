@@ -1,38 +1,30 @@
-//! kaniko's registry flags. kaniko tells pushing from pulling; kiln tells hosts apart: what is said of
-//! pushes holds for the destinations' hosts, what is said of pulls for all others.
-
-use std::collections::BTreeSet;
+//! kaniko's registry flags: of one registry, or of all that is pulled or pushed.
 
 use super::args::RegistryFlags;
 use super::request::ExecutorError;
 use crate::cli::environment::Environment;
-use crate::cli::request::{ambient_config, client_certificate, mirror, pem};
+use crate::cli::request::{ambient_config, client_certificate, mirror_error, pem};
 use crate::cli::values::{ValueError, key_value};
 use crate::oci::Reference;
-use crate::registry::{CloudProvider, RegistryConfig};
+use crate::registry::{CloudProvider, MirrorRules, RegistryConfig, Sides};
 
 /// Puts together what the client needs to know.
 pub(super) fn registry_config(
     flags: &RegistryFlags,
-    destinations: &[Reference],
     environment: &Environment,
 ) -> Result<RegistryConfig, ExecutorError> {
     let mut config = ambient_config(environment)?;
     let on = |flag: Option<bool>| flag == Some(true);
-    let pushed: BTreeSet<&str> = destinations.iter().map(Reference::registry).collect();
-    // Destinations get an entry of their own first: what is said of pulls is not said of them.
-    for host in &pushed {
-        let host = config.host_mut(host);
-        host.insecure |= on(flags.insecure);
-        host.skip_tls_verify |= on(flags.skip_tls_verify);
-    }
-    config.default_host.insecure |= on(flags.insecure_pull);
-    config.default_host.skip_tls_verify |= on(flags.skip_tls_verify) || on(flags.skip_tls_verify_pull);
+    let sides = |pull: bool, push: bool| Sides { pull, push };
+    config.waived.insecure = sides(on(flags.insecure_pull), on(flags.insecure));
+    // kaniko pulls without verifying where it is told so of pushes, too: its users rely on it.
+    let unverified = on(flags.skip_tls_verify);
+    config.waived.skip_tls_verify = sides(unverified || on(flags.skip_tls_verify_pull), unverified);
     for host in &flags.insecure_registry {
-        config.host_mut(host).insecure = true;
+        config.host_mut(host).waived.insecure = Sides::BOTH;
     }
     for host in &flags.skip_tls_verify_registry {
-        config.host_mut(host).skip_tls_verify = true;
+        config.host_mut(host).waived.skip_tls_verify = Sides::BOTH;
     }
     for text in &flags.registry_certificate {
         let (host, path) = key_value("--registry-certificate", text)?;
@@ -50,6 +42,11 @@ pub(super) fn registry_config(
     Ok(config)
 }
 
+/// Reads a cache over plain HTTP where pushes may use it: kaniko's `--insecure` is about its cache, too.
+pub(super) fn insecure_cache(config: &mut RegistryConfig, flags: &RegistryFlags, repository: &Reference) {
+    config.host_mut(repository.registry()).waived.insecure.pull |= flags.insecure == Some(true);
+}
+
 /// Repeats as often as the most patient flag says, and at least as often as kiln does by itself.
 pub(super) fn retries(config: &mut RegistryConfig, flags: &RegistryFlags) {
     let asked = flags.push_retry.max(flags.image_download_retry).max(flags.image_fs_extract_retry);
@@ -61,34 +58,20 @@ fn mirrors(
     flags: &RegistryFlags,
     environment: &Environment,
 ) -> Result<(), ExecutorError> {
+    let mut rules = MirrorRules {
+        no_fallback: flags.skip_default_registry_fallback == Some(true),
+        ..MirrorRules::default()
+    };
     let of_hub = flags.registry_mirror.iter().map(String::as_str);
     for location in of_hub.chain(environment.set_var("KANIKO_REGISTRY_MIRROR")) {
-        add_mirror(config, "docker.io", location, "--registry-mirror")?;
+        let option = "--registry-mirror";
+        rules.add_mirror(&format!("docker.io={location}")).map_err(|error| mirror_error(option, error))?;
     }
     let maps = flags.registry_map.iter().map(String::as_str);
     for map in maps.chain(environment.set_var("KANIKO_REGISTRY_MAP")) {
-        for pair in map.split(';').filter(|pair| !pair.is_empty()) {
-            let (host, location) = key_value("--registry-map", pair)?;
-            let host = if host == "index.docker.io" { "docker.io" } else { host };
-            add_mirror(config, host, location, "--registry-map")?;
-        }
+        rules.add_map(map).map_err(|error| mirror_error("--registry-map", error))?;
     }
-    config.mirrors.no_fallback |= flags.skip_default_registry_fallback == Some(true);
-    Ok(())
-}
-
-/// Adds a location to the rule of its prefix: the order of the flags is the order of asking.
-fn add_mirror(
-    config: &mut RegistryConfig,
-    prefix: &str,
-    location: &str,
-    option: &'static str,
-) -> Result<(), ValueError> {
-    let rule = mirror(option, &format!("{prefix}={location}"))?;
-    match config.mirrors.rules.iter_mut().find(|there| there.prefix == rule.prefix) {
-        Some(there) => there.locations.extend(rule.locations),
-        None => config.mirrors.rules.push(rule),
-    }
+    config.mirrors.put_before(rules);
     Ok(())
 }
 
@@ -120,24 +103,37 @@ mod tests {
     use crate::cli::environment::tests::environment;
 
     fn config(flags: RegistryFlags) -> RegistryConfig {
-        let destinations = ["r.io/app:1".parse().unwrap()];
         let environment =
             environment(&[("KANIKO_R_IO_USER", "u"), ("CI_REGISTRY", "c"), ("HOME", "/nowhere")]);
-        registry_config(&flags, &destinations, &environment).unwrap()
+        registry_config(&flags, &environment).unwrap()
     }
 
     #[test]
-    fn pushes_and_pulls_are_told_apart_by_host() {
-        let push = config(RegistryFlags { insecure: Some(true), ..RegistryFlags::default() });
-        assert!(push.host("r.io").insecure && !push.host("base.io").insecure);
-        let pull = config(RegistryFlags { insecure_pull: Some(true), ..RegistryFlags::default() });
-        assert!(!pull.host("r.io").insecure && pull.host("base.io").insecure);
-        let both = config(RegistryFlags { skip_tls_verify: Some(true), ..RegistryFlags::default() });
-        assert!(both.host("r.io").skip_tls_verify && both.host("base.io").skip_tls_verify);
-        let pull = config(RegistryFlags { skip_tls_verify_pull: Some(true), ..RegistryFlags::default() });
-        assert!(!pull.host("r.io").skip_tls_verify && pull.host("base.io").skip_tls_verify);
-        let none = config(RegistryFlags { insecure: Some(false), ..RegistryFlags::default() });
-        assert!(!none.host("r.io").insecure);
+    fn pushes_and_pulls_are_told_apart() {
+        let waived = |flags| config(flags).host("r.io").waived;
+        let push = waived(RegistryFlags { insecure: Some(true), ..RegistryFlags::default() });
+        assert_eq!((push.insecure, push.skip_tls_verify), (Sides::PUSH, Sides::default()));
+        let pull = waived(RegistryFlags { insecure_pull: Some(true), ..RegistryFlags::default() });
+        assert_eq!((pull.insecure, pull.skip_tls_verify), (Sides::PULL, Sides::default()));
+        let both = waived(RegistryFlags { skip_tls_verify: Some(true), ..RegistryFlags::default() });
+        assert_eq!(both.skip_tls_verify, Sides::BOTH);
+        let pull = waived(RegistryFlags { skip_tls_verify_pull: Some(true), ..RegistryFlags::default() });
+        assert_eq!(pull.skip_tls_verify, Sides::PULL);
+        let none = waived(RegistryFlags { insecure: Some(false), ..RegistryFlags::default() });
+        assert_eq!(none.insecure, Sides::default());
+        let flags = RegistryFlags { insecure: Some(true), ..RegistryFlags::default() };
+        let mut cached = config(flags.clone());
+        insecure_cache(&mut cached, &flags, &"cache.io/app".parse().unwrap());
+        assert_eq!(cached.host("cache.io").waived.insecure, Sides::BOTH);
+        assert_eq!(cached.host("base.io").waived.insecure, Sides::PUSH);
+        let one = config(RegistryFlags {
+            insecure_registry: vec!["plain:5000".into()],
+            skip_tls_verify_registry: vec!["odd.io".into()],
+            ..RegistryFlags::default()
+        });
+        assert_eq!(one.host("plain:5000").waived.insecure, Sides::BOTH);
+        assert_eq!(one.host("odd.io").waived.skip_tls_verify, Sides::BOTH);
+        assert_eq!(one.host("r.io").waived, crate::registry::Waivers::default());
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use super::args::{CacheFlags, ExecutorArgs, OutputFlags};
-use super::context;
-use super::registry::{registry_config, retries};
+use super::args::{ExecutorArgs, OutputFlags};
+use super::registry::{insecure_cache, registry_config, retries};
 use super::results::Results;
-use crate::build::{ContextSource, DockerfileSource, Request};
+use super::{cache, context};
+use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
-use crate::cli::request::{Invocation, Reports, RequestError, base_request, platform};
+use crate::cli::request::{Invocation, Reports, RequestError, base_request, epoch_of_environment, platform};
 use crate::cli::values::{self, ValueError, key_value};
 use crate::oci::{ManifestFormat, Reference};
 use crate::output::{Destination, OutputSpec, PushOptions};
@@ -38,6 +38,17 @@ pub enum ExecutorError {
     /// Nowhere to put the image.
     #[error("you must provide --destination, or use --no-push")]
     NoDestination,
+    /// A cache, and nowhere to put it.
+    #[error("`--cache` without a destination needs `--cache-repo`")]
+    NoCacheRepository,
+    /// Something that kaniko has and kiln has not.
+    #[error("`{what}` is not supported")]
+    Unsupported {
+        /// The flag, with its value where that matters.
+        what: String,
+        /// What to do instead.
+        hint: &'static str,
+    },
     /// An object store's credentials are missing or of no use.
     #[error("no credentials for `{what}`: {reason}")]
     Credentials {
@@ -68,14 +79,16 @@ impl ExecutorError {
         match self {
             Self::Request(error) => error.hint(),
             Self::NoDestination => None,
-            Self::Credentials { hint, .. } => Some(hint),
+            Self::Credentials { hint, .. } | Self::Unsupported { hint, .. } => Some(hint),
+            Self::NoCacheRepository => {
+                Some("name a repository, or a directory: `--cache-repo oci:/cache/layers`")
+            }
         }
     }
 }
 
 /// Reads everything the executor was given.
 pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Result<Execution, ExecutorError> {
-    cache(&args.cache)?;
     let mut warnings = Vec::new();
     let place = context::context(args, environment)?;
     let mut request = request(args, &place.source, environment, &mut warnings)?;
@@ -85,8 +98,14 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         return Err(ExecutorError::NoDestination);
     }
     shape_image(&mut request, args, environment)?;
-    let mut registry = registry_config(&args.registry, &request.names, environment)?;
+    let mut registry = registry_config(&args.registry, environment)?;
     retries(&mut registry, &args.registry);
+    if args.cache.cache == Some(true) {
+        let named = args.cache.cache_repo.as_deref().and_then(|text| text.parse().ok());
+        for repository in named.iter().chain(&request.names) {
+            insecure_cache(&mut registry, &args.registry, repository);
+        }
+    }
     let isolation = match environment.set_var("KILN_ISOLATION") {
         Some(text) => text.parse()?,
         None => Isolation::Auto,
@@ -98,9 +117,11 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
     let invocation = Invocation {
         git_environment,
         outputs: outputs(&args.output, no_push, environment),
+        caches: cache::cache_setup(&args.cache, &request.names, environment)?,
         registry,
         isolation,
         root: root(args, environment),
+        verify: false,
         reports: Reports::default(),
         // The executor has a log of its own.
         progress: ProgressArg::Plain,
@@ -117,17 +138,6 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
 pub(super) fn root(args: &ExecutorArgs, environment: &Environment) -> PathBuf {
     let named = args.kaniko_dir.clone().or_else(|| environment.set_var("KANIKO_DIR").map(PathBuf::from));
     environment.store_root(named.filter(|_| environment.set_var("KILN_ROOT").is_none()).as_ref())
-}
-
-/// Checks the values of cache flags, whether or not there is a cache.
-fn cache(flags: &CacheFlags) -> Result<(), ExecutorError> {
-    parse_duration_seconds("--cache-ttl", &flags.cache_ttl)?;
-    if let Some(repository) = &flags.cache_repo
-        && !repository.starts_with("oci:")
-    {
-        repository.parse::<Reference>().map_err(RequestError::from)?;
-    }
-    Ok(())
 }
 
 fn request(
@@ -209,13 +219,10 @@ fn shape_image(
             return Err(ValueError::new("--image-format", other, "expected docker or oci").into());
         }
     };
-    let variable = match environment.set_var("SOURCE_DATE_EPOCH") {
-        Some(value) => Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?),
-        None => None,
-    };
-    let reproducible = args.reproducible == Some(true);
-    request.source_date_epoch = variable.or(reproducible.then_some(0));
-    request.rewrite_timestamp = reproducible || variable.is_some();
+    // kaniko's times are those of the build unless it is told otherwise; a commit's is `kiln build`'s default.
+    let reproducible = (args.reproducible == Some(true)).then_some(0);
+    let given = epoch_of_environment(environment)?.or(reproducible);
+    request.epoch = given.map_or(EpochChoice::Now, EpochChoice::Given);
     request.jobs = NonZeroUsize::new(environment.cpus).unwrap_or(NonZeroUsize::MIN);
     Ok(())
 }

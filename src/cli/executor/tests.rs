@@ -5,7 +5,7 @@ use std::fs;
 use super::args::SnapshotMode;
 use super::results::{Results, Sink};
 use super::*;
-use crate::build::{ContextSource, DockerfileSource, Request};
+use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::environment::tests::environment;
 use crate::oci::{Digest, ManifestFormat};
 use crate::output::{Destination, OutputSpec, PushOptions};
@@ -209,7 +209,7 @@ fn an_image_needs_a_destination_or_none_at_all() {
 fn the_image_is_shaped_by_kanikos_flags() {
     let plain = request(&[]);
     assert_eq!(plain.compression, Compression::gzip());
-    assert_eq!((plain.format, plain.source_date_epoch, plain.rewrite_timestamp), (None, None, false));
+    assert_eq!((plain.format, plain.epoch, plain.rewrite_timestamp), (None, EpochChoice::Now, false));
     let shaped = request(&[
         "--compression=zstd",
         "--compression-level=9",
@@ -224,7 +224,7 @@ fn the_image_is_shaped_by_kanikos_flags() {
     ]);
     assert_eq!(shaped.compression, Compression::Zstd { level: 9 });
     assert_eq!(shaped.format, Some(ManifestFormat::Docker));
-    assert_eq!((shaped.source_date_epoch, shaped.rewrite_timestamp), (Some(0), true));
+    assert_eq!((shaped.epoch, shaped.rewrite_timestamp), (EpochChoice::Given(0), false));
     assert!(shaped.single_layer);
     assert_eq!((shaped.labels["a"].as_str(), shaped.annotations["c"].as_str()), ("b", "d"));
     assert_eq!(shaped.ignore_paths, [std::path::PathBuf::from("/x")]);

@@ -29,11 +29,11 @@ pub(super) fn unpack(
             source,
         })?),
         ContextSource::Url(url) => {
-            let fetch = wire::open_fetch(&invocation.registry, reporter.clone())?;
+            let fetch = wire::open_fetch(&invocation.registry, reporter.clone());
             fetch.get(url, &[]).map_err(context_error)?.reader
         }
         ContextSource::Object(object) => {
-            let fetch = wire::open_fetch(&invocation.registry, reporter.clone())?;
+            let fetch = wire::open_fetch(&invocation.registry, reporter.clone());
             fetch.object(object).map_err(context_error)?.reader
         }
         // These were given their directory when they were read.

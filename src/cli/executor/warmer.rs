@@ -3,20 +3,16 @@
 use std::path::PathBuf;
 
 use super::args::WarmerCli;
-use super::planned::planned;
 use super::registry::{registry_config, retries};
 use super::request::{ExecutorError, parse_duration_seconds};
-use crate::build::{ContextSource, DockerfileSource, Request};
-use crate::cli::args::{SourceArgs, StepArgs};
+use crate::cli::bases::{self, Recipe};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::request::{base_request, is_remote, platform};
+use crate::cli::request::platform;
 use crate::cli::wire;
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
 use crate::output::{BuildResult, OutputSpec};
-use crate::plan::Base;
-use crate::registry::RegistryConfig;
 
 /// Fetches the images.
 pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporter) -> Result<(), Failure> {
@@ -28,11 +24,14 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         "" => Platform::host(),
         text => platform(text)?,
     };
-    let mut config = registry_config(&cli.registry, &[], environment)?;
+    let mut config = registry_config(&cli.registry, environment)?;
     retries(&mut config, &cli.registry);
     let mut images = cli.image.clone();
     if let Some(path) = &cli.dockerfile {
-        images.extend(bases(path, cli, &platform, environment, &config, reporter)?);
+        let recipe =
+            Recipe { path: path.as_ref(), build_args: &cli.build_arg, build_contexts: &[], target: None };
+        let needed = bases::images(&recipe, &platform, environment, &config, reporter)?;
+        images.extend(needed.into_iter().map(|image| image.text));
     }
     images.dedup();
     if images.is_empty() {
@@ -59,32 +58,6 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         reporter.info(format!("Stored {reference} in {}", directory.display()));
     }
     Ok(())
-}
-
-/// Returns the images that a Dockerfile builds on.
-fn bases(
-    path: &str,
-    cli: &WarmerCli,
-    platform: &Platform,
-    environment: &Environment,
-    config: &RegistryConfig,
-    reporter: &Reporter,
-) -> Result<Vec<String>, Failure> {
-    let source = SourceArgs { build_arg: cli.build_arg.clone(), ..SourceArgs::default() };
-    let mut request: Request =
-        base_request(&source, &StepArgs::default(), environment, &mut std::io::empty(), &mut Vec::new())?;
-    request.context = ContextSource::Directory(environment.directory.clone());
-    request.dockerfile = match is_remote(path) {
-        true => DockerfileSource::Url(path.to_owned()),
-        false => DockerfileSource::Path(environment.directory.join(path)),
-    };
-    request.platform = Some(platform.clone());
-    let plan = planned(&request, &environment.store_root(None), config, environment, reporter)?;
-    let image = |stage: &crate::plan::Stage| match &stage.base {
-        Base::Image { text } => Some(text.clone()),
-        Base::Scratch | Base::Stage(_) | Base::Context { .. } => None,
-    };
-    Ok(plan.stages.iter().filter_map(image).collect())
 }
 
 /// Says what kiln does instead of what these flags ask for.

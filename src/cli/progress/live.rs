@@ -96,6 +96,12 @@ impl Report for Live {
                 }
             }
             Event::StepFinished { step, outcome, elapsed } => self.end(&mut state, &step, &outcome, elapsed),
+            Event::StepExplained { step, reasons } => {
+                self.line(format!("? {}", text::step(&step)));
+                for reason in reasons {
+                    self.line(format!("    not cached: {}", tame(reason.as_bytes())));
+                }
+            }
             Event::LayerFinished { step, size_bytes } => match state.steps.get_mut(&step) {
                 Some(step) => step.layer = Some(size_bytes),
                 // The step is over: its layer was compressed beside the next one.

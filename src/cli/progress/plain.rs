@@ -76,6 +76,13 @@ impl Report for Plain {
             Event::StepStarted { step, instruction } => state.start(step, &instruction),
             Event::StepOutput { step, stream, bytes } => state.output(&step, stream, &bytes),
             Event::StepFinished { step, outcome, elapsed } => state.end(&step, &outcome, elapsed),
+            Event::StepExplained { step, reasons } => {
+                let number = state.number(&step);
+                for (place, reason) in reasons.iter().enumerate() {
+                    let lead = if place == 0 { "not cached:" } else { "           " };
+                    state.line(&format!("#{number} {lead} {reason}"));
+                }
+            }
             Event::LayerFinished { step, size_bytes } => {
                 let number = state.number(&step);
                 state.line(&format!("#{number} layer {}", text::bytes(size_bytes)));

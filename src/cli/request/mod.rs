@@ -3,8 +3,12 @@
 //! All reading of texts ends here. What the mapping learns on the way and the user should hear is
 //! collected in `warnings`; nothing is printed.
 
+mod caches;
+mod certificates;
+mod epoch;
 mod lend;
 mod outputs;
+mod registries_conf;
 mod registry;
 mod source;
 
@@ -13,9 +17,13 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+pub use caches::{CacheSetup, cache_setup};
+pub(crate) use epoch::of_environment as epoch_of_environment;
 pub use outputs::{Delivery, delivery, writes_stdout};
+pub use registries_conf::RegistriesConfError;
 pub use registry::{
-    ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror, pem, registry_config,
+    ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror_error, pem,
+    registry_config,
 };
 pub use source::{context_source, dockerfile_source, is_git, is_remote};
 
@@ -23,7 +31,7 @@ use super::args::{BuildArgs, CheckArgs, ProgressArg, SourceArgs, StepArgs};
 use super::environment::Environment;
 use super::tags::Commit;
 use super::values::{ValueError, key_value, parse_add_host, parse_size_bytes, parse_ulimit};
-use crate::build::{Entitlement, NetworkMode, Request};
+use crate::build::{Entitlement, EpochChoice, Explain, NetworkMode, Request};
 use crate::oci::{Platform, PlatformError, ReferenceError, annotation};
 use crate::output::OutputSpec;
 use crate::registry::RegistryConfig;
@@ -31,12 +39,14 @@ use crate::sandbox::{Isolation, SandboxError};
 use crate::stream::Compression;
 
 /// A build with everything around it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Invocation {
     /// What to build.
     pub request: Request,
     /// Where the image goes.
     pub outputs: Vec<OutputSpec>,
+    /// Which caches it has.
+    pub caches: CacheSetup,
     /// How registries are reached.
     pub registry: RegistryConfig,
     /// Variables for the `git` program.
@@ -45,6 +55,8 @@ pub struct Invocation {
     pub isolation: Isolation,
     /// kiln's store.
     pub root: PathBuf,
+    /// Whether it is built twice before anything goes out.
+    pub verify: bool,
     /// Files to write about the result.
     pub reports: Reports,
     /// How progress is shown.
@@ -91,6 +103,12 @@ pub enum RequestError {
     /// A push of an image without a name.
     #[error("nothing to push to: the image has no name")]
     PushWithoutName,
+    /// A push without a network.
+    #[error("`--offline` opens no connection, and pushing needs one")]
+    OfflinePush,
+    /// A question to registries without a network.
+    #[error("`--offline` opens no connection, and `--pull` asks the registries")]
+    OfflinePull,
     /// Two outputs to standard output.
     #[error("only one output can go to standard output")]
     StdoutTwice,
@@ -116,6 +134,9 @@ pub enum RequestError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A `registries.conf` that can't be used.
+    #[error(transparent)]
+    RegistriesConf(#[from] RegistriesConfError),
     /// `--ssh` without an agent.
     #[error("`--ssh {id}` names no socket or key, and `SSH_AUTH_SOCK` is not set")]
     NoAgent {
@@ -135,9 +156,17 @@ impl RequestError {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::PushWithoutName => "name it with `-t registry.example.com/app`",
+            Self::OfflinePush => {
+                "keep the image in the store (or write it with `--output type=oci,dest=FILE`) and push it later \
+                 with `kiln push`"
+            }
+            Self::OfflinePull => "bring newer base images into the store with `kiln warm`",
             Self::StdoutTerminal => "redirect standard output, or name a file with `dest=FILE`",
             Self::Platforms { .. } => "build each platform on its own",
             Self::StdinTwice => "name a file with `-f`, or a directory as the context",
+            Self::RegistriesConf(_) => {
+                "correct the file, or name another one with CONTAINERS_REGISTRIES_CONF (/dev/null for none)"
+            }
             Self::NoAgent { .. } => "start an agent, or give a key: `--ssh default=~/.ssh/id_ed25519`",
             Self::Disagree { .. } => "build once for each of them",
             _ => return None,
@@ -157,12 +186,20 @@ pub fn invocation(
     let mut request = base_request(&args.source, &args.steps, environment, stdin, &mut warnings)?;
     let delivery = delivery(&args.output, environment, commit)?;
     request.names = delivery.names;
+    request.offline = args.offline;
+    if args.offline {
+        refuse_network(&delivery.outputs, &args.steps)?;
+    }
     request.annotations = annotations(&args.output.annotation, &delivery.image.annotations, commit)?;
     request.compression = delivery.image.compression.unwrap_or_default();
     request.format = delivery.image.format;
-    let epoch = epoch(args, environment, delivery.image.source_date_epoch)?;
-    request.source_date_epoch = epoch.seconds;
-    request.rewrite_timestamp = epoch.clamp || delivery.image.rewrite_timestamp;
+    epoch::choose(&mut request, &args.output, environment, delivery.image.source_date_epoch, commit)?;
+    request.rewrite_timestamp = delivery.image.rewrite_timestamp;
+    request.explain = match (args.cache.explain, &args.output.metadata_file) {
+        (true, _) => Explain::Aloud,
+        (false, Some(_)) => Explain::Report,
+        (false, None) => Explain::No,
+    };
     if let Some(jobs) = args.jobs {
         request.jobs = NonZeroUsize::new(jobs)
             .ok_or_else(|| ValueError::new("--jobs", "0", "expected a number from 1"))?;
@@ -171,9 +208,11 @@ pub fn invocation(
         git_environment: environment.for_git(),
         request,
         outputs: delivery.outputs,
-        registry: registry_config(&args.registry, environment)?,
+        caches: cache_setup(&args.cache, args.steps.no_cache, environment)?,
+        registry: RegistryConfig { offline: args.offline, ..registry_config(&args.registry, environment)? },
         isolation: args.isolation.parse()?,
         root: environment.store_root(args.store.root.as_ref()),
+        verify: args.output.verify,
         reports: Reports {
             image_id: args.output.iidfile.as_ref().map(|path| environment.directory.join(path)),
             metadata: args.output.metadata_file.as_ref().map(|path| environment.directory.join(path)),
@@ -182,6 +221,14 @@ pub fn invocation(
         debug: args.store.debug,
         warnings,
     })
+}
+
+/// Refuses what cannot be had without a network.
+fn refuse_network(outputs: &[OutputSpec], steps: &StepArgs) -> Result<(), RequestError> {
+    if outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. })) {
+        return Err(RequestError::OfflinePush);
+    }
+    if steps.pull { Err(RequestError::OfflinePull) } else { Ok(()) }
 }
 
 /// Reads what `kiln check` was given.
@@ -215,7 +262,9 @@ pub(crate) fn base_request(
         annotations: BTreeMap::new(),
         names: Vec::new(),
         pull: steps.pull,
+        offline: false,
         no_cache: steps.no_cache,
+        explain: Explain::No,
         network: network(steps.network.as_deref())?,
         add_hosts: add_hosts(&steps.add_host)?,
         shm_size_bytes: steps.shm_size.as_deref().map(shm_size).transpose()?,
@@ -225,7 +274,7 @@ pub(crate) fn base_request(
         allow: entitlements(&steps.allow)?,
         compression: Compression::default(),
         format: None,
-        source_date_epoch: None,
+        epoch: EpochChoice::Now,
         rewrite_timestamp: false,
         single_layer: false,
         ignore_paths: Vec::new(),
@@ -335,23 +384,6 @@ fn annotations(
         annotations.insert(name.to_owned(), value.to_owned());
     }
     Ok(annotations)
-}
-
-/// The source epoch, and whether times in layers are clamped to it.
-struct Epoch {
-    seconds: Option<i64>,
-    clamp: bool,
-}
-
-/// Finds the epoch: the option, the output's, the environment's; `--reproducible` without any means 0.
-fn epoch(args: &BuildArgs, environment: &Environment, output: Option<i64>) -> Result<Epoch, RequestError> {
-    let variable = match environment.set_var("SOURCE_DATE_EPOCH") {
-        None => None,
-        Some(value) => Some(value.parse().map_err(|_| RequestError::Epoch { value: value.to_owned() })?),
-    };
-    let given = args.output.timestamp.or(output).or(variable);
-    let clamp = args.output.timestamp.is_some() || variable.is_some() || args.output.reproducible;
-    Ok(Epoch { seconds: given.or_else(|| args.output.reproducible.then_some(0)), clamp })
 }
 
 #[cfg(test)]

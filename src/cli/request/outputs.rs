@@ -4,8 +4,8 @@ use super::RequestError;
 use crate::cli::args::OutputArgs;
 use crate::cli::environment::Environment;
 use crate::cli::tags::{self, Commit};
-use crate::cli::values::{ImageOptions, parse_output};
-use crate::oci::{Reference, ReferenceError};
+use crate::cli::values::{ImageOptions, ValueError, parse_output};
+use crate::oci::{ManifestFormat, Reference, ReferenceError};
 use crate::output::{Destination, OutputSpec, PushOptions};
 
 /// What is delivered, and where to.
@@ -48,11 +48,31 @@ pub fn delivery(
     if args.push {
         push(&mut outputs);
     }
+    for output in &mut outputs {
+        if let OutputSpec::Registry { options, .. } = output {
+            options.check &= !args.skip_push_permission_check;
+            options.keep_immutable |= args.push_ignore_immutable_tag_errors;
+        }
+    }
+    if let Some(format) = args.image_format.as_deref().map(image_format).transpose()? {
+        if image.format.is_some_and(|other| other != format) {
+            return Err(RequestError::Disagree { option: "--image-format" });
+        }
+        image.format = Some(format);
+    }
     if args.output.is_empty() && outputs.is_empty() {
         outputs.push(OutputSpec::Store { names: Vec::new() });
     }
     check(&outputs, &names, environment)?;
     Ok(Delivery { names, outputs, image })
+}
+
+fn image_format(text: &str) -> Result<ManifestFormat, ValueError> {
+    match text {
+        "oci" => Ok(ManifestFormat::Oci),
+        "docker" => Ok(ManifestFormat::Docker),
+        other => Err(ValueError::new("--image-format", other, "expected oci or docker")),
+    }
 }
 
 /// Adds `--push`: outputs of images without a destination are pushed, or else the registry is one more.

@@ -1,17 +1,16 @@
 //! How registries are reached: options, docker's and podman's files, proxies, name servers.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::RequestError;
+use super::{RequestError, certificates, registries_conf};
 use crate::cli::args::RegistryArgs;
 use crate::cli::environment::Environment;
 use crate::cli::values::{ValueError, key_value};
-use crate::registry::mirror::{MirrorLocation, MirrorRule, PullFrom};
 use crate::registry::{
-    AuthFile, ClientCertificate, CloudProvider, CredentialSources, Proxies, RegistryConfig, Secret,
+    AuthFile, ClientCertificate, CloudProvider, CredentialSources, MirrorError, MirrorRules, Proxies,
+    RegistryConfig, Secret, Sides,
 };
 
 /// Variables that sources of credentials look at, by the beginning of their names.
@@ -29,17 +28,6 @@ const CREDENTIAL_VARIABLES: &[&str] = &[
     "HOME",
 ];
 
-/// Where distributions keep the authorities that the administrator trusts.
-const SYSTEM_AUTHORITIES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
-/// How a certificate begins in a PEM file.
-const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
-
 /// Puts together what the client needs to know.
 pub fn registry_config(
     args: &RegistryArgs,
@@ -51,7 +39,14 @@ pub fn registry_config(
         files.push(auth_file("--registry-auth", &environment.directory.join(path))?);
     }
     config.credentials.files.splice(0..0, files);
-    config.allow_insecure(&args.insecure_registry.iter().cloned().collect());
+    for text in &args.insecure_registry {
+        let (host, sides) = waiver("--insecure-registry", text)?;
+        config.host_mut(host).waived.insecure |= sides;
+    }
+    for text in &args.skip_tls_verify_registry {
+        let (host, sides) = waiver("--skip-tls-verify-registry", text)?;
+        config.host_mut(host).waived.skip_tls_verify |= sides;
+    }
     for text in &args.registry_ca {
         authority(&mut config, text, environment)?;
     }
@@ -59,23 +54,23 @@ pub fn registry_config(
         let (host, files) = key_value("--registry-cert", text)?;
         client_certificate(&mut config, "--registry-cert", host, files, environment)?;
     }
-    for text in &args.registry_mirror {
-        let rule = mirror("--registry-mirror", text)?;
-        config.mirrors.rules.push(rule);
-    }
+    mirrors(&mut config, args)?;
     Ok(config)
 }
 
 /// Reads what the machine and the environment say, without any options.
 pub fn ambient_config(environment: &Environment) -> Result<RegistryConfig, RequestError> {
-    Ok(RegistryConfig {
+    let mut config = RegistryConfig {
         credentials: credential_sources(environment)?,
-        extra_authorities: system_authorities(environment)?,
+        extra_authorities: certificates::authorities(environment)?,
         proxies: proxies(environment),
         resolv_conf: fs::read("/etc/resolv.conf").ok(),
         hosts_file: fs::read("/etc/hosts").ok(),
         ..RegistryConfig::default()
-    })
+    };
+    certificates::read(&mut config, &certificates::directories(environment))?;
+    registries_conf::read(&mut config, environment)?;
+    Ok(config)
 }
 
 /// Reads `[HOST=]FILE`.
@@ -120,18 +115,38 @@ pub fn pem(option: &'static str, path: &Path) -> Result<Vec<u8>, RequestError> {
     }
 }
 
-/// Reads `[PREFIX=]MIRROR[,MIRROR]`; without a prefix the mirrors are Docker Hub's.
-pub fn mirror(option: &'static str, text: &str) -> Result<MirrorRule, ValueError> {
-    let (prefix, locations) = text.split_once('=').unwrap_or(("docker.io", text));
-    let location = |text: &str| {
-        let location = text.trim_start_matches("https://").trim_end_matches('/');
-        if location.is_empty() || location.contains("://") {
-            return Err(ValueError::new(option, text, "expected `HOST[:PORT][/PATH]`"));
-        }
-        Ok(MirrorLocation { location: location.to_owned(), pull_from: PullFrom::All })
+/// Says which option a mirror comes from.
+pub fn mirror_error(option: &'static str, error: MirrorError) -> ValueError {
+    ValueError::new(option, &error.text, error.reason)
+}
+
+/// Reads the mirrors of the options: they come before those of files.
+fn mirrors(config: &mut RegistryConfig, args: &RegistryArgs) -> Result<(), ValueError> {
+    let mut rules =
+        MirrorRules { no_fallback: args.skip_default_registry_fallback, ..MirrorRules::default() };
+    for text in &args.registry_mirror {
+        rules.add_mirror(text).map_err(|error| mirror_error("--registry-mirror", error))?;
+    }
+    for text in &args.registry_map {
+        rules.add_map(text).map_err(|error| mirror_error("--registry-map", error))?;
+    }
+    config.mirrors.put_before(rules);
+    Ok(())
+}
+
+/// Reads `HOST[:PORT][=pull|push]`.
+fn waiver<'a>(option: &'static str, text: &'a str) -> Result<(&'a str, Sides), ValueError> {
+    let bad = |reason| Err(ValueError::new(option, text, reason));
+    let (host, sides) = match text.split_once('=') {
+        None => (text, Sides::BOTH),
+        Some((host, "pull")) => (host, Sides::PULL),
+        Some((host, "push")) => (host, Sides::PUSH),
+        Some(_) => return bad("expected `pull` or `push` after the `=`"),
     };
-    let locations = locations.split(',').map(location).collect::<Result<_, _>>()?;
-    Ok(MirrorRule { prefix: prefix.to_owned(), locations, no_fallback: false })
+    if host.is_empty() || host.contains('/') {
+        return bad("expected `HOST[:PORT]`, as images are named");
+    }
+    Ok((host, sides))
 }
 
 fn credential_sources(environment: &Environment) -> Result<CredentialSources, RequestError> {
@@ -189,7 +204,7 @@ pub fn auth_warnings(environment: &Environment) -> Vec<String> {
     files.map(|path| format!("cannot read `{}`: going on without its credentials", path.display())).collect()
 }
 
-fn is_not_for_us(error: &io::Error) -> bool {
+pub(super) fn is_not_for_us(error: &io::Error) -> bool {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     matches!(error.kind(), NotFound | NotADirectory | PermissionDenied)
 }
@@ -200,9 +215,7 @@ fn usual_auth_files(environment: &Environment) -> Vec<PathBuf> {
     if let Some(runtime) = environment.set_var("XDG_RUNTIME_DIR") {
         candidates.push(Path::new(runtime).join("containers/auth.json"));
     }
-    let config =
-        environment.os("XDG_CONFIG_HOME").map_or_else(|| environment.home().join(".config"), PathBuf::from);
-    candidates.push(config.join("containers/auth.json"));
+    candidates.push(environment.config_home().join("containers/auth.json"));
     candidates
 }
 
@@ -213,25 +226,6 @@ fn auth_file(option: &'static str, path: &Path) -> Result<AuthFile, RequestError
         source,
     })?;
     Ok(AuthFile { origin: path.display().to_string(), text: Secret::new(text) })
-}
-
-fn system_authorities(environment: &Environment) -> Result<Vec<Vec<u8>>, RequestError> {
-    let mut bundles = BTreeSet::new();
-    if let Some(path) = environment.set_var("SSL_CERT_FILE") {
-        bundles.insert(pem("SSL_CERT_FILE", &environment.directory.join(path))?);
-    } else {
-        // None of them need be there: the public authorities are built in.
-        bundles.extend(SYSTEM_AUTHORITIES.iter().find_map(|path| fs::read(path).ok()));
-    }
-    let directories = environment.set_var("SSL_CERT_DIR").unwrap_or_default();
-    for directory in directories.split(':').filter(|directory| !directory.is_empty()) {
-        // As OpenSSL and Go have it: what is there counts, and names do not matter.
-        let entries = fs::read_dir(environment.directory.join(directory)).into_iter().flatten().flatten();
-        let is_bundle =
-            |bytes: &Vec<u8>| bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE);
-        bundles.extend(entries.filter_map(|entry| fs::read(entry.path()).ok()).filter(is_bundle));
-    }
-    Ok(bundles.into_iter().collect())
 }
 
 fn proxies(environment: &Environment) -> Proxies {

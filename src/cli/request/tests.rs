@@ -10,6 +10,7 @@ use crate::cli::args::{Cli, Command};
 use crate::cli::environment::tests::environment;
 use crate::oci::ManifestFormat;
 use crate::output::{Destination, PushOptions};
+use crate::registry::Sides;
 
 fn args(words: &[&str]) -> BuildArgs {
     let words = ["kiln", "build"].iter().chain(words);
@@ -238,15 +239,21 @@ fn the_users_annotations_win() {
 fn epochs_come_from_options_outputs_and_the_environment() {
     let of = |words: &[&str], variables: &[(&str, &str)]| {
         let request = invoke(words, &environment(variables)).unwrap().request;
-        (request.source_date_epoch, request.rewrite_timestamp)
+        (request.epoch, request.build_args.get("SOURCE_DATE_EPOCH").cloned().unwrap_or("unset".to_owned()))
     };
+    let given = |seconds: i64, argument: &str| (EpochChoice::Given(seconds), argument.to_owned());
+    let none = |otherwise| (EpochChoice::Commit { local: None, otherwise }, "unset".to_owned());
     let variable = [("SOURCE_DATE_EPOCH", "7")];
-    assert_eq!(of(&[], &[]), (None, false));
-    assert_eq!(of(&[], &variable), (Some(7), true));
-    assert_eq!(of(&["--timestamp", "5"], &variable), (Some(5), true));
-    assert_eq!(of(&["--reproducible"], &[]), (Some(0), true));
-    assert_eq!(of(&["--reproducible"], &variable), (Some(7), true));
-    assert_eq!(of(&["-o", "type=oci,dest=x,rewrite-timestamp=true"], &[]), (None, true));
+    let argument = "--build-arg=SOURCE_DATE_EPOCH=9";
+    assert_eq!(of(&[], &[]), none(None));
+    assert_eq!(of(&["--reproducible"], &[]), none(Some(0)));
+    assert_eq!(of(&[], &variable), given(7, "7"));
+    assert_eq!(of(&[argument], &variable), given(7, "9"));
+    assert_eq!(of(&["--reproducible"], &variable), given(7, "7"));
+    assert_eq!(of(&["--timestamp", "5", argument], &variable), given(5, "5"));
+    assert_eq!(of(&["-o", "type=oci,dest=x,source-date-epoch=6", argument], &variable), given(6, "6"));
+    assert_eq!(of(&["--timestamp", "now", argument], &variable), (EpochChoice::Now, String::new()));
+    assert!(request(&["-o", "type=oci,dest=x,rewrite-timestamp=true"]).rewrite_timestamp);
     let error = invoke(&[], &environment(&[("SOURCE_DATE_EPOCH", "soon")])).unwrap_err();
     assert!(matches!(error, RequestError::Epoch { .. }));
 }
@@ -321,15 +328,23 @@ fn registries_have_hosts_mirrors_and_authorities() {
         "mirror.corp,second.corp/hub/",
         "--registry-mirror",
         "quay.io=q.corp",
+        "--registry-map=ghcr.io=harbor.corp/ghcr;gcr.io=g.corp",
+        "--skip-default-registry-fallback",
+        "--skip-tls-verify-registry=odd.io=push",
     ];
     let config = invoke(&words, &environment).unwrap().registry;
-    assert!(config.host("plain:5000").insecure && !config.host("other").insecure);
+    assert_eq!(config.host("plain:5000").waived.insecure, Sides::BOTH);
+    assert_eq!(config.host("odd.io").waived.skip_tls_verify, Sides::PUSH);
+    assert_eq!(config.host("other").waived, crate::registry::Waivers::default());
     assert_eq!(config.host("harbor.corp").authorities.len(), 1);
     assert!(config.host("harbor.corp").client_certificate.is_some());
     assert!(config.extra_authorities.iter().any(|authority| authority == pem.as_bytes()));
     assert_eq!(config.mirrors.rules[0].prefix, "docker.io");
     assert_eq!(config.mirrors.rules[0].locations[1].location, "second.corp/hub");
     assert_eq!(config.mirrors.rules[1].prefix, "quay.io");
+    assert_eq!(config.mirrors.rules[2].locations[0].location, "harbor.corp/ghcr");
+    assert!(config.mirrors.no_fallback);
+    assert!(invoke(&["--skip-tls-verify-registry=odd.io=sometimes"], &environment).is_err());
     let origins: Vec<_> = config.credentials.files.iter().map(|file| file.origin.as_str()).collect();
     assert_eq!(origins[0], "DOCKER_AUTH_CONFIG");
     assert!(origins[1].ends_with("docker/config.json"));

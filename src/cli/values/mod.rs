@@ -3,12 +3,16 @@
 //! Everything here is pure: text in, value or [`ValueError`] out. Files, environment and registries are
 //! looked at later, by the request.
 
+mod age;
+mod cache;
 mod csv;
 mod output;
 mod sandbox;
 mod secret;
 mod size;
 
+pub use age::parse_age;
+pub use cache::{CacheOption, CachePlace, CacheUse, parse_cache};
 pub use csv::fields;
 pub use output::{ImageOptions, OutputOption, compression, parse_output};
 pub use sandbox::{parse_add_host, parse_ulimit};

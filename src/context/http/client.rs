@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
@@ -77,21 +77,28 @@ impl Default for HttpOptions {
 /// Downloads with HTTP/1.1 and HTTP/2, through proxies, following redirects, with bounded retries.
 ///
 /// For plain threads: its methods block.
+///
+/// Made ready by the first download: most builds have none, and reading all certificate authorities takes longer than a
+/// small build.
 pub struct HttpFetch {
-    client: reqwest::Client,
-    runtime: Arc<Runtime>,
+    options: HttpOptions,
+    ready: Mutex<Option<Ready>>,
     reporter: Reporter,
-    retries: u32,
-    first_pause: Duration,
 }
 
-impl HttpFetch {
-    /// Sets a client up.
-    pub fn new(options: HttpOptions, reporter: Reporter) -> Result<Self, ContextError> {
+/// The client and what it runs on.
+#[derive(Clone)]
+struct Ready {
+    client: reqwest::Client,
+    runtime: Arc<Runtime>,
+}
+
+impl Ready {
+    fn new(options: &HttpOptions) -> Result<Self, ContextError> {
         let setup = |reason: String| ContextError::Client { reason };
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(&options.extra_authorities)?)
-            .user_agent(options.user_agent)
+            .user_agent(options.user_agent.clone())
             .referer(false)
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.stall_timeout)
@@ -108,17 +115,31 @@ impl HttpFetch {
         Ok(Self {
             client: builder.build().map_err(|error| setup(causes(error)))?,
             runtime: Arc::new(runtime),
-            reporter,
-            retries: options.retries,
-            first_pause: options.first_pause,
         })
+    }
+}
+
+impl HttpFetch {
+    /// Sets a client up. Nothing is contacted yet, and bad options show when something is.
+    pub fn new(options: HttpOptions, reporter: Reporter) -> Self {
+        Self { options, ready: Mutex::default(), reporter }
+    }
+
+    fn ready(&self) -> Result<Ready, ContextError> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ready) = &*ready {
+            return Ok(ready.clone());
+        }
+        let made = Ready::new(&self.options)?;
+        *ready = Some(made.clone());
+        Ok(made)
     }
 
     /// Sends a request again while that may help.
-    fn send(&self, request: &Attempt<'_>) -> Result<Response, ContextError> {
+    fn send(&self, runtime: &Runtime, request: &Attempt<'_>) -> Result<Response, ContextError> {
         for attempt in 0.. {
             // Timers are armed when the request is made, which takes the runtime.
-            let (error, asked) = match self.runtime.block_on(async { (request.make)().send().await }) {
+            let (error, asked) = match runtime.block_on(async { (request.make)().send().await }) {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => {
                     let status = response.status();
@@ -137,14 +158,15 @@ impl HttpFetch {
                     (error, None)
                 }
             };
-            if attempt == self.retries {
+            if attempt == self.options.retries {
                 return Err(error);
             }
-            let pause = asked.unwrap_or(self.first_pause * 2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE);
+            let pause =
+                asked.unwrap_or(self.options.first_pause * 2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE);
             self.reporter.warning(format!(
                 "{error}; trying again in {pause:?} ({} of {})",
                 attempt + 1,
-                self.retries
+                self.options.retries
             ));
             std::thread::sleep(pause);
         }
@@ -183,11 +205,13 @@ impl Fetch for HttpFetch {
             map.append(name, value);
         }
         let shown = redact_url(parsed.as_str());
-        let response = self.send(&Attempt {
-            make: &|| self.client.get(parsed.clone()).headers(map.clone()),
+        let Ready { client, runtime } = self.ready()?;
+        let request = Attempt {
+            make: &|| client.get(parsed.clone()).headers(map.clone()),
             refused: &|status| ContextError::Status { url: shown.clone(), status },
             failed: &|reason| ContextError::Download { url: shown.clone(), reason },
-        })?;
+        };
+        let response = self.send(&runtime, &request)?;
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let last_modified = text(LAST_MODIFIED).and_then(parse_http_date);
         let content_type = text(CONTENT_TYPE).map(str::to_owned);
@@ -195,7 +219,7 @@ impl Fetch for HttpFetch {
         let size_bytes = response.content_length();
         let final_url = response.url().to_string();
         let transfer = self.reporter.transfer(TransferKind::Fetch, redact_url(url), size_bytes);
-        let body = Body { response, runtime: self.runtime.clone(), chunk: bytes::Bytes::new() };
+        let body = Body { response, runtime, chunk: bytes::Bytes::new() };
         let body = Shown { body, transfer: Some(transfer) };
         Ok(Fetched { reader: Box::new(body), final_url, last_modified, content_type, file_name, size_bytes })
     }
@@ -204,19 +228,22 @@ impl Fetch for HttpFetch {
         let parsed = http_url(url)?;
         // A signed URL's signature is in its query.
         let shown = redact_url(parsed.as_str().split('?').next().unwrap_or_default());
-        self.send(&Attempt {
-            make: &|| self.client.put(parsed.clone()).header(CONTENT_TYPE, content_type).body(body.to_vec()),
+        let Ready { client, runtime } = self.ready()?;
+        let request = Attempt {
+            make: &|| client.put(parsed.clone()).header(CONTENT_TYPE, content_type).body(body.to_vec()),
             refused: &|status| ContextError::Upload {
                 url: shown.clone(),
                 reason: format!("invalid response status {status}"),
             },
             failed: &|reason| ContextError::Upload { url: shown.clone(), reason },
-        })?;
+        };
+        self.send(&runtime, &request)?;
         Ok(())
     }
 
     fn object(&self, source: &ObjectSource) -> Result<Fetched, ContextError> {
-        let opened = object::open(source, &self.client, &self.runtime, self.retries)?;
+        let Ready { client, runtime } = self.ready()?;
+        let opened = object::open(source, &client, &runtime, self.options.retries)?;
         let size_bytes = Some(opened.size_bytes);
         let transfer = self.reporter.transfer(TransferKind::Fetch, source.url.clone(), size_bytes);
         Ok(Fetched {

@@ -5,6 +5,7 @@ mod foreign;
 mod golden;
 mod hostile;
 mod measure;
+mod rewrite;
 mod round_trip;
 
 use std::collections::{BTreeMap, HashMap};

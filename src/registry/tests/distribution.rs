@@ -105,6 +105,39 @@ fn a_registry_with_signed_tokens() {
 }
 
 #[test]
+fn signed_tokens_that_expire_between_and_within_uploads_are_renewed() {
+    // The registry takes a token for two seconds; we are told it lives for five minutes, as by a clock that is wrong.
+    let tokens = TokenService::start_telling(&[("ci", "secret", "pull,push")], 2, 300);
+    let setup = Setup {
+        token: Some((tokens.realm(), tokens.directory.path().join("token.crt"))),
+        ..Setup::default()
+    };
+    let Some(registry) = Distribution::start(&setup) else { return };
+    let (client, _) = client_with(with_login(config(), &registry.host(), "ci", "secret"));
+    let to = reference(format!("{}/team/app:1", registry.host()));
+    let nap = || std::thread::sleep(Duration::from_millis(3200));
+    let bytes = [noise(100_000, 1), noise(3_000_000, 2)];
+    for (at, bytes) in bytes.iter().enumerate() {
+        let opened = std::sync::atomic::AtomicBool::new(false);
+        let open = || {
+            // The session is open; its token goes stale before the bytes come.
+            if at == 1 && !opened.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                nap();
+            }
+            Ok(Box::new(Cursor::new(bytes.clone())) as Box<dyn Read + Send>)
+        };
+        assert_eq!(client.push_blob(&to, &blob_descriptor(bytes), &open, &[]).unwrap(), Pushed::Uploaded);
+        if at == 0 {
+            nap();
+        }
+    }
+    assert!(tokens.log.lock().unwrap().len() >= 3, "{:?}", tokens.log.lock().unwrap().len());
+    for bytes in &bytes {
+        assert_eq!(&read_all(&client, &to, &blob_descriptor(bytes)).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn a_registry_behind_a_private_authority() {
     let certificates = Certificates::make();
     let setup = Setup {
@@ -126,7 +159,7 @@ fn a_registry_behind_a_private_authority() {
     assert!(error.to_string().contains("unknown authority"), "{error}");
     assert!(error.hint().unwrap().contains("--registry-ca"));
     let mut unverified = config();
-    unverified.host_mut(&host).skip_tls_verify = true;
+    unverified.host_mut(&host).waived.skip_tls_verify = Sides::PULL;
     client_with(unverified).0.resolve(&name).unwrap();
     // HTTP/1.1 alone works too.
     let mut old = config();
@@ -181,7 +214,7 @@ fn plain_http_where_tls_was_expected() {
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
     assert!(error.hint().unwrap().contains("--insecure-registry"));
     // Insecure: HTTPS in vain, then HTTP.
-    tls.host_mut(&registry.host()).insecure = true;
+    tls.host_mut(&registry.host()).waived.insecure = Sides::BOTH;
     assert!(client_with(tls).0.resolve(&name).unwrap_err().is_not_found());
 }
 

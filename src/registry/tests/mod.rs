@@ -7,6 +7,7 @@ mod auth;
 mod beyond;
 mod distribution;
 mod download;
+mod faults;
 mod network;
 mod push;
 mod speed;

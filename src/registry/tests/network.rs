@@ -14,7 +14,7 @@ fn a_proxy_is_used_except_where_it_must_not_be() {
     config.proxies.https = config.proxies.http.clone();
     config.proxies.no_proxy = "direct.example,.internal".to_owned();
     for host in ["registry.example", "direct.example", "a.internal"] {
-        config.host_mut(host).insecure = true;
+        config.host_mut(host).waived.insecure = Sides::BOTH;
     }
     config.hosts_file = Some(Vec::new());
     config.resolv_conf = Some(Vec::new());

@@ -139,6 +139,13 @@ fn the_permission_check_leaves_nothing_behind() {
     let registry = FaultRegistry::start();
     let to = reference(format!("{}/a:1", registry.host()));
     client().check_push(&to).unwrap();
+    // The session is given back without anybody waiting for it.
+    for _ in 0..500 {
+        if registry.with(|state| state.sessions.is_empty()) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     assert!(registry.with(|state| state.sessions.is_empty() && state.blobs.is_empty()));
     registry.with(|s| s.auth = Auth::Basic { user: "u".to_owned(), password: "p".to_owned() });
     assert!(matches!(client().check_push(&to), Err(RegistryError::Unauthorized { .. })));

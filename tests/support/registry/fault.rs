@@ -36,6 +36,10 @@ pub enum Fault {
     ForgetSession,
     /// The request is handled but its answer is lost.
     LoseAnswer,
+    /// Nothing is read and nothing is said for so long; then the connection is closed.
+    Sit(Duration),
+    /// A `PATCH` keeps only so many bytes of its body, and says so.
+    TakeLess(usize),
 }
 
 struct Plan {
@@ -81,6 +85,8 @@ pub struct State {
     pub auth: Auth,
     pub mounts: bool,
     pub ranges: bool,
+    /// What a session says of the size of chunks.
+    pub least_chunk: Option<u64>,
     /// Bodies above this get a 413.
     pub body_limit: Option<u64>,
     /// `PUT` with a body is a 405.
@@ -193,6 +199,20 @@ impl Handler for Shared {
                 None
             }
             Some(Fault::Close) => None,
+            Some(Fault::Sit(pause)) => {
+                std::thread::sleep(pause);
+                None
+            }
+            Some(Fault::TakeLess(bytes)) => {
+                let mut kept = vec![0; bytes];
+                let _ = body.read_exact(&mut kept);
+                drain(body);
+                let mut state = self.0.lock().unwrap();
+                let session = state.sessions.get_mut(session_of(request))?;
+                session.extend_from_slice(&kept);
+                let range = format!("0-{}", session.len() - 1);
+                Some(Response::new(202).header("location", request.path.clone()).header("range", range))
+            }
             Some(Fault::ForgetSession) => {
                 self.0.lock().unwrap().sessions.remove(session_of(request));
                 self.answer(request, body)
@@ -492,8 +512,16 @@ impl Shared {
         let refused =
             |message: &str| Response::new(401).body(serde_json::json!({"details": message}).to_string());
         let user = if request.method == "POST" {
+            let field = |name: &str| form.get(name).map_or("", String::as_str);
             match refresh.get(form.get("refresh_token").map_or("", String::as_str)) {
                 Some(user) => user.clone(),
+                None if field("grant_type") == "password"
+                    && users
+                        .get(field("username"))
+                        .is_some_and(|(password, _)| password == field("password")) =>
+                {
+                    field("username").to_owned()
+                }
                 None => return Response::new(400).body("{\"error\":\"invalid_grant\"}"),
             }
         } else if let Some(encoded) = request.header("authorization").and_then(|v| v.strip_prefix("Basic ")) {
@@ -524,7 +552,10 @@ impl Shared {
         state.counter += 1;
         let token = format!("token-{}", state.counter);
         state.tokens.insert(token.clone(), (Instant::now() + life, granted));
-        let body = serde_json::json!({"token": token, "expires_in": life.as_secs_f64()});
+        // A clock of its own: nobody may rely on it.
+        let body = serde_json::json!({
+            "token": token, "expires_in": life.as_secs_f64(), "issued_at": "1999-01-01T00:00:00Z",
+        });
         Response::new(200).body(body.to_string())
     }
 }
@@ -541,9 +572,13 @@ fn begin(state: &mut State, request: &Request, repository: &str) -> Response {
     state.counter += 1;
     let id = format!("session-{}", state.counter);
     state.sessions.insert(id.clone(), Vec::new());
-    Response::new(202)
+    let response = Response::new(202)
         .header("location", format!("{base}/v2/{repository}/blobs/uploads/{id}"))
-        .header("range", "0-0")
+        .header("range", "0-0");
+    match state.least_chunk {
+        Some(bytes) => response.header("oci-chunk-min-length", bytes.to_string()),
+        None => response,
+    }
 }
 
 fn missing_blob(state: &State, repository: &str, manifest: &[u8]) -> Option<String> {

@@ -2,7 +2,7 @@
 //!
 //! Included by path, by the library's unit tests and by the integration tests alike.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test binary uses a part of it")]
 
 pub mod distribution;
 pub mod fault;

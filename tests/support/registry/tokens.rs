@@ -13,6 +13,9 @@ use serde_json::json;
 
 use super::http::{Body, Handler, Request, Response, Server};
 
+/// docker-registry takes a token for so long after it expired.
+const LEEWAY_SECONDS: u64 = 60;
+
 /// The service; stops when dropped.
 pub struct TokenService {
     pub server: Server,
@@ -25,12 +28,24 @@ struct Service {
     /// User → password, actions.
     users: BTreeMap<&'static str, (&'static str, &'static str)>,
     life_seconds: u64,
+    /// What clients are told of it.
+    told_seconds: u64,
     log: Arc<Mutex<Vec<Request>>>,
 }
 
 impl TokenService {
     /// Starts one. The empty user is anybody.
     pub fn start(users: &[(&'static str, &'static str, &'static str)], life_seconds: u64) -> Self {
+        Self::start_telling(users, life_seconds, life_seconds)
+    }
+
+    /// The same, with tokens that the registry takes for `life_seconds` (docker-registry's leeway of a minute is
+    /// taken off) while clients are told `told_seconds`.
+    pub fn start_telling(
+        users: &[(&'static str, &'static str, &'static str)],
+        life_seconds: u64,
+        told_seconds: u64,
+    ) -> Self {
         let directory = Arc::new(tempfile::tempdir().expect("a temporary directory can be made"));
         let output = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=tokens"])
@@ -41,7 +56,8 @@ impl TokenService {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let users = users.iter().map(|(user, password, actions)| (*user, (*password, *actions))).collect();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let service = Service { directory: directory.clone(), users, life_seconds, log: log.clone() };
+        let service =
+            Service { directory: directory.clone(), users, life_seconds, told_seconds, log: log.clone() };
         Self { server: Server::start(Arc::new(service)), directory, log }
     }
 
@@ -80,10 +96,10 @@ impl Handler for Service {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
         let claims = json!({
             "iss": "kiln-tests", "sub": user, "aud": "test", "jti": format!("{now}"),
-            "exp": now + self.life_seconds, "nbf": now - 10, "iat": now, "access": access,
+            "exp": now + self.life_seconds - if self.told_seconds == self.life_seconds { 0 } else { LEEWAY_SECONDS }, "nbf": now - 10, "iat": now, "access": access,
         });
         let token = self.sign(&claims);
-        let answer = json!({"token": token, "expires_in": self.life_seconds});
+        let answer = json!({"token": token, "expires_in": self.told_seconds});
         Some(Response::new(200).body(answer.to_string()))
     }
 }

@@ -28,7 +28,7 @@ fn options() -> HttpOptions {
 }
 
 fn client(log: &Log) -> HttpFetch {
-    HttpFetch::new(options(), Reporter::new(log.clone())).unwrap()
+    HttpFetch::new(options(), Reporter::new(log.clone()))
 }
 
 fn get(url: &str) -> Result<(Fetched, Vec<u8>), ContextError> {
@@ -153,7 +153,7 @@ fn proxies_are_asked_except_for_loopback() {
     let direct = Server::start(|_, _| Answer::new(200, "direct"));
     let address = proxy.url.strip_prefix("http://").unwrap().to_owned();
     let proxies = Proxies { http: Some(address), https: None, no_proxy: "example.org".to_owned() };
-    let client = HttpFetch::new(HttpOptions { proxies, ..options() }, Reporter::silent()).unwrap();
+    let client = HttpFetch::new(HttpOptions { proxies, ..options() }, Reporter::silent());
     let body = |url: &str| {
         let mut body = String::new();
         client.get(url, &[]).unwrap().reader.read_to_string(&mut body).unwrap();
@@ -166,15 +166,20 @@ fn proxies_are_asked_except_for_loopback() {
 
 #[test]
 fn bad_settings_are_told() {
-    let new = |options| HttpFetch::new(options, Reporter::silent()).err().map(|error| error.to_string());
+    let new = |options| {
+        let got = HttpFetch::new(options, Reporter::silent()).get("http://127.0.0.1:1/", &[]);
+        got.err().map(|error| error.to_string())
+    };
     let proxies = Proxies { http: Some("socks5://u:secret@h".to_owned()), ..Proxies::default() };
     assert_eq!(
         new(HttpOptions { proxies, ..options() }).unwrap(),
         "cannot set up downloads: HTTP_PROXY: expected an http or https proxy, found `socks5`"
     );
     let bad = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
-    assert!(new(HttpOptions { extra_authorities: vec![bad], ..options() }).is_some());
-    assert!(new(HttpOptions { extra_authorities: vec![b"no certificate".to_vec()], ..options() }).is_some());
+    for authority in [bad, b"no certificate".to_vec()] {
+        let error = new(HttpOptions { extra_authorities: vec![authority], ..options() }).unwrap();
+        assert!(error.starts_with("cannot set up downloads"), "{error}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::event::Reporter;
 const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 fn fetch() -> HttpFetch {
-    HttpFetch::new(HttpOptions::default(), Reporter::silent()).unwrap()
+    HttpFetch::new(HttpOptions::default(), Reporter::silent())
 }
 
 #[test]

@@ -3,6 +3,9 @@
 use std::process::Command;
 use std::sync::Mutex;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 use crate::registry::runtime::Runtime;
 use crate::registry::secret::Secret;
@@ -215,6 +218,22 @@ fn google_by_service_account() {
     let body = script.asked.lock().unwrap()[0].body.clone();
     let assertion = url::form_urlencoded::parse(body.as_bytes()).find(|(k, _)| k == "assertion").unwrap().1;
     assert_eq!(assertion.split('.').count(), 3);
+    // openssl agrees that the key's owner signed it.
+    let (signed, signature) = assertion.rsplit_once('.').unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("signed"), signed).unwrap();
+    std::fs::write(path("signature"), URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+    std::fs::write(path("key.pem"), account["private_key"].as_str().unwrap()).unwrap();
+    let openssl = |words: &[&str]| {
+        let output = Command::new("openssl").args(words).current_dir(directory.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(&["pkey", "-in", "key.pem", "-pubout", "-out", "public.pem"]);
+    openssl(&["dgst", "-sha256", "-verify", "public.pem", "-signature", "signature", "signed"]);
+    let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!(claims["iss"], "ci@p.iam.gserviceaccount.com");
+    assert_eq!(claims["aud"], "https://oauth2.googleapis.com/token");
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! Why a step runs, and what became of every step.
+
+use std::time::Duration;
+
+use crate::build::stage::Stage;
+use crate::build::{Build, Explain};
+use crate::cache::{Inputs, explain};
+use crate::dockerfile::Instruction;
+use crate::event::{Event, StepOutcome};
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// The stage's name, or its number.
+    pub stage: String,
+    /// The step's number in its stage, from 1.
+    pub number: usize,
+    /// Its instruction.
+    pub instruction: String,
+    /// The cache that had it, if one had.
+    pub cached: Option<String>,
+    /// Why no cache had it, where that was asked for.
+    pub reasons: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Build<'_> {
+    /// Says why the step under way was in no cache, if that was asked for.
+    pub(in crate::build) fn explain_miss(&self, stage: &mut Stage, instruction: &Instruction) {
+        stage.reasons.clear();
+        if self.request.explain == Explain::No || !self.services.caches.is_enabled() {
+            return;
+        }
+        stage.reasons = self.reasons(stage, instruction);
+        if self.request.explain == Explain::Aloud && !stage.reasons.is_empty() {
+            let (step, reasons) = (stage.step.clone(), stage.reasons.clone());
+            self.services.reporter.report(Event::StepExplained { step, reasons });
+        }
+    }
+
+    fn reasons(&self, stage: &Stage, instruction: &Instruction) -> Vec<String> {
+        if self.request.no_cache {
+            return vec!["`--no-cache` was given".to_owned()];
+        }
+        if self.is_empty_step(stage, instruction).unwrap_or(true) {
+            return Vec::new();
+        }
+        let Some(step) = self.probe.step(stage.id, stage.instruction) else {
+            return vec!["what goes into it is not known before it runs".to_owned()];
+        };
+        let form = self.form(stage.is_exported).key(step.key.key).1;
+        let inputs = Inputs([step.key.inputs.0.clone(), form.0].concat());
+        match self.services.caches.newest(&self.step_name(stage)) {
+            Some(old) => explain(&old, &instruction.original, &inputs),
+            None => vec!["no cache has seen this step before".to_owned()],
+        }
+    }
+
+    /// Notes what became of the step under way.
+    pub(in crate::build) fn note(
+        &self,
+        stage: &mut Stage,
+        instruction: &Instruction,
+        outcome: &StepOutcome,
+        took: Duration,
+    ) {
+        let report = StepReport {
+            stage: stage.step.stage.clone(),
+            number: stage.step.number,
+            instruction: instruction.original.clone(),
+            cached: match outcome {
+                StepOutcome::Cached(from) => Some(from.clone()),
+                StepOutcome::Done | StepOutcome::Failed => None,
+            },
+            reasons: std::mem::take(&mut stage.reasons),
+            took,
+        };
+        self.reports.lock().expect("no panic while a report is added").push(report);
+    }
+}

@@ -1,0 +1,151 @@
+//! Taking a step's layer from a cache.
+
+use super::{StepProbe, diff_ids};
+use crate::build::Build;
+use crate::build::copy::CopySource;
+use crate::build::copy_step::{CopyFlags, expand_copy};
+use crate::build::error::Problem;
+use crate::build::layers::LayerSlot;
+use crate::build::stage::Stage;
+use crate::cache::{Chain, Found, Inputs, Key, KeyBuilder};
+use crate::dockerfile::{Instruction, InstructionKind};
+use crate::event::StepOutcome;
+
+impl Build<'_> {
+    /// Takes the current instruction's layer from a cache if there is one that fits.
+    pub(in crate::build) fn cached(
+        &self,
+        stage: &mut Stage,
+        instruction: &Instruction,
+    ) -> Result<Option<StepOutcome>, Problem> {
+        let Some(step) = self.probe.step(stage.id, stage.instruction) else { return Ok(None) };
+        let found = match &step.found {
+            Some(found) if step.fits || self.fits_now(stage, step, found)? => Some(found.clone()),
+            _ => self.found_on_tree(stage, step)?,
+        };
+        let Some(found) = found else { return Ok(None) };
+        self.adopt(stage, &found);
+        self.skip(stage, instruction)?;
+        Ok(Some(StepOutcome::Cached(found.from)))
+    }
+
+    /// Looks once more for a step's record, by the tree the step works on instead of by what went into that: behind
+    /// a copy from a stage that came out otherwise everything may be as it was.
+    fn found_on_tree(&self, stage: &Stage, step: &StepProbe) -> Result<Option<Found>, Problem> {
+        // To wait for the layer of a step that did run would hold up the next.
+        if !stage.copies_from_stage || stage.has_run || !step.key.sources.is_empty() {
+            return Ok(None);
+        }
+        let Some(chain) = self.chain(stage)? else { return Ok(None) };
+        let key = key_on(step.key.own.clone(), &chain).0;
+        let found = self.record_keys(stage.id, key).iter().find_map(|key| self.services.caches.find(key));
+        Ok(found.filter(|found| found.parent == chain))
+    }
+
+    /// Compares the trees a record was made on with those that have been made meanwhile.
+    fn fits_now(&self, stage: &Stage, step: &StepProbe, found: &Found) -> Result<bool, Problem> {
+        if !step.key.is_independent && self.chain(stage)?.as_ref() != Some(&found.parent) {
+            return Ok(false);
+        }
+        if step.key.sources.len() != found.sources.len() {
+            return Ok(false);
+        }
+        for (source, (_, expected)) in step.key.sources.iter().zip(&found.sources) {
+            let source = self.stage(*source)?;
+            if !source.has_all_layers || Chain::of(&diff_ids(&source.layers)?) != *expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Names the tree a stage has come to; `None` if not all of it is in layers.
+    pub(super) fn chain(&self, stage: &Stage) -> Result<Option<Chain>, Problem> {
+        match stage.has_all_layers {
+            true => Ok(Some(Chain::of(&diff_ids(&stage.layers)?))),
+            false => Ok(None),
+        }
+    }
+
+    /// Puts a layer that a cache has on top of a stage.
+    fn adopt(&self, stage: &mut Stage, found: &Found) {
+        if let Some(blobs) = &found.blobs {
+            self.blobs.register(std::slice::from_ref(&found.layer), blobs);
+        }
+        if let Some(repository) = &found.repository {
+            let mut repositories = self.cache_repositories.lock().expect("no panic while a name is added");
+            if !repositories.contains(repository) {
+                repositories.push(repository.clone());
+            }
+        }
+        stage.cached_seconds = Some(found.created_seconds);
+        stage.layers.push(LayerSlot::finished(found.layer.clone()));
+        stage.tree.push_layer(found.layer.clone());
+    }
+
+    /// Does what an instruction does besides its layer.
+    pub(super) fn skip(&self, stage: &mut Stage, instruction: &Instruction) -> Result<(), Problem> {
+        match &instruction.kind {
+            InstructionKind::Run(run) => {
+                let argv = stage.run_argv(run)?;
+                stage.record_run(&argv);
+            }
+            InstructionKind::Copy(copy) => {
+                let created_by = expand_copy(stage, copy)?.created_by();
+                stage.record(created_by, true);
+            }
+            InstructionKind::Add(add) => {
+                let created_by = crate::build::add::expand_add(stage, add)?.created_by();
+                stage.record(created_by, true);
+            }
+            InstructionKind::Workdir(path) => {
+                let directory = stage.workdir(path)?;
+                stage.set_workdir(directory);
+            }
+            _ => unreachable!("every other instruction is metadata"),
+        }
+        Ok(())
+    }
+
+    /// Tells whether an instruction counts as a step and yet makes no layer.
+    pub(super) fn is_empty_step(&self, stage: &Stage, instruction: &Instruction) -> Result<bool, Problem> {
+        match &instruction.kind {
+            InstructionKind::Workdir(path) => Ok(stage.workdir(path)? == "/"),
+            _ => Ok(false),
+        }
+    }
+
+    /// Looks once more for the layer of a copy from a stage that came out otherwise: what is copied may be the same.
+    pub(in crate::build) fn content_hit(
+        &self,
+        stage: &mut Stage,
+        sources: &[CopySource],
+        flags: &CopyFlags<'_>,
+    ) -> Result<Option<StepOutcome>, Problem> {
+        let Some(step) = self.probe.step(stage.id, stage.instruction) else { return Ok(None) };
+        if !step.key.copies_from_stage {
+            return Ok(None);
+        }
+        let mut key = step.key.own.clone();
+        self.add_content(&mut key, "files", stage, sources.to_vec(), flags)?;
+        stage.content_key = Some(key.clone());
+        if stage.has_run {
+            return Ok(None);
+        }
+        let Some(chain) = self.chain(stage)? else { return Ok(None) };
+        let key = key_on(key, &chain).0;
+        let keys = self.record_keys(stage.id, key);
+        let Some(found) = keys.iter().find_map(|key| self.services.caches.find(key)) else { return Ok(None) };
+        if found.parent != chain {
+            return Ok(None);
+        }
+        self.adopt(stage, &found);
+        Ok(Some(StepOutcome::Cached(found.from.clone())))
+    }
+}
+
+/// Ends the key of a step by the tree it works on; stages it reads from are not in it.
+pub(super) fn key_on(mut own: KeyBuilder, tree: &Chain) -> (Key, Inputs) {
+    own.text("tree below", tree.digest().as_str());
+    own.finish()
+}

@@ -1,0 +1,169 @@
+//! What a build has of caches: sources in order, sinks beside it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::watch::Broken;
+use super::writer::Writer;
+use super::{CacheError, Found, Key, Record, SharedCache, StepName};
+use crate::blob::BlobSource;
+use crate::event::{Event, Reporter};
+
+/// Which records a sink gets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    /// Those of all stages.
+    #[default]
+    Max,
+    /// Those of the stages that end up in the image.
+    Min,
+}
+
+/// A cache that is written to.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// The cache.
+    pub cache: SharedCache,
+    /// What it gets.
+    pub mode: CacheMode,
+}
+
+/// The caches of a build.
+#[derive(Debug)]
+pub struct Caches {
+    sources: Vec<SharedCache>,
+    sinks: Vec<Sink>,
+    /// `false` with `--no-cache`: nothing is looked for, records are still written.
+    use_hits: bool,
+    /// Records older than this are not used.
+    most_age: Option<Duration>,
+    now_seconds: i64,
+    reporter: Reporter,
+    /// Sources that failed: each is warned about once and not asked again.
+    failed: Mutex<HashSet<usize>>,
+    /// Layers of records that turned out not to be readable.
+    broken: Broken,
+    writer: Writer,
+}
+
+impl Caches {
+    /// Has no caches at all.
+    pub fn none() -> Self {
+        Self::new(Vec::new(), Vec::new(), Reporter::silent())
+    }
+
+    /// Asks `sources` in order and writes to `sinks`.
+    pub fn new(sources: Vec<SharedCache>, sinks: Vec<Sink>, reporter: Reporter) -> Self {
+        let writer = Writer::new(reporter.clone());
+        let failed = Mutex::default();
+        Self {
+            sources,
+            sinks,
+            use_hits: true,
+            most_age: None,
+            now_seconds: 0,
+            reporter,
+            failed,
+            broken: Broken::default(),
+            writer,
+        }
+    }
+
+    /// Says whether hits are used at all: not with `--no-cache`.
+    pub fn using_hits(mut self, use_hits: bool) -> Self {
+        self.use_hits = use_hits;
+        self
+    }
+
+    /// Ignores records that were made more than `most_age` before `now_seconds`, used or not.
+    pub fn with_most_age(mut self, most_age: Option<Duration>, now_seconds: i64) -> Self {
+        (self.most_age, self.now_seconds) = (most_age, now_seconds);
+        self
+    }
+
+    /// Tells whether keys are of any use in this build.
+    pub fn is_enabled(&self) -> bool {
+        !(self.sources.is_empty() && self.sinks.is_empty())
+    }
+
+    /// Tells whether anything is looked for.
+    pub fn reads(&self) -> bool {
+        self.use_hits && !self.sources.is_empty()
+    }
+
+    /// Tells whether records are written.
+    pub fn writes(&self) -> bool {
+        !self.sinks.is_empty()
+    }
+
+    /// Tells whether records of stages that are only copied from are written.
+    pub fn writes_internal(&self) -> bool {
+        self.sinks.iter().any(|sink| sink.mode == CacheMode::Max)
+    }
+
+    /// Asks the sources in order for a record. What is refused is warned about and passed over; a source that
+    /// cannot be used is warned about once.
+    pub fn find(&self, key: &Key) -> Option<Found> {
+        if !self.use_hits {
+            return None;
+        }
+        // One that is too old, or whose layer is known to be broken, leaves it to the next source.
+        let fits = |found: &Found| !self.is_too_old(found.created_seconds) && !self.broken.has(&found.layer);
+        let mut found = self.first(|cache| Ok(cache.find(key)?.filter(fits)))?;
+        found.blobs = found.blobs.map(|blobs| self.broken.watch(blobs));
+        Some(found)
+    }
+
+    /// Tells whether the layer of a hit could not be read, since this was asked last: it is not used again, so that a
+    /// build that failed of it can be tried once more.
+    pub fn has_broken(&self) -> bool {
+        self.broken.has_news()
+    }
+
+    /// Fetches the newest record of a step from the first source that has one. Works with `--no-cache` too.
+    pub fn newest(&self, step: &StepName) -> Option<Record> {
+        self.first(|cache| cache.newest(step))
+    }
+
+    /// Writes a record to every sink beside the build; `in_image` tells whether the layer is one of the image's.
+    /// Waits only if too many are being written already.
+    pub fn put_later(&self, record: Record, layer: Arc<dyn BlobSource>, in_image: bool) {
+        let record = Arc::new(record);
+        for (index, sink) in self.sinks.iter().enumerate() {
+            if in_image || sink.mode == CacheMode::Max {
+                self.writer.put(index, sink.cache.clone(), record.clone(), layer.clone());
+            }
+        }
+    }
+
+    /// Waits until everything is written; warns about each sink that something could not be written to.
+    pub fn finish(&self) {
+        self.writer.finish();
+    }
+
+    fn is_too_old(&self, created_seconds: i64) -> bool {
+        let age = self.now_seconds.saturating_sub(created_seconds);
+        self.most_age.is_some_and(|most| u64::try_from(age).is_ok_and(|age| age > most.as_secs()))
+    }
+
+    fn first<T>(&self, ask: impl Fn(&SharedCache) -> Result<Option<T>, CacheError>) -> Option<T> {
+        for (index, cache) in self.sources.iter().enumerate() {
+            if self.failed.lock().unwrap_or_else(PoisonError::into_inner).contains(&index) {
+                continue;
+            }
+            match ask(cache) {
+                Ok(Some(answer)) => return Some(answer),
+                Ok(None) => {}
+                Err(error) => {
+                    let is_news = error.is_refusal()
+                        || self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+                    if is_news {
+                        self.reporter.report(Event::Warning { text: error.full(), hint: error.hint() });
+                    }
+                }
+            }
+        }
+        None
+    }
+}

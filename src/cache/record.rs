@@ -1,0 +1,105 @@
+//! What a cache keeps of a step, and what a hit tells of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::artifact::Header;
+use super::entry::Entry;
+use super::inputs::Inputs;
+use super::key::{Chain, Key, StepName};
+use crate::blob::BlobSource;
+use crate::oci::{Digest, Layer, Reference, descriptor_digest};
+
+/// What a step with a key made, and what went into it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// What went into the step, as a hash.
+    pub key: Key,
+    /// Which step it was.
+    pub step: StepName,
+    /// The instruction, for people.
+    pub instruction: String,
+    /// The tree the step worked on.
+    pub parent: Chain,
+    /// The trees it read from, by name: stages, images.
+    pub sources: Vec<(String, Chain)>,
+    /// What it made.
+    pub layer: Layer,
+    /// When, in seconds since 1970.
+    pub created_seconds: i64,
+    /// How long it took: what a hit saves.
+    pub seconds: f64,
+    /// What went into the key.
+    pub inputs: Inputs,
+}
+
+/// A hit: what one request tells of a record.
+#[derive(Clone)]
+pub struct Found {
+    /// The key that was looked for.
+    pub key: Key,
+    /// The tree the step worked on.
+    pub parent: Chain,
+    /// The trees it read from, by name.
+    pub sources: Vec<(String, Chain)>,
+    /// What it made.
+    pub layer: Layer,
+    /// When, in seconds since 1970.
+    pub created_seconds: i64,
+    /// How long it took.
+    pub seconds: f64,
+    /// The cache it was found in, for people.
+    pub from: String,
+    /// Where the layer is read from, verified; `None` if it is in kiln's own store.
+    pub blobs: Option<Arc<dyn BlobSource>>,
+    /// The repository the layer can be mounted from.
+    pub repository: Option<Reference>,
+}
+
+impl Header {
+    /// Returns the hit that this header makes in the cache called `from`.
+    pub(super) fn found(self, from: String) -> Found {
+        let Self { key, parent, sources, layer, created_seconds, seconds, .. } = self;
+        Found { key, parent, sources, layer, created_seconds, seconds, from, blobs: None, repository: None }
+    }
+}
+
+impl Header {
+    /// Returns the line that a list has for this record.
+    pub(super) fn entry(self, name: String, manifest: Option<Digest>, used_seconds: Option<i64>) -> Entry {
+        let blobs = [&self.layer.descriptor, &self.config];
+        Entry {
+            name,
+            key: Some(self.key),
+            manifest,
+            blobs: blobs.iter().map(|blob| (descriptor_digest(blob), blob.size())).collect(),
+            created_seconds: self.created_seconds,
+            used_seconds,
+            instruction: self.instruction,
+        }
+    }
+}
+
+impl Entry {
+    /// Returns the line of a record that cannot be read.
+    pub(super) fn unreadable(name: String, manifest: Option<Digest>, reason: &str) -> Self {
+        let instruction = format!("({reason})");
+        Self {
+            name,
+            key: None,
+            instruction,
+            manifest,
+            blobs: Vec::new(),
+            created_seconds: 0,
+            used_seconds: None,
+        }
+    }
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Found");
+        shown.field("key", &self.key).field("layer", &self.layer.descriptor.digest().to_string());
+        shown.field("from", &self.from).finish_non_exhaustive()
+    }
+}
