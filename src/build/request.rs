@@ -65,6 +65,8 @@ pub struct Request {
     pub rewrite_timestamp: bool,
     /// `--single-snapshot`: all new layers as one.
     pub single_layer: bool,
+    /// `--cache-dir`: OCI layouts whose blobs spare a registry the downloads of base layers.
+    pub base_layouts: Vec<PathBuf>,
     /// `--ignore-path`: never part of a layer.
     pub ignore_paths: Vec<PathBuf>,
     /// How many stages work at once.

@@ -48,7 +48,7 @@ fn command_lines_in_pipelines_and_pods_are_understood() {
     let files: Vec<PathBuf> = documents().into_iter().filter(is_yaml).collect();
     assert!(files.len() > 6, "{files:?}");
     let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/examples.py");
-    let read = run(Command::new("python3").arg(reader).args(&files)).ok();
+    let read = run(Command::new("python3").arg(reader).arg("commands").args(&files)).ok();
     let found: Vec<serde_json::Value> = serde_json::from_str(&read.stdout).unwrap();
     assert!(found.len() > 12, "{found:#?}");
     for command in found {

@@ -254,6 +254,23 @@ fn kilns_images_build_under_a_docker_engine() {
     let reproducible = registry.digest("app:dir");
     assert_eq!(registry.digest("app:shell"), reproducible);
 
+    // What came out runs: pulled from the registry, and loaded from kaniko's archive.
+    docker(&[
+        "kiln-own:kiln",
+        "--no-push",
+        "--tar-path=/workspace/app.tar",
+        "--build-arg=VERSION=2",
+        "--destination=loaded/app:2",
+    ]);
+    engine.docker(&["load", "-i", project.at("app.tar").to_str().unwrap()]).ok();
+    engine.docker(&["pull", &registry.image("app:plain")]).ok();
+    for (image, made) in [(registry.image("app:plain"), "built \n"), ("loaded/app:2".to_owned(), "built 2\n")]
+    {
+        let shown = docker(&[&image, "cat", "/out/made", "/out/who", "/out/note"]).stdout;
+        assert_eq!(shown, format!("{made}0\nn\n"), "{image}");
+    }
+    fs::remove_file(project.at("app.tar")).unwrap();
+
     // The same container twice: the first build leaves nothing behind.
     let name = format!("kiln-twice-{}", std::process::id());
     let fixed = ["run", "-d", "--rm", "--network=host", "-v", &volume, "--name", &name];

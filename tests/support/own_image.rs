@@ -9,6 +9,14 @@ use super::kiln::Kiln;
 use super::program::{Outcome, run};
 use super::{Registry, base};
 
+/// What a manifest says of a container.
+pub(crate) struct Pod<'a> {
+    pub(crate) volumes: &'a [(PathBuf, String)],
+    pub(crate) variables: &'a [(&'a str, &'a str)],
+    pub(crate) directory: &'a str,
+    pub(crate) arguments: &'a [String],
+}
+
 /// The images: as OCI layouts for readers, as trees for runtimes, as archives for Docker.
 pub(crate) struct OwnImage {
     place: PathBuf,
@@ -30,18 +38,16 @@ impl OwnImage {
         run(Command::new("strip").arg("-o").arg(&stripped).arg(Kiln::program())).ok();
         let kiln = Kiln::new();
         for target in ["kiln", "debug"] {
-            let output = |kind: &str, name: &str, more: &str| {
-                format!(
-                    "--output=type={kind},dest={},{more}",
-                    place.join(format!("{target}{name}")).display()
-                )
+            let output = |kind: &str, name: &str| {
+                let place = place.join(format!("{target}{name}"));
+                format!("--output=type={kind},dest={}", place.display())
             };
             let mut command = kiln.build_command(Path::new(env!("CARGO_MANIFEST_DIR")), &[]);
             command.arg(format!("--build-context=binary={}", binary.display()));
             command.arg(format!("--build-arg=DEBIAN_IMAGE={}", base::debian()));
             command.args(["--target", target, "--tag", &format!("kiln-own:{target}")]);
-            command.arg(output("oci", ".layout", "tar=false")).arg(output("local", ".tree", ""));
-            command.arg(output("docker", ".tar", ""));
+            command.arg(output("oci", ".layout") + ",tar=false");
+            command.arg(output("local", ".tree")).arg(output("docker", ".tar"));
             run(&mut command).ok();
         }
         Self { place }
@@ -57,6 +63,32 @@ impl OwnImage {
         self.place.join(format!("{target}.tar"))
     }
 
+    /// Runs the image without a shell as a cluster does, in a container of a kind: its own entrypoint and variables,
+    /// and what a manifest says.
+    pub(crate) fn pod(&self, kind: &str, pod: &Pod<'_>) -> Outcome {
+        let mut command = self.container(kind, "kiln", pod.variables);
+        for (directory, place) in pod.volumes {
+            command.arg("--volume").arg(format!("{}:{place}", directory.display()));
+        }
+        command.args(["--cwd", pod.directory, "--", "/kiln/kiln"]);
+        run(command.args(pod.arguments))
+    }
+
+    /// A container of one of the images, which lacks its command.
+    fn container(&self, kind: &str, target: &str, variables: &[(&str, &str)]) -> Command {
+        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/as-kind");
+        let mut command = Command::new(tool);
+        command.arg(kind).arg(self.place.join(format!("{target}.tree")));
+        let image = super::Image::read(&self.layout(target));
+        for variable in image.settings()["Env"].as_array().unwrap() {
+            command.args(["--env", variable.as_str().unwrap()]);
+        }
+        for (name, value) in variables {
+            command.args(["--env", &format!("{name}={value}")]);
+        }
+        command
+    }
+
     /// Runs a shell script in the debug image as a GitLab runner does, in a container of a kind: the image's own
     /// variables and those given, the project at `/builds/project`.
     pub(crate) fn job(
@@ -68,21 +100,9 @@ impl OwnImage {
     ) -> Outcome {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(project, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/as-kind");
-        let mut command = Command::new(tool);
-        command.arg(kind).arg(self.place.join("debug.tree"));
+        let fixed = [("CI_PROJECT_DIR", "/builds/project"), ("CI", "true")];
+        let mut command = self.container(kind, "debug", &[&fixed, variables].concat());
         command.arg("--volume").arg(format!("{}:/builds/project", project.display()));
-        let image = super::Image::read(&self.layout("debug"));
-        let own = image.settings()["Env"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|entry| entry.as_str().unwrap().to_owned());
-        let given = variables.iter().map(|(name, value)| format!("{name}={value}"));
-        let fixed = ["CI_PROJECT_DIR=/builds/project".to_owned(), "CI=true".to_owned()];
-        for variable in own.chain(fixed).chain(given) {
-            command.args(["--env", &variable]);
-        }
         let script = format!("set -eo pipefail\ncd \"$CI_PROJECT_DIR\"\n{script}");
         run(command.args(["--cwd", "/builds/project", "--", "/busybox/sh", "-c", &script]))
     }

@@ -247,9 +247,9 @@ pub(super) struct CacheFlags {
     /// Repository of the cache
     #[arg(long)]
     pub cache_repo: Option<String>,
-    /// Directory of cached base images
-    #[arg(long, default_value = "/cache")]
-    pub cache_dir: PathBuf,
+    /// Directory that the warmer put base images into: /cache if none is given
+    #[arg(long)]
+    pub cache_dir: Option<PathBuf>,
     /// How long the cache is good for
     #[arg(long, default_value = "336h")]
     pub cache_ttl: String,

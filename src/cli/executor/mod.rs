@@ -40,6 +40,7 @@ use super::environment::Environment;
 use super::fail::{FAILED, Failure};
 use super::request::Invocation;
 use super::wire;
+use crate::build::{ContextSource, Request};
 use crate::event::{Event, Report, Reporter};
 use crate::output::OutputSpec;
 use crate::sandbox::{Entered, Isolation};
@@ -133,10 +134,17 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         Some(path) => Some(unpack::unpack(&mut invocation, &path, &reporter)?),
         None => None,
     };
-    if args.dryrun == Some(true) {
-        let Invocation { request, registry, root, .. } = &invocation;
-        let plan = planned(request, root, registry, environment, &reporter)?;
-        return print(&mut io::stdout(), describe(&plan, &request.names).trim_end());
+    let is_dry = args.dryrun == Some(true);
+    if is_dry || request::environment_bool(environment, "KANIKO_PRINT_PLAN") {
+        // Standard input is read once, and the build needs it.
+        if is_dry || invocation.request.context != ContextSource::Stdin {
+            print_plans(&also, &invocation, environment, &reporter)?;
+        } else {
+            reporter.info("KANIKO_PRINT_PLAN: --dryrun prints the plan of a context on standard input");
+        }
+        if is_dry {
+            return Ok(());
+        }
     }
     let fetch = match results.need_network() {
         true => Some(wire::open_fetch(&invocation.registry, reporter.clone())),
@@ -147,6 +155,25 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
     let (outcome, _) = perform_under(&watch, &invocation, &entered, &reporter)?;
     let pushed = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));
     results.write(&invocation.request.names, pushed, &outcome.image.digest(), fetch.as_deref())
+}
+
+/// Prints what would be built for each target, and where the first one's image would go.
+fn print_plans(
+    also: &[String],
+    invocation: &Invocation,
+    environment: &Environment,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let Invocation { request, registry, root, .. } = invocation;
+    let pushes = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));
+    let mut names = if pushes { request.names.as_slice() } else { &[] };
+    let further = also.iter().map(|target| Request { target: Some(target.clone()), ..request.clone() });
+    for request in std::iter::once(request.clone()).chain(further) {
+        let plan = planned(&request, root, registry, environment, reporter)?;
+        print(&mut io::stdout(), describe(&plan, names).trim_end())?;
+        names = &[];
+    }
+    Ok(())
 }
 
 /// Builds the stages that `--target` names behind the first: they must succeed, and go nowhere.

@@ -9,7 +9,7 @@ use crate::cli::environment::Environment;
 pub(super) fn notes(args: &ExecutorArgs, environment: &Environment) -> Vec<String> {
     let mut notes = flags(&args.moot);
     notes.extend(of_values(args));
-    notes.extend(super::cache::notes(&args.cache));
+    notes.extend(super::cache::notes(&args.cache, environment));
     notes.extend(registry(&args.registry));
     notes.extend(variables(environment));
     notes
@@ -158,7 +158,6 @@ const VARIABLES: &[(&str, &str)] = &[
     ("KANIKO_PRESERVE_CONTEXT", "a build does not change the container's own files"),
     ("KANIKO_TELEMETRY_ENDPOINT", "kiln sends nothing to anybody"),
     ("KANIKO_TELEMETRY_OMIT_DOCKERFILE", "kiln sends nothing to anybody"),
-    ("KANIKO_PRINT_PLAN", "`--dryrun` prints the plan"),
     ("KANIKO_IGNORE_ASSERTIONS", "kiln has no assertions that could be ignored"),
     ("UPSTREAM_CLIENT_TYPE", "kiln names itself to registries"),
 ];

@@ -41,14 +41,6 @@ pub enum ExecutorError {
     /// A cache, and nowhere to put it.
     #[error("`--cache` without a destination needs `--cache-repo`")]
     NoCacheRepository,
-    /// Something that kaniko has and kiln has not.
-    #[error("`{what}` is not supported")]
-    Unsupported {
-        /// The flag, with its value where that matters.
-        what: String,
-        /// What to do instead.
-        hint: &'static str,
-    },
     /// An object store's credentials are missing or of no use.
     #[error("no credentials for `{what}`: {reason}")]
     Credentials {
@@ -79,7 +71,7 @@ impl ExecutorError {
         match self {
             Self::Request(error) => error.hint(),
             Self::NoDestination => None,
-            Self::Credentials { hint, .. } | Self::Unsupported { hint, .. } => Some(hint),
+            Self::Credentials { hint, .. } => Some(hint),
             Self::NoCacheRepository => {
                 Some("name a repository, or a directory: `--cache-repo oci:/cache/layers`")
             }
@@ -163,6 +155,7 @@ fn request(
         request.annotations.insert(key.to_owned(), value.to_owned());
     }
     request.ignore_paths.clone_from(&args.ignore_path);
+    request.base_layouts = cache::base_layouts(&args.cache, environment);
     request.single_layer = args.single_snapshot == Some(true);
     Ok(request)
 }

@@ -17,7 +17,7 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    /// An S3 that has `archive` as `s3://contexts/team/context.tar.gz` and `s3://contexts/context.tar.gz`.
+    /// An S3 that has `archive` as `s3://contexts/team/context.tar.gz` and under some other names.
     pub(crate) fn s3(archive: &Path) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/emulators/s3.py");
         let mut server = Command::new(installed().join("moto/bin/python"));
