@@ -133,7 +133,12 @@ impl Build<'_> {
                 self.schedule.set(id, Progress::Done(result.clone()));
                 Ok(result)
             }
-            Err(failure) => {
+            Err(mut failure) => {
+                if matches!(failure.problem, Problem::Elsewhere)
+                    && let Some(problem) = self.probe.take_problem(id)
+                {
+                    failure.problem = problem;
+                }
                 self.fail(failure);
                 Err(Problem::Elsewhere)
             }

@@ -200,7 +200,7 @@ impl Endpoint {
             what: format!("the registry's name `{}`", self.registry),
             reason: error.to_string(),
         })?;
-        let client = self.client(inner)?;
+        let client = self.client_speaking(inner, scheme)?;
         let request = client.request(Method::GET, base.clone()).timeout(inner.config.retries.stall_timeout);
         let response = inner.execute(request, &base).await?;
         let status = response.status().as_u16();
@@ -210,9 +210,19 @@ impl Endpoint {
         Ok(Contact { base, like_a_registry })
     }
 
-    /// Returns the HTTP client with this registry's settings.
+    /// Returns the HTTP client with this registry's settings, as it is reached.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
-        if self.schemes() == ["http"] {
+        // Before the first answer it is not asked for: that comes by `ping`.
+        self.client_speaking(inner, if self.is_plain() { "http" } else { "https" })
+    }
+
+    /// Returns the HTTP client with this registry's settings, for URLs of a scheme.
+    pub(super) fn client_speaking(
+        &self,
+        inner: &Inner,
+        scheme: &str,
+    ) -> Result<reqwest::Client, RegistryError> {
+        if scheme == "http" && self.schemes() == ["http"] {
             return inner.transport.plain_client(&inner.config, self.api_host());
         }
         inner.transport.client(&inner.config, self.api_host(), &self.settings, self.side)

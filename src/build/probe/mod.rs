@@ -14,6 +14,7 @@ mod keys;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use decide::{BaseView, FoundView, StageView, StepView, decide};
 use keys::{Ends, StepKey};
@@ -38,6 +39,8 @@ const LOOKUPS: usize = 16;
 pub(super) struct Probe {
     stages: Vec<Option<StageProbe>>,
     needed: Option<Vec<StageId>>,
+    /// What stopped the look at a stage. A base that failed once is not asked for again: its stage tells this.
+    problems: Mutex<BTreeMap<StageId, Problem>>,
 }
 
 /// How a step's layer is written: a part of its record's key, and not of the step's own.
@@ -84,6 +87,11 @@ impl Probe {
         self.stages.get(stage.0)?.as_ref()?.steps.get(&instruction)
     }
 
+    /// Takes what stopped the look at a stage.
+    pub(super) fn take_problem(&self, stage: StageId) -> Option<Problem> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).remove(&stage)
+    }
+
     /// Returns the stages that have to be worked on; `None` if all may have to be.
     pub(super) fn needed(&self) -> Option<&[StageId]> {
         self.needed.as_deref()
@@ -99,10 +107,11 @@ impl Build<'_> {
         }
         let mut ends: Vec<Option<Stage>> = Vec::new();
         let mut stages: Vec<Option<StageProbe>> = Vec::new();
+        let mut problems = BTreeMap::new();
         for index in 0..self.plan.stages.len() {
             let id = StageId(index);
             let folded = match self.plan.reachable.contains(&id) {
-                true => self.fold(id, &ends),
+                true => self.fold(id, &ends, &mut problems),
                 false => None,
             };
             let (probe, end) = folded.map_or((None, None), |(probe, end)| (Some(probe), end));
@@ -110,15 +119,21 @@ impl Build<'_> {
             ends.push(end);
         }
         self.look_up(&mut stages);
-        self.settle(stages)
+        Probe { problems: Mutex::new(problems), ..self.settle(stages) }
     }
 
     /// Goes through a stage without working on it. Returns its state at the end if it is known.
-    fn fold(&self, id: StageId, ends: &[Option<Stage>]) -> Option<(StageProbe, Option<Stage>)> {
+    fn fold(
+        &self,
+        id: StageId,
+        ends: &[Option<Stage>],
+        problems: &mut BTreeMap<StageId, Problem>,
+    ) -> Option<(StageProbe, Option<Stage>)> {
         let mut stage = match self.shell(id, ends) {
             Ok(stage) => stage?,
             Err(problem) => {
                 self.services.reporter.debug(format!("no cache for stage {}: {problem}", id.0));
+                problems.insert(id, problem);
                 return None;
             }
         };
@@ -134,6 +149,7 @@ impl Build<'_> {
         let result = self.fold_steps(&mut stage, &mut probe, ends);
         if let Err(problem) = result {
             self.services.reporter.debug(format!("no cache for the rest of stage {}: {problem}", id.0));
+            problems.insert(id, problem);
             probe.is_known = false;
         }
         let end = (probe.is_known && stage.key.is_some()).then_some(stage);
@@ -262,7 +278,7 @@ impl Build<'_> {
             stage.steps.values_mut().take(*hits).for_each(|step| step.fits = true);
         }
         let needed = decision.needed.into_iter().map(StageId).collect();
-        Probe { stages, needed: Some(needed) }
+        Probe { stages, needed: Some(needed), ..Probe::default() }
     }
 }
 
