@@ -26,6 +26,7 @@ mod fuzz;
 mod golden;
 mod indexes;
 mod instructions;
+mod linked;
 mod offline;
 mod outputs;
 mod registries;
