@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::agent::AgentProxy;
 use super::cache_mount::{Cache, frame};
 use super::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
-use super::error::Problem;
+use super::error::{Problem, agent_option, secret_options};
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::{Build, SecretSource};
@@ -29,6 +29,8 @@ pub(super) struct StepMounts {
     caches: BTreeMap<String, Cache>,
     agents: Vec<AgentProxy>,
     files: Vec<PathBuf>,
+    /// How to give the secrets and agents that are asked for and not there.
+    pub(super) absent: Vec<String>,
 }
 
 impl StepMounts {
@@ -241,8 +243,9 @@ impl Build<'_> {
         };
         let Some(value) = self.secret(id)? else {
             if *required {
-                return Err(Problem::Instruction { message: format!("secret {id}: not found") });
+                return Err(Problem::NoSecret { id: id.clone() });
             }
+            mounts.absent.push(secret_options(id));
             return Ok(());
         };
         if let Some(name) = env {
@@ -276,9 +279,9 @@ impl Build<'_> {
         }
         let Some(source) = self.request.ssh.get(id) else {
             if *required {
-                let message = format!("no SSH key {id:?} forwarded from the client");
-                return Err(Problem::Instruction { message });
+                return Err(Problem::NoAgent { id: id.clone() });
             }
+            mounts.absent.push(format!("`{}`", agent_option(id)));
             return Ok(());
         };
         let agent = AgentProxy::start(source, &self.new_dir("ssh")?)?;

@@ -21,12 +21,7 @@ const LINE_BYTES_MAX: usize = 1024;
 
 impl Build<'_> {
     pub(super) fn run_step(&self, stage: &mut Stage, run: &Run) -> Result<(), Problem> {
-        if let Some(device) = run.devices.first() {
-            return Err(Problem::Unsupported {
-                what: format!("`RUN --device={device}`"),
-                hint: "kiln has no CDI devices; run the build where the step needs none".to_owned(),
-            });
-        }
+        refuse_devices(run)?;
         let insecure = self.security(run)?;
         let network = self.network(run)?;
         let mut mounts = self.step_mounts(stage, run)?;
@@ -54,9 +49,10 @@ impl Build<'_> {
             cancel: self.services.cancel.clone(),
         };
         let (exit, last_output) = self.run_task(stage, &task)?;
+        let absent = std::mem::take(&mut mounts.absent);
         drop(mounts);
         if exit.code() != 0 {
-            return Err(process_failed(&argv, exit, last_output));
+            return Err(process_failed(&argv, exit, last_output, absent));
         }
         self.seal(stage)?;
         stage.record_run(&argv);
@@ -94,6 +90,7 @@ impl Build<'_> {
                     ending: format!("exit code: {code}: {error}"),
                     code,
                     last_output: Vec::new(),
+                    absent: Vec::new(),
                 }),
                 None => Err(error.into()),
             },
@@ -145,6 +142,17 @@ impl Build<'_> {
     }
 }
 
+/// Refuses what kiln does not have.
+pub(super) fn refuse_devices(run: &Run) -> Result<(), Problem> {
+    match run.devices.first() {
+        None => Ok(()),
+        Some(device) => Err(Problem::Unsupported {
+            what: format!("`RUN --device={device}`"),
+            hint: "kiln has no CDI devices; run the build where the step needs none".to_owned(),
+        }),
+    }
+}
+
 fn command_line(task: &Task) -> String {
     let words: Vec<_> = task.argv.iter().map(|word| word.to_string_lossy()).collect();
     words.join(" ")
@@ -177,12 +185,12 @@ fn script_path(name: &str) -> String {
     format!("/dev/pipes/{name}")
 }
 
-fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>) -> Problem {
+fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>, absent: Vec<String>) -> Problem {
     let ending = match exit {
         Exit::Code(code) => format!("exit code: {code}"),
         Exit::Signal(signal) => format!("exit code: {} (killed by signal {signal})", 128 + signal),
     };
-    Problem::Process { command: argv.join(" "), ending, code: exit.code(), last_output }
+    Problem::Process { command: argv.join(" "), ending, code: exit.code(), last_output, absent }
 }
 
 /// Counts a step for as long as it runs.
@@ -257,7 +265,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_in_buildkits_words() {
         let argv = ["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
-        let text = process_failed(&argv, Exit::Code(3), Vec::new()).to_string();
+        let text = process_failed(&argv, Exit::Code(3), Vec::new(), Vec::new()).to_string();
         assert_eq!(text, "process \"/bin/sh -c exit 3\" did not complete successfully: exit code: 3");
     }
 }

@@ -30,6 +30,7 @@ mod indexes;
 mod instructions;
 mod kaniko;
 mod kaniko_flags;
+mod linked;
 mod objects;
 mod offline;
 mod outputs;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use view::{NewDirectory, View};
 
-use crate::context::Ignore;
+use crate::context::{ContextError, Ignore};
 use crate::dockerfile::chmod::Chmod;
 use crate::layer::Change;
 use crate::tree::{RootDir, Timestamp};
@@ -95,12 +95,13 @@ pub enum CopyError {
         path: PathBuf,
     },
     /// A pattern that is none.
-    #[error("invalid pattern `{pattern}`: {reason}")]
+    #[error("`{pattern}`: syntax error in pattern")]
     Pattern {
-        /// The pattern.
+        /// The source as it is written, or the patterns of `--exclude`.
         pattern: String,
         /// What is wrong with it.
-        reason: String,
+        #[source]
+        source: ContextError,
     },
     /// Reading the source failed.
     #[error("cannot read `{}` to copy it: {reason}", path.display())]

@@ -51,8 +51,7 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
 }
 
 fn compile(patterns: &[String]) -> Result<Ignore, CopyError> {
-    Ignore::new(patterns)
-        .map_err(|e| CopyError::Pattern { pattern: patterns.join(" "), reason: e.to_string() })
+    Ignore::new(patterns).map_err(|e| CopyError::Pattern { pattern: patterns.join(" "), source: e })
 }
 
 fn write_error(path: &Path, error: &io::Error) -> CopyError {

@@ -62,8 +62,7 @@ impl CopyRoot {
             return Ok(vec![path]);
         };
         for part in &parts[first..] {
-            glob::check(part)
-                .map_err(|e| CopyError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })?;
+            glob::check(part).map_err(|e| CopyError::Pattern { pattern: pattern.to_owned(), source: e })?;
         }
         let literal = parts[..first].join("/");
         let base = self.root.resolve(&literal).map_err(|e| self.read_error(Path::new(&literal), &e))?;
