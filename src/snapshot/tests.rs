@@ -86,6 +86,10 @@ struct Edited {
 
 /// Runs `edit` on the merged view and then `check`, with both flavours of overlay.
 fn with_overlay(dir: &Path, lower: &RootDir, edit: impl Fn(&RootDir), check: impl Fn(Edited)) {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    if rustix::fs::statfs(dir).unwrap().f_type == OVERLAYFS_SUPER_MAGIC {
+        return; // none can have its upper directory on another
+    }
     for userxattr in [false, true] {
         let dir = tempfile::tempdir_in(dir).unwrap();
         let dir = dir.path();
