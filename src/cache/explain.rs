@@ -18,6 +18,8 @@ const COMMON_SHOWN: usize = 16;
 /// What people call that which a step depends on, for saying that it changed.
 #[derive(Debug, Clone, Default)]
 pub struct Around {
+    /// Whether the step that was in this place is somewhere else now.
+    pub has_moved: bool,
     /// What to say if what comes before the step changed.
     pub below: String,
     /// What to say of each stage that it reads from.
@@ -32,7 +34,7 @@ pub fn explain(old: &Record, instruction: &str, inputs: &Inputs, around: &Around
     let keyword = |text: &str| text.split_whitespace().next().map(str::to_ascii_uppercase);
     let is_other_instruction = old.instruction != instruction;
     // Another step has come to this place: what that one was made of is of no interest.
-    let is_other_step = keyword(&old.instruction) != keyword(instruction);
+    let is_other_step = around.has_moved || keyword(&old.instruction) != keyword(instruction);
     if is_other_step {
         reasons.push(format!("the step is new: in its place was `{}`", short(&old.instruction)));
     } else if is_other_instruction {
@@ -392,7 +394,11 @@ mod tests {
             },
         );
         assert_eq!(found, ["the USER changed: `2` was `1`", "what comes before it changed"]);
-        let around = Around { below: "below".to_owned(), sources: vec!["one".to_owned(), "two".to_owned()] };
+        let around = Around {
+            has_moved: false,
+            below: "below".to_owned(),
+            sources: vec!["one".to_owned(), "two".to_owned()],
+        };
         let record = |one: &str| {
             record("COPY", |builder| {
                 builder.key("parent", key("a")).key("stage 1", key(one)).key("stage 2", key("b"));
