@@ -100,13 +100,13 @@ impl Build<'_> {
                     SourceKind::Http => {
                         let key = format!("{checksum:?} {text}");
                         let into = self.download_dir(&key);
-                        self.downloads.get_or_retry(key, || self.fetch_file(text, checksum, &into))?
+                        self.downloads.get(key, || self.fetch_file(text, checksum, &into))?
                     }
                     SourceKind::Git => {
                         let key = format!("{checksum:?} {:?} {text}", add.keep_git_dir);
                         let into = self.download_dir(&key);
                         let fetch = || self.fetch_repository(text, add, checksum, &into);
-                        self.downloads.get_or_retry(key, fetch)?
+                        self.downloads.get(key, fetch)?
                     }
                 },
             });

@@ -167,6 +167,9 @@ pub enum Problem {
     /// The user stopped the build.
     #[error("the build was cancelled")]
     Cancelled,
+    /// Something that several stages need failed.
+    #[error(transparent)]
+    Shared(Arc<Problem>),
     /// Another stage failed first; its error is the build's.
     #[error("another stage failed")]
     Elsewhere,
@@ -186,6 +189,7 @@ impl Problem {
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Shared(problem) => problem.hint(),
             Self::Parse(e) => e.hint.clone(),
             Self::Plan(e) => e.hint.clone(),
             Self::Unsupported { hint, .. } => Some(hint.clone()),

@@ -208,7 +208,7 @@ impl Endpoint {
             what: format!("the registry's name `{}`", self.registry),
             reason: error.to_string(),
         })?;
-        let client = self.client(inner)?;
+        let client = self.client_for(inner, scheme)?;
         let request = client.request(Method::GET, base.clone()).timeout(inner.config.retries.stall_timeout);
         let response = inner.execute(request, &base).await?;
         let status = response.status().as_u16();
@@ -220,7 +220,12 @@ impl Endpoint {
 
     /// Returns the HTTP client with this registry's settings.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
-        if self.schemes() == ["http"] {
+        let contact = self.contact.get();
+        self.client_for(inner, contact.map_or("https", |contact| contact.base.scheme()))
+    }
+
+    fn client_for(&self, inner: &Inner, scheme: &str) -> Result<reqwest::Client, RegistryError> {
+        if scheme == "http" && self.schemes() == ["http"] {
             return inner.transport.plain_client(&inner.config, self.api_host());
         }
         inner.transport.client(&inner.config, self.api_host(), &self.settings, self.side)
