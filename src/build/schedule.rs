@@ -21,8 +21,6 @@ pub(super) struct Schedule {
     changed: Condvar,
     /// The first failure: the build's.
     failure: Mutex<Option<BuildError>>,
-    /// What went wrong before any stage ran: told if stages only say that it did.
-    untold: Mutex<Option<BuildError>>,
     free: Mutex<usize>,
     freed: Condvar,
 }
@@ -45,7 +43,6 @@ impl Schedule {
             stages: Mutex::new((0..stages).map(|_| Progress::Waiting).collect()),
             changed: Condvar::new(),
             failure: Mutex::default(),
-            untold: Mutex::default(),
             free: Mutex::new(jobs.get()),
             freed: Condvar::new(),
         }
@@ -59,14 +56,6 @@ impl Schedule {
         }
         *free -= 1;
         Turn(self)
-    }
-
-    /// Keeps what went wrong before any stage ran, which is made only once: stages would not say what it was.
-    pub(super) fn note_untold(&self, failure: BuildError) {
-        let mut untold = self.untold.lock().expect("no panic while failing");
-        if !matches!(failure.problem, Problem::Elsewhere) {
-            untold.get_or_insert(failure);
-        }
     }
 
     /// Returns the stages that were run to their end.
@@ -125,10 +114,9 @@ impl Build<'_> {
         });
         let result = self.stage(self.plan.target);
         let failure = self.schedule.failure.lock().expect("no panic while failing").take();
-        let untold = || self.schedule.untold.lock().expect("no panic while failing").take();
         match failure {
             Some(failure) => Err(failure),
-            None => result.map_err(|problem| untold().unwrap_or_else(|| problem.into())),
+            None => result.map_err(BuildError::from),
         }
     }
 

@@ -57,7 +57,11 @@ impl Build<'_> {
         let inputs = Inputs([step.key.inputs.0.clone(), form.0].concat());
         match self.before(self.step_name(stage), &instruction.original) {
             Some(old) => {
-                explain(&old, &instruction.original, &inputs, &self.around(stage, &step.key.sources))
+                let mut around = self.around(stage, &step.key.sources);
+                let steps = &self.plan.stages[stage.id.0].steps;
+                around.has_moved = old.instruction != instruction.original
+                    && steps.iter().any(|step| step.original == old.instruction);
+                explain(&old, &instruction.original, &inputs, &around)
             }
             None => vec!["no cache has seen this step before".to_owned()],
         }
@@ -100,7 +104,7 @@ impl Build<'_> {
             (None, ..) => String::new(),
         };
         let sources = sources.iter().map(|id| format!("{}, which it reads from, changed", stage_name(id)));
-        Around { below, sources: sources.collect() }
+        Around { has_moved: false, below, sources: sources.collect() }
     }
 
     /// Notes what became of the step under way.

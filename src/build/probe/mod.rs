@@ -120,7 +120,6 @@ impl Build<'_> {
             Ok(stage) => stage?,
             Err(problem) => {
                 self.services.reporter.debug(format!("no cache for stage {}: {problem}", id.0));
-                self.schedule.note_untold(problem.at(&self.dockerfile, self.plan.stages[id.0].from_span));
                 return None;
             }
         };
