@@ -54,7 +54,7 @@ impl Form {
         let mut record = KeyBuilder::new("record");
         record.key("step", step);
         let mut form = KeyBuilder::new("form");
-        form.text("compression", &format!("{:?}", self.compression)).text("source epoch", &self.epoch);
+        form.text("compression", &self.compression.to_string()).text("source epoch", &self.epoch);
         let (form, inputs) = form.finish();
         record.key("form", form);
         (record.finish().0, inputs)
