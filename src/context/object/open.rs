@@ -259,6 +259,9 @@ fn denied_hint(access: &ObjectAccess, code: &str) -> &'static str {
         (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthenticationFailed") => {
             "the key is not one of this store: check the variables it comes from, and the endpoint"
         }
+        (ObjectAccess::Azure(_), "AuthorizationFailure") => {
+            "the key is not one of this store, or its network rules keep this machine out: check both"
+        }
         (_, "ExpiredToken" | "TokenRefreshRequired") => "the session is over: get new credentials",
         (ObjectAccess::S3(_), _) => {
             "the role or user needs s3:GetObject on the object, and s3:ListBucket to be told that one is missing"
