@@ -56,6 +56,20 @@ fn one_digest_in_every_kind_with_namespaces() {
 }
 
 #[test]
+fn no_network_in_every_kind_with_namespaces() {
+    require!(Busybox, Root, Program(RUNTIME), Program("capsh"), Program("python3"));
+    let context = Context::on_busybox(
+        "RUN --network=none ip addr show lo | grep -q LOOPBACK,UP && ping -c 1 -w 1 127.0.0.1 && ! ip addr | grep -q '^2:'\n",
+    );
+    let out = tempfile::tempdir().unwrap();
+    // SYS_ADMIN alone (F, Hs) brings no interface up: that takes a user namespace.
+    for kind in ["E", "F", "B", "P", "H", "Hs"] {
+        as_kind(kind, context.path(), out.path(), "kiln build --progress=plain --root=/var/kiln /context")
+            .ok();
+    }
+}
+
+#[test]
 fn without_any_privilege_images_without_steps_still_build() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
     let plain = Context::on_busybox("COPY --chown=5:6 note /in/\nENV A=b\nADD pack.tar /\n")
