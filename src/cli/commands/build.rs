@@ -66,17 +66,41 @@ pub(crate) fn perform(
     entered: &Entered,
     reporter: &Reporter,
 ) -> Result<(Outcome, bool), Failure> {
+    perform_under(&Watch::start()?, invocation, entered, reporter)
+}
+
+/// The watch for signals, which a process keeps once for all of its builds.
+pub(crate) struct Watch {
+    cancel: Arc<Cancel>,
+    ending: Arc<Ending>,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let cancel = Arc::new(Cancel::new().map_err(|source| Failure::File {
+            action: "create",
+            path: "eventfd".into(),
+            source,
+        })?);
+        let ending = Arc::new(Ending::default());
+        signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
+        Ok(Self { cancel, ending })
+    }
+}
+
+/// Runs one of several builds to its end; tells whether an output wrote to standard output.
+pub(crate) fn perform_under(
+    watch: &Watch,
+    invocation: &Invocation,
+    entered: &Entered,
+    reporter: &Reporter,
+) -> Result<(Outcome, bool), Failure> {
     for warning in &invocation.warnings {
         reporter.warning(warning.clone());
     }
-    let cancel = Arc::new(Cancel::new().map_err(|source| Failure::File {
-        action: "create",
-        path: "eventfd".into(),
-        source,
-    })?);
-    let ending = Arc::new(Ending::default());
-    signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
-    let mut workshop = wire::open_workshop(invocation, entered, cancel, reporter)?;
+    let Watch { cancel, ending } = watch;
+    let mut workshop = wire::open_workshop(invocation, entered, Arc::clone(cancel), reporter)?;
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
     *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
         Some(workshop.services.work_dir.clone());
