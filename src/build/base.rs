@@ -31,7 +31,10 @@ pub(super) struct BaseImage {
     pub(super) docker_format: bool,
 }
 
-type Shared<T> = Arc<(Mutex<Option<Option<T>>>, Condvar)>;
+type Shared<T> = Arc<(Mutex<Option<Result<T, Why>>>, Condvar)>;
+
+/// Why something could not be made; `None` if its maker panicked.
+type Why = Option<Arc<Problem>>;
 
 /// What is made once and wanted by many.
 pub(super) struct Once<K, T> {
@@ -45,8 +48,8 @@ impl<K, T> Default for Once<K, T> {
 }
 
 impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
-    /// Returns the value of `key`, made by whoever asks first. Who comes second to a failure is told that
-    /// it failed elsewhere.
+    /// Returns the value of `key`, made by whoever asks first. A failure is everybody's: the caches ask
+    /// before the stages do, and leave telling to them.
     pub(super) fn get(&self, key: K, make: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
         let (cell, first) = {
             let mut cells = self.cells.lock().expect("no panic while cells are looked up");
@@ -63,45 +66,44 @@ impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
         if first {
             let making = Making(&cell);
             let result = make();
-            making.end(result.as_ref().ok().cloned());
-            return result;
+            return making.end(result);
         }
         let mut value = value.lock().expect("no panic while a value is set");
         while value.is_none() {
             value = made.wait(value).expect("no panic while a value is set");
         }
-        value.clone().flatten().ok_or(Problem::Elsewhere)
-    }
-}
-
-impl<K: std::hash::Hash + Eq + Clone, T: Clone> Once<K, T> {
-    /// Returns the value of `key`; after a failure, who asks next tries again.
-    pub(super) fn get_or_retry(
-        &self,
-        key: K,
-        make: impl FnOnce() -> Result<T, Problem>,
-    ) -> Result<T, Problem> {
-        let result = self.get(key.clone(), make);
-        if result.is_err() {
-            self.cells.lock().expect("no panic while cells are looked up").remove(&key);
+        match value.clone() {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(Some(problem))) => Err(told_again(problem)),
+            Some(Err(None)) | None => Err(Problem::Elsewhere),
         }
-        result
     }
 }
 
 /// A value in the making: a failure if that panics, so that nobody waits for ever.
 struct Making<'a, T>(&'a Shared<T>);
 
-impl<T> Making<'_, T> {
-    fn end(self, made: Option<T>) {
-        *self.0.0.lock().expect("no panic while a value is set") = Some(made);
+impl<T: Clone> Making<'_, T> {
+    fn end(self, made: Result<T, Problem>) -> Result<T, Problem> {
+        let kept = made.map_err(Arc::new);
+        *self.0.0.lock().expect("no panic while a value is set") = Some(kept.clone().map_err(Some));
+        kept.map_err(told_again)
+    }
+}
+
+/// Makes a problem that others are told as well one of the caller's own.
+fn told_again(problem: Arc<Problem>) -> Problem {
+    match *problem {
+        Problem::Cancelled => Problem::Cancelled,
+        Problem::Elsewhere => Problem::Elsewhere,
+        _ => Problem::Shared(problem),
     }
 }
 
 impl<T> Drop for Making<'_, T> {
     fn drop(&mut self) {
         if let Ok(mut value) = self.0.0.lock() {
-            value.get_or_insert(None);
+            value.get_or_insert(Err(None));
         }
         self.0.1.notify_all();
     }
@@ -112,7 +114,7 @@ impl<K: std::hash::Hash + Eq, T: Clone> Once<K, T> {
     pub(super) fn peek(&self, key: &K) -> Option<T> {
         let cells = self.cells.lock().expect("no panic while cells are looked up");
         let value = cells.get(key)?.0.lock().expect("no panic while a value is set");
-        value.clone().flatten()
+        value.clone()?.ok()
     }
 }
 
@@ -204,10 +206,29 @@ impl Build<'_> {
             .registry
             .image(&reference, platform)
             .map_err(|source| Problem::BaseImage { reference: reference.familiar(), source })?;
+        self.register_layouts(&remote.image.layers);
         let source: Arc<dyn BlobSource> = self.services.registry.blobs(&remote.reference);
         self.blobs.register(&remote.image.layers, &source);
         let digest = remote.index_digest.unwrap_or_else(|| remote.image.digest());
         Ok(base_image(text, Some(reference), digest, remote.image))
+    }
+
+    /// Has layers come from the directories that were filled beforehand, where they are there. One that cannot be
+    /// read costs a download, not the build.
+    fn register_layouts(&self, layers: &[Layer]) {
+        for path in &self.request.base_layouts {
+            match Layout::open(path) {
+                Ok(layout) => {
+                    let has = |layer: &&Layer| {
+                        layout.contains(&descriptor_digest(&layer.descriptor)).is_ok_and(|there| there)
+                    };
+                    let there: Vec<Layer> = layers.iter().filter(has).cloned().collect();
+                    let source: Arc<dyn BlobSource> = Arc::new(layout);
+                    self.blobs.register(&there, &source);
+                }
+                Err(error) => self.services.reporter.warning(format!("base layers are downloaded: {error}")),
+            }
+        }
     }
 
     fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {
@@ -314,10 +335,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_once_and_then_as_one_elsewhere() {
+    fn a_failure_is_everybodys() {
         let once = Once::<u8, u32>::default();
-        assert!(matches!(once.get(1, || Err(failure())), Err(Problem::Instruction { .. })));
-        assert!(matches!(once.get(1, || Ok(1)), Err(Problem::Elsewhere)));
+        let first = once.get(1, || Err(failure())).unwrap_err();
+        let second = once.get(1, || panic!("tried again")).unwrap_err();
+        assert!(matches!(first, Problem::Shared(_)), "{first:?}");
+        assert_eq!((first.to_string(), second.to_string()), (failure().to_string(), failure().to_string()));
         assert_eq!(once.peek(&1), None);
     }
 

@@ -133,12 +133,7 @@ impl Build<'_> {
                 self.schedule.set(id, Progress::Done(result.clone()));
                 Ok(result)
             }
-            Err(mut failure) => {
-                if matches!(failure.problem, Problem::Elsewhere)
-                    && let Some(problem) = self.probe.take_problem(id)
-                {
-                    failure.problem = problem;
-                }
+            Err(failure) => {
                 self.fail(failure);
                 Err(Problem::Elsewhere)
             }
@@ -154,7 +149,7 @@ impl Build<'_> {
         };
         if replaces {
             *first = Some(failure);
-            self.services.cancel.cancel();
+            self.services.cancel.stop();
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::commands::diff_json;
 use super::fail::Failure;
-use super::request::Invocation;
+use super::request::{CacheSetup, Invocation};
 use super::wire;
 use crate::build::{
     BuildError, ContextSource, EpochChoice, Finished, Outcome, Place, Problem, Services, build_gated,
@@ -149,6 +149,7 @@ fn build_again(
     let mut again = invocation.clone();
     again.outputs.clear();
     again.request.no_cache = true;
+    again.caches = CacheSetup::default();
     again.request.pull = false;
     again.request.jobs = other(invocation.request.jobs).expect("not 0");
     again.request.compression_threads = other(invocation.request.compression_threads).expect("not 0");

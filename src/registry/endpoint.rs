@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 use reqwest::header::WWW_AUTHENTICATE;
@@ -29,6 +29,7 @@ pub(super) struct Endpoint {
     /// Which way images go here.
     pub(super) side: Side,
     contact: tokio::sync::OnceCell<Contact>,
+    reached: tokio::sync::OnceCell<Result<(), Arc<RegistryError>>>,
     challenge: Mutex<Option<Challenge>>,
     tokens: Mutex<HashMap<BTreeSet<String>, Token>>,
     /// Held while a token is fetched, so that ten layers do not fetch ten.
@@ -51,6 +52,7 @@ impl Endpoint {
             settings,
             side,
             contact: tokio::sync::OnceCell::new(),
+            reached: tokio::sync::OnceCell::new(),
             challenge: Mutex::default(),
             tokens: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
@@ -138,6 +140,12 @@ impl Endpoint {
         if tokens.get(scopes).is_some_and(|token| token.value.reveal() == refused) {
             tokens.remove(scopes);
         }
+    }
+
+    /// Contacts the registry, if nobody has; one that could not be reached then is not tried again.
+    pub(super) async fn reach(&self, inner: &Inner) -> Result<(), Arc<RegistryError>> {
+        let contact = || async { self.contact(inner).await.map(drop).map_err(Arc::new) };
+        self.reached.get_or_init(contact).await.clone()
     }
 
     async fn contact(&self, inner: &Inner) -> Result<&Contact, RegistryError> {
