@@ -13,7 +13,7 @@ use crate::oci::Platform;
 use crate::output::Output;
 use crate::registry::Client;
 use crate::rootfs::Storage;
-use crate::sandbox::{Cancel, Launch};
+use crate::sandbox::{Cancel, Launch, MemoryDir};
 use crate::tree::Timestamp;
 
 /// The parts a build is wired to.
@@ -40,6 +40,8 @@ pub struct Services {
     pub git_environment: Vec<(OsString, OsString)>,
     /// A directory of this build's own; the caller removes it.
     pub work_dir: PathBuf,
+    /// Where secrets are while a step has them: in memory wherever kiln may mount.
+    pub secrets: MemoryDir,
     /// Where cache mounts persist.
     pub cache_mounts_dir: PathBuf,
     /// Stops the build.

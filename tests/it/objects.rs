@@ -34,6 +34,8 @@ fn executor(kiln: &Kiln, arguments: &[&str], variables: &[(&str, &str)]) -> Outc
     command.current_dir(kiln.scratch("home"));
     command.env_clear().env("HOME", kiln.scratch("home")).env("KILN_ROOT", kiln.store());
     command.env("PATH", std::env::var_os("PATH").unwrap()).envs(variables.iter().copied());
+    // A Dockerfile of the working directory comes before the context's, as with kaniko.
+    command.current_dir(kiln.scratch(""));
     // What a real machine of a cloud would offer must not decide a test.
     command.env("AWS_EC2_METADATA_DISABLED", "true");
     let digest = format!("--digest-file={}", kiln.scratch("digest").display());

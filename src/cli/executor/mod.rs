@@ -122,7 +122,8 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         None => Isolation::Auto,
     };
     // Before anything else: this may start the process over, and needs it to have one thread.
-    let (entered, repaired) = enter(isolation, &request::root(args, environment))?;
+    let (entered, repaired) =
+        enter(isolation, args.moot.force == Some(true), &request::root(args, environment))?;
     let Execution { mut invocation, sub_path, also, results } = execution(args, environment)?;
     invocation.warnings.extend(repaired);
     for note in moot::notes(args, environment) {

@@ -58,7 +58,11 @@ fn flags(moot: &MootFlags) -> Vec<String> {
             "--force-build-metadata",
             "metadata instructions make no layers, as in BuildKit",
         ),
-        (moot.force.is_some(), "--force", "kiln runs inside and outside of containers"),
+        (
+            moot.force.is_some(),
+            "--force",
+            "kiln runs inside and outside of containers (with KILN_ISOLATION=in-place it is what insists)",
+        ),
     ];
     given
         .into_iter()

@@ -259,16 +259,14 @@ fn denied_hint(access: &ObjectAccess, code: &str) -> &'static str {
         (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "AuthenticationFailed") => {
             "the key is not one of this store: check the variables it comes from, and the endpoint"
         }
+        (ObjectAccess::Azure(_), "AuthorizationFailure") => {
+            "the key is not one of this store, or its network rules keep this machine out: check both"
+        }
         (_, "ExpiredToken" | "TokenRefreshRequired") => "the session is over: get new credentials",
         (ObjectAccess::S3(_), _) => {
             "the role or user needs s3:GetObject on the object, and s3:ListBucket to be told that one is missing"
         }
         (ObjectAccess::Google(_), _) => "the account needs storage.objects.get on the bucket",
-        // A key may do everything: what is refused is the key itself, or where it is used.
-        (ObjectAccess::Azure(AzureAccess { credentials: AzureCredentials::Key(_), .. }), _) => {
-            "the key is not one of this store, or the account's network rules shut this machine out: check \
-             AZURE_STORAGE_ACCESS_KEY and the account's name"
-        }
         (ObjectAccess::Azure(_), _) => {
             "the identity needs the role Storage Blob Data Reader on the container"
         }
