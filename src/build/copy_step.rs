@@ -1,6 +1,6 @@
 //! `COPY` and `WORKDIR` as steps of a stage.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Build;
@@ -134,7 +134,10 @@ impl Build<'_> {
         } else {
             stage.tree.plan(|below| copy::plan(&request, below))?
         };
-        self.add_layer(stage, changes);
+        // Later steps see what is ignored; no layer has it.
+        let ignored =
+            |change: &Change| self.request.ignore_paths.iter().any(|path| is_below(change.path(), path));
+        self.add_layer(stage, changes.into_iter().filter(|change| !ignored(change)).collect());
         Ok(())
     }
 
@@ -292,6 +295,11 @@ impl Stage {
         self.record(history::workdir(&directory), makes_layer);
         self.config.config.working_dir = directory;
     }
+}
+
+/// Tells whether an entry is at or below a path that may begin with a slash.
+fn is_below(entry: &Path, path: &Path) -> bool {
+    entry.starts_with(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Returns what `WORKDIR path` puts into the config: an absolute path as it is written, a relative one joined and clean.

@@ -29,6 +29,9 @@ impl Archive {
 /// Runs the executor without a push; what it builds goes to a layout, whose digest is compared.
 fn executor(kiln: &Kiln, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
     let mut command = Command::new(Kiln::program());
+    // Not in this project: a Dockerfile of the working directory goes before the context's.
+    std::fs::create_dir_all(kiln.scratch("home")).unwrap();
+    command.current_dir(kiln.scratch("home"));
     command.env_clear().env("HOME", kiln.scratch("home")).env("KILN_ROOT", kiln.store());
     command.env("PATH", std::env::var_os("PATH").unwrap()).envs(variables.iter().copied());
     // A Dockerfile of the working directory comes before the context's, as with kaniko.
