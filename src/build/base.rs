@@ -206,10 +206,29 @@ impl Build<'_> {
             .registry
             .image(&reference, platform)
             .map_err(|source| Problem::BaseImage { reference: reference.familiar(), source })?;
+        self.register_layouts(&remote.image.layers);
         let source: Arc<dyn BlobSource> = self.services.registry.blobs(&remote.reference);
         self.blobs.register(&remote.image.layers, &source);
         let digest = remote.index_digest.unwrap_or_else(|| remote.image.digest());
         Ok(base_image(text, Some(reference), digest, remote.image))
+    }
+
+    /// Has layers come from the directories that were filled beforehand, where they are there. One that cannot be
+    /// read costs a download, not the build.
+    fn register_layouts(&self, layers: &[Layer]) {
+        for path in &self.request.base_layouts {
+            match Layout::open(path) {
+                Ok(layout) => {
+                    let has = |layer: &&Layer| {
+                        layout.contains(&descriptor_digest(&layer.descriptor)).is_ok_and(|there| there)
+                    };
+                    let there: Vec<Layer> = layers.iter().filter(has).cloned().collect();
+                    let source: Arc<dyn BlobSource> = Arc::new(layout);
+                    self.blobs.register(&there, &source);
+                }
+                Err(error) => self.services.reporter.warning(format!("base layers are downloaded: {error}")),
+            }
+        }
     }
 
     fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {

@@ -231,6 +231,15 @@ impl Problem {
             Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
+            Self::Sandbox(SandboxError::OwnFiles { path }) => {
+                let top =
+                    path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
+                Some(format!(
+                    "steps in place run beside kiln: leave `/{}` out of what the command changes (`find / -xdev -not \
+                     -path …`)",
+                    top.unwrap_or_default()
+                ))
+            }
             Self::Offline { missing } => Some(super::offline::hint(missing)),
             Self::OfflineSource { .. } => Some(
                 "fetch it first, and give the build the directory or file; or leave `--offline` out"

@@ -215,7 +215,10 @@ impl Build<'_> {
     ) -> std::collections::BTreeMap<String, String> {
         let mut annotations = std::collections::BTreeMap::new();
         if let Some(base) = &target.base {
-            annotations.insert(annotation::BASE_NAME.to_owned(), base.text.clone());
+            // The path of a layout is of this machine: it tells nobody else anything, and would be in the digest.
+            if !base.text.starts_with("oci-layout:") {
+                annotations.insert(annotation::BASE_NAME.to_owned(), base.text.clone());
+            }
             annotations.insert(annotation::BASE_DIGEST.to_owned(), base.digest.to_string());
         }
         let created = created.unwrap_or_else(|| rfc3339(self.epoch.unwrap_or(self.services.now.seconds)));

@@ -99,9 +99,13 @@ pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildErr
     for _ in 1..MOST_TRIES {
         let outcome = build_gated(request, services, None);
         // What came from standard input cannot be read again.
-        let is_final = request.context == ContextSource::Stdin || services.cancel.is_cancelled();
+        let can_try_again = || {
+            request.context != ContextSource::Stdin
+                && services.caches.has_broken()
+                && services.cancel.resume()
+        };
         match outcome {
-            Err(error) if !is_final && services.caches.has_broken() => {
+            Err(error) if can_try_again() => {
                 let problem = error.problem;
                 let text = format!("a layer of a cache cannot be used, and its step runs instead: {problem}");
                 services.reporter.report(Event::Warning { text, hint: None });

@@ -17,7 +17,7 @@ use super::Build;
 use super::cache_mount::Cache;
 use super::error::Problem;
 use super::mounts::io_problem;
-use crate::cache::{Chain, Inputs, MountCaches, MountSink, Record, StepName};
+use crate::cache::{Chain, Found, Inputs, MountCaches, MountSink, Record, StepName};
 use crate::event::Event;
 use crate::layer::{LayerOptions, TarOptions, write_layer};
 use crate::oci::{Digest, Layer, ManifestFormat};
@@ -66,11 +66,20 @@ impl Build<'_> {
     /// Fills the empty directory `fresh` with what was saved of the mount; `false` if there is nothing, or nothing
     /// that can be used. Then `fresh` may hold a part of it.
     pub(super) fn restore_mount(&self, name: &str, label: &str, fresh: &Path, beside: &Path) -> bool {
+        let services = self.services;
+        let key = MountCaches::key(name);
+        services
+            .mount_caches
+            .find(&key, &services.reporter)
+            .any(|found| self.restore(&found, label, fresh, beside))
+    }
+
+    /// Fills `fresh` with what was found of a mount, whatever is in it.
+    fn restore(&self, found: &Found, label: &str, fresh: &Path, beside: &Path) -> bool {
         let (services, started) = (self.services, Instant::now());
-        let Some(found) = services.mount_caches.find(&MountCaches::key(name), &services.reporter) else {
-            return false;
-        };
         let restore = || -> Result<(), Box<dyn std::error::Error>> {
+            fs::remove_dir_all(fresh)?;
+            fs::create_dir(fresh)?;
             let root = RootDir::open(fresh)?;
             match &found.blobs {
                 Some(blobs) => unpack_over(&found.layer, &**blobs, &root, &services.reporter)?,
@@ -90,7 +99,7 @@ impl Build<'_> {
             }
             Err(error) => {
                 let text = format!(
-                    "cache mount {label} could not be restored from `{}`, and begins empty: {}",
+                    "cache mount {label} could not be restored from `{}`: {}",
                     found.from,
                     full(&*error)
                 );

@@ -11,10 +11,7 @@ use super::user::{ExecUser, exec_user};
 use super::{Build, Entitlement, NetworkMode};
 use crate::dockerfile::{Run, RunScript, history};
 use crate::event::{Event, OutputStream};
-use crate::sandbox::{Exit, Network, Task, User};
-
-/// The host name of a step, BuildKit's; `BUILDKIT_SANDBOX_HOSTNAME` changes it.
-const HOSTNAME: &str = "buildkitsandbox";
+use crate::sandbox::{DEFAULT_HOSTNAME, Exit, Network, Task, User};
 
 /// How many of the last lines a failed step wrote go into its error.
 const LAST_LINES: usize = 10;
@@ -41,7 +38,7 @@ impl Build<'_> {
             env: self.environment(stage, &user, &mounts),
             cwd: super::copy::clean(stage.working_dir(), false).into(),
             user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
-            hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(HOSTNAME).to_owned(),
+            hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(DEFAULT_HOSTNAME).to_owned(),
             mounts: mounts.take(),
             network,
             insecure,

@@ -149,7 +149,7 @@ impl Build<'_> {
         };
         if replaces {
             *first = Some(failure);
-            self.services.cancel.cancel();
+            self.services.cancel.stop();
         }
     }
 }

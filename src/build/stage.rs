@@ -52,6 +52,8 @@ pub(super) struct Stage {
     pub(super) cached_seconds: Option<i64>,
     /// Why no cache had the step under way.
     pub(super) reasons: Vec<String>,
+    /// The last step of this stage that did run.
+    pub(super) last_run: Option<StepId>,
 }
 
 /// A finished stage.
@@ -243,6 +245,7 @@ impl Build<'_> {
             has_run: false,
             cached_seconds: None,
             reasons: Vec::new(),
+            last_run: None,
         }
     }
 
@@ -354,7 +357,10 @@ impl Build<'_> {
             self.explain_miss(stage, instruction);
         }
         stage.copies_from_stage |= is_copy_from_stage;
-        stage.has_run |= outcome == StepOutcome::Done;
+        if outcome == StepOutcome::Done {
+            stage.has_run = true;
+            stage.last_run = Some(stage.step.clone());
+        }
         if stage.layers.len() > layers {
             self.keep(stage, instruction, begun.elapsed())?;
         }

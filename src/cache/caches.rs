@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::watch::Broken;
 use super::writer::Writer;
-use super::{CacheError, Found, Key, Record, SharedCache, StepName};
+use super::{CacheError, Chain, Found, Key, Record, SharedCache, StepName};
 use crate::blob::BlobSource;
 use crate::event::{Event, Reporter};
 
@@ -105,14 +105,37 @@ impl Caches {
     /// Asks the sources in order for a record. What is refused is warned about and passed over; a source that
     /// cannot be used is warned about once.
     pub fn find(&self, key: &Key) -> Option<Found> {
-        if !self.use_hits {
-            return None;
-        }
-        // One that is too old, or whose layer is known to be broken, leaves it to the next source.
-        let fits = |found: &Found| !self.is_too_old(found.created_seconds) && !self.broken.has(&found.layer);
-        let mut found = self.first(|cache| Ok(cache.find(key)?.filter(fits)))?;
-        found.blobs = found.blobs.map(|blobs| self.broken.watch(blobs));
-        Some(found)
+        self.all(key, 0).next()
+    }
+
+    /// Asks the sources in order for a record that was made on the tree `parent`.
+    pub fn find_on(&self, key: &Key, parent: &Chain) -> Option<Found> {
+        self.all(key, 0).find(|found| found.parent == *parent)
+    }
+
+    /// Asks the sources behind the one that `found` is of: theirs may be of another run of the same step.
+    pub fn find_others(&self, found: &Found) -> Vec<Found> {
+        self.all(&found.key, found.source + 1).collect()
+    }
+
+    /// Asks all sources.
+    pub fn find_all(&self, key: &Key) -> Vec<Found> {
+        self.all(key, 0).collect()
+    }
+
+    /// Asks the sources from number `first` on, one after the other. One whose record is too old, or of a layer that
+    /// is known to be broken, leaves it to the next.
+    fn all(&self, key: &Key, first: usize) -> impl Iterator<Item = Found> {
+        let sources = if self.use_hits { &self.sources[..] } else { &[] };
+        sources.iter().enumerate().skip(first).filter_map(move |(source, cache)| {
+            let mut found = self.ask(source, || cache.find(key))?;
+            if self.is_too_old(found.created_seconds) || self.broken.has(&found.layer) {
+                return None;
+            }
+            found.source = source;
+            found.blobs = found.blobs.map(|blobs| self.broken.watch(blobs));
+            Some(found)
+        })
     }
 
     /// Tells whether the layer of a hit could not be read, since this was asked last: it is not used again, so that a
@@ -123,7 +146,7 @@ impl Caches {
 
     /// Fetches the newest record of a step from the first source that has one. Works with `--no-cache` too.
     pub fn newest(&self, step: &StepName) -> Option<Record> {
-        self.first(|cache| cache.newest(step))
+        self.sources.iter().enumerate().find_map(|(source, cache)| self.ask(source, || cache.newest(step)))
     }
 
     /// Writes a record to every sink beside the build; `in_image` tells whether the layer is one of the image's.
@@ -147,23 +170,20 @@ impl Caches {
         self.most_age.is_some_and(|most| u64::try_from(age).is_ok_and(|age| age > most.as_secs()))
     }
 
-    fn first<T>(&self, ask: impl Fn(&SharedCache) -> Result<Option<T>, CacheError>) -> Option<T> {
-        for (index, cache) in self.sources.iter().enumerate() {
-            if self.failed.lock().unwrap_or_else(PoisonError::into_inner).contains(&index) {
-                continue;
-            }
-            match ask(cache) {
-                Ok(Some(answer)) => return Some(answer),
-                Ok(None) => {}
-                Err(error) => {
-                    let is_news = error.is_refusal()
-                        || self.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
-                    if is_news {
-                        self.reporter.report(Event::Warning { text: error.full(), hint: error.hint() });
-                    }
+    /// Asks a source, if it has not failed before.
+    fn ask<T>(&self, source: usize, ask: impl FnOnce() -> Result<Option<T>, CacheError>) -> Option<T> {
+        let failed = || self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed().contains(&source) {
+            return None;
+        }
+        match ask() {
+            Ok(answer) => answer,
+            Err(error) => {
+                if error.is_refusal() || failed().insert(source) {
+                    self.reporter.report(Event::Warning { text: error.full(), hint: error.hint() });
                 }
+                None
             }
         }
-        None
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::blob::BlobError;
 use crate::registry::RegistryError;
@@ -25,7 +26,7 @@ pub enum CacheError {
         /// The cache.
         place: String,
         /// What happened.
-        source: Box<RegistryError>,
+        source: Arc<RegistryError>,
     },
     /// A blob.
     #[error("cache `{place}` cannot be used")]

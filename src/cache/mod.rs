@@ -31,7 +31,7 @@ use std::sync::Arc;
 pub use caches::{CacheMode, Caches, Sink};
 pub use entry::{Entry, Keep, Removed, size_bytes};
 pub use error::CacheError;
-pub use explain::explain;
+pub use explain::{Around, explain};
 pub use inputs::{FileInput, FileInputs, Input, InputValue, Inputs, MOST_FILES_KEPT};
 pub use key::{Chain, Key, KeyBuilder, StepName};
 pub use local::{open_local, open_local_source, open_store};

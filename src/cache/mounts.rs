@@ -33,17 +33,15 @@ impl MountCaches {
         builder.finish().0
     }
 
-    /// Finds what was saved of a mount. What is refused or cannot be reached is warned about and passed over.
-    pub fn find(&self, key: &Key, reporter: &Reporter) -> Option<Found> {
-        for cache in &self.sources {
-            match cache.find(key) {
-                Ok(Some(found)) => return Some(found),
-                Ok(None) => {}
-                Err(error) => {
-                    reporter.report(Event::Warning { text: error.full(), hint: None });
-                }
+    /// Finds what was saved of a mount, in one cache after the other. What is refused or cannot be reached is warned
+    /// about and passed over.
+    pub fn find<'a>(&'a self, key: &'a Key, reporter: &'a Reporter) -> impl Iterator<Item = Found> + 'a {
+        self.sources.iter().filter_map(|cache| match cache.find(key) {
+            Ok(found) => found,
+            Err(error) => {
+                reporter.report(Event::Warning { text: error.full(), hint: None });
+                None
             }
-        }
-        None
+        })
     }
 }

@@ -50,17 +50,41 @@ pub struct Found {
     pub seconds: f64,
     /// The cache it was found in, for people.
     pub from: String,
+    /// The number of that cache among the build's sources.
+    pub source: usize,
     /// Where the layer is read from, verified; `None` if it is in kiln's own store.
     pub blobs: Option<Arc<dyn BlobSource>>,
     /// The repository the layer can be mounted from.
     pub repository: Option<Reference>,
 }
 
+impl Found {
+    /// Tells whether another record says the same of the same trees, wherever it is.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let chains = |found: &Self| found.sources.iter().map(|(_, chain)| chain.clone()).collect::<Vec<_>>();
+        self.parent == other.parent
+            && self.layer.diff_id == other.layer.diff_id
+            && self.layer.descriptor.digest() == other.layer.descriptor.digest()
+            && chains(self) == chains(other)
+    }
+}
+
 impl Header {
     /// Returns the hit that this header makes in the cache called `from`.
     pub(super) fn found(self, from: String) -> Found {
         let Self { key, parent, sources, layer, created_seconds, seconds, .. } = self;
-        Found { key, parent, sources, layer, created_seconds, seconds, from, blobs: None, repository: None }
+        Found {
+            key,
+            parent,
+            sources,
+            layer,
+            created_seconds,
+            seconds,
+            from,
+            source: 0,
+            blobs: None,
+            repository: None,
+        }
     }
 }
 

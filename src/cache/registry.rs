@@ -52,7 +52,13 @@ impl RegistryCache {
     }
 
     fn failed(&self, source: RegistryError) -> CacheError {
-        CacheError::Registry { place: self.describe(), source: Box::new(source) }
+        CacheError::Registry { place: self.describe(), source: Arc::new(source) }
+    }
+
+    /// Fails at once if the registry could not be reached before: many ask at the same time, and more later.
+    fn reach(&self) -> Result<(), CacheError> {
+        let failed = |source| CacheError::Registry { place: self.describe(), source };
+        self.client.reach(&self.reference).map_err(failed)
     }
 
     fn refused(&self, at: &Reference, reason: String) -> CacheError {
@@ -98,11 +104,13 @@ impl Cache for RegistryCache {
     }
 
     fn find(&self, key: &Key) -> Result<Option<Found>, CacheError> {
+        self.reach()?;
         let at = self.tag("key", &key.to_string())?;
         let Some((_, header)) = self.header(&at)? else { return Ok(None) };
         if header.key != *key {
             return Err(self.refused(&at, format!("it is the record of another key, `{}`", header.key)));
         }
+        self.client.note_blob(&self.reference, &artifact::layer_digest(&header.layer));
         let mut found = header.found(self.describe());
         found.blobs = Some(self.blobs.clone());
         found.repository = Some(self.reference.clone());
@@ -110,6 +118,7 @@ impl Cache for RegistryCache {
     }
 
     fn newest(&self, step: &StepName) -> Result<Option<Record>, CacheError> {
+        self.reach()?;
         let at = self.tag("step", &step.id())?;
         let Some((_, header)) = self.header(&at)? else { return Ok(None) };
         let record = self.record(&at, &header)?;
@@ -120,6 +129,7 @@ impl Cache for RegistryCache {
     }
 
     fn put(&self, record: &Record, layer: &dyn BlobSource) -> Result<(), CacheError> {
+        self.reach()?;
         let (artifact, config) = artifact::seal(record);
         let failed = |error| self.failed(error);
         let open_layer = || -> io::Result<Box<dyn Read + Send>> {

@@ -11,7 +11,7 @@ use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Services};
+use crate::build::{BuildError, Problem, Request, SecretSource, Services};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
@@ -38,9 +38,7 @@ impl Workshop {
         let Self { services, work_dir, .. } = self;
         // The storage's mounts go first.
         drop(services);
-        let path = work_dir.path().to_owned();
-        drop(work_dir);
-        if path.exists() { Err(path) } else { Ok(()) }
+        work_dir.remove()
     }
 }
 
@@ -143,13 +141,15 @@ pub fn open_workshop(
         // Steps mount overlays, too: as it was found to work here.
         entered.overlay_userxattr = userxattr;
     }
-    let launch = sandbox::open(&entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
+    let options =
+        LaunchOptions { state_dir: sandbox_state(root), dns, private_files: private_files(invocation) };
+    let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
     let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
-    let caches = open_caches(invocation, &client, &store, reporter)?;
-    let mount_caches = open_mount_caches(invocation, &client, &store, reporter)?;
+    let caches = open_caches(invocation, &client, &store, reporter);
+    let mount_caches = open_mount_caches(invocation, &client, &store, reporter);
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone()),
@@ -174,6 +174,29 @@ pub fn open_workshop(
     Ok(Workshop { services, work_dir, stdout_is_taken })
 }
 
+/// Lists the files that hold credentials and secrets.
+fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
+    let auth = invocation.registry.credentials.files.iter().map(|file| PathBuf::from(&file.origin));
+    let secrets = invocation.request.secrets.values().filter_map(|source| match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Value(_) => None,
+    });
+    // Others have the name of a variable where these have their path.
+    auth.filter(|path| path.is_absolute()).chain(secrets).collect()
+}
+
+/// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.
+pub fn read_secrets(request: &Request) -> Result<Request, Failure> {
+    let mut request = request.clone();
+    for source in request.secrets.values_mut() {
+        if let SecretSource::File(path) = source {
+            let failed = |source| Failure::File { action: "read the secret", path: path.clone(), source };
+            *source = SecretSource::Value(std::fs::read(&*path).map_err(failed)?);
+        }
+    }
+    Ok(request)
+}
+
 /// Makes the directory for secrets.
 fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Result<MemoryDir, Failure> {
     let path = work_dir.join("secrets");
@@ -187,29 +210,26 @@ fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Resu
     Ok(secrets)
 }
 
-/// Opens the caches of a build. One that cannot be opened for reading is a warning, as one that cannot be reached is;
-/// a directory that was named to be written to must be writable.
-fn open_caches(
-    invocation: &Invocation,
-    client: &Client,
-    store: &Arc<Store>,
-    reporter: &Reporter,
-) -> Result<Caches, Failure> {
-    let setup = &invocation.caches;
-    let mut sources = Vec::new();
-    for place in &setup.sources {
-        match open_cache(place, client, store, &invocation.request.names, false) {
-            Ok(cache) => sources.push(cache),
-            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
-        }
-    }
-    let mut sinks = Vec::new();
-    for (place, mode) in &setup.sinks {
-        let cache = open_cache(place, client, store, &invocation.request.names, true)?;
-        sinks.push(Sink { cache, mode: *mode });
-    }
-    let caches = Caches::new(sources, sinks, reporter.clone());
-    Ok(caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds))
+/// Opens the caches of a build. One that cannot be opened is a warning, as one that cannot be reached is.
+fn open_caches(invocation: &Invocation, client: &Client, store: &Arc<Store>, reporter: &Reporter) -> Caches {
+    let (setup, names) = (&invocation.caches, &invocation.request.names);
+    let open = |place, writes| open_or_warn(open_cache(place, client, store, names, writes), reporter);
+    let sources = setup.sources.iter().filter_map(|place| open(place, false)).collect();
+    let sinks = setup.sinks.iter().filter_map(|(place, mode)| {
+        let cache = open(place, true)?;
+        Some(Sink { cache, mode: *mode })
+    });
+    let caches = Caches::new(sources, sinks.collect(), reporter.clone());
+    caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds)
+}
+
+fn open_or_warn(opened: Result<SharedCache, CacheError>, reporter: &Reporter) -> Option<SharedCache> {
+    opened
+        .inspect_err(|error| {
+            let text = format!("{}; the build goes on without this cache", error.full());
+            reporter.report(Event::Warning { text, hint: error.hint() });
+        })
+        .ok()
 }
 
 /// Opens where cache mounts come from and go to.
@@ -218,19 +238,15 @@ fn open_mount_caches(
     client: &Client,
     store: &Arc<Store>,
     reporter: &Reporter,
-) -> Result<MountCaches, Failure> {
-    let mut caches = MountCaches::default();
-    for option in &invocation.caches.mounts_from {
-        match open_cache(&option.place, client, store, &[], false) {
-            Ok(cache) => caches.sources.push(cache),
-            Err(error) => reporter.report(Event::Warning { text: error.full(), hint: error.hint() }),
-        }
-    }
-    for option in &invocation.caches.mounts_to {
-        let cache = open_cache(&option.place, client, store, &[], true)?;
-        caches.sinks.push(MountSink { cache, most_bytes: option.most_bytes });
-    }
-    Ok(caches)
+) -> MountCaches {
+    let (from, to) = (&invocation.caches.mounts_from, &invocation.caches.mounts_to);
+    let open = |place, writes| open_or_warn(open_cache(place, client, store, &[], writes), reporter);
+    let sources = from.iter().filter_map(|option| open(&option.place, false)).collect();
+    let sinks = to.iter().filter_map(|option| {
+        let cache = open(&option.place, true)?;
+        Some(MountSink { cache, most_bytes: option.most_bytes })
+    });
+    MountCaches { sources, sinks: sinks.collect() }
 }
 
 /// Opens a cache; layers are mounted from the repositories of `names` where these have them.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 use reqwest::header::WWW_AUTHENTICATE;
@@ -28,6 +28,7 @@ pub(super) struct Endpoint {
     /// Which way images go here.
     pub(super) side: Side,
     contact: tokio::sync::OnceCell<Contact>,
+    reached: tokio::sync::OnceCell<Result<(), Arc<RegistryError>>>,
     challenge: Mutex<Option<Challenge>>,
     tokens: Mutex<HashMap<BTreeSet<String>, Token>>,
     /// Held while a token is fetched, so that ten layers do not fetch ten.
@@ -48,6 +49,7 @@ impl Endpoint {
             settings,
             side,
             contact: tokio::sync::OnceCell::new(),
+            reached: tokio::sync::OnceCell::new(),
             challenge: Mutex::default(),
             tokens: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
@@ -131,6 +133,12 @@ impl Endpoint {
         }
     }
 
+    /// Contacts the registry, if nobody has; one that could not be reached then is not tried again.
+    pub(super) async fn reach(&self, inner: &Inner) -> Result<(), Arc<RegistryError>> {
+        let contact = || async { self.contact(inner).await.map(drop).map_err(Arc::new) };
+        self.reached.get_or_init(contact).await.clone()
+    }
+
     async fn contact(&self, inner: &Inner) -> Result<&Contact, RegistryError> {
         self.contact
             .get_or_try_init(|| async {
@@ -200,7 +208,7 @@ impl Endpoint {
             what: format!("the registry's name `{}`", self.registry),
             reason: error.to_string(),
         })?;
-        let client = self.client_for(inner, scheme)?;
+        let client = self.client_speaking(inner, scheme)?;
         let request = client.request(Method::GET, base.clone()).timeout(inner.config.retries.stall_timeout);
         let response = inner.execute(request, &base).await?;
         let status = response.status().as_u16();
@@ -210,13 +218,18 @@ impl Endpoint {
         Ok(Contact { base, like_a_registry })
     }
 
-    /// Returns the HTTP client with this registry's settings.
+    /// Returns the HTTP client with this registry's settings, as it is reached.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
-        let contact = self.contact.get();
-        self.client_for(inner, contact.map_or("https", |contact| contact.base.scheme()))
+        // Before the first answer it is not asked for: that comes by `ping`.
+        self.client_speaking(inner, if self.is_plain() { "http" } else { "https" })
     }
 
-    fn client_for(&self, inner: &Inner, scheme: &str) -> Result<reqwest::Client, RegistryError> {
+    /// Returns the HTTP client with this registry's settings, for URLs of a scheme.
+    pub(super) fn client_speaking(
+        &self,
+        inner: &Inner,
+        scheme: &str,
+    ) -> Result<reqwest::Client, RegistryError> {
         if scheme == "http" && self.schemes() == ["http"] {
             return inner.transport.plain_client(&inner.config, self.api_host());
         }

@@ -20,6 +20,8 @@ type Name = (String, Digest);
 #[derive(Default)]
 struct Flight {
     is_under_way: bool,
+    /// The repositories that a manifest says have it, which nobody has looked at.
+    noted: Vec<String>,
     /// The repositories that have it.
     landed: Vec<String>,
 }
@@ -31,6 +33,24 @@ pub(super) struct Ticket<'a> {
 }
 
 impl Flights {
+    /// Notes that a repository has a blob, if what its manifests say is true.
+    pub(super) fn note(&self, registry: &str, digest: &Digest, repository: &str) {
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let flight = blobs.entry((registry.to_owned(), digest.clone())).or_default();
+        if !flight.noted.iter().any(|other| other == repository) {
+            flight.noted.push(repository.to_owned());
+        }
+    }
+
+    /// Returns the repositories that a blob was noted of.
+    pub(super) fn noted(&self, registry: &str, digest: &Digest) -> Vec<String> {
+        let blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        blobs
+            .get(&(registry.to_owned(), digest.clone()))
+            .map(|flight| flight.noted.clone())
+            .unwrap_or_default()
+    }
+
     /// Waits until nobody else sends the blob to the registry. Returns the repositories that have it then.
     pub(super) fn board(&self, registry: &str, digest: &Digest) -> (Ticket<'_>, Vec<String>) {
         let name = (registry.to_owned(), digest.clone());

@@ -59,6 +59,10 @@ impl Inner {
                 reason: error.to_string(),
             })?;
         let layers = pair_layers(reference, &manifest, &config)?;
+        for layer in &layers {
+            let digest = descriptor_digest(&layer.descriptor);
+            self.flights.note(name.registry(), &digest, name.repository());
+        }
         let mut descriptor = fetched.descriptor;
         descriptor.set_platform(Some(config.platform().to_spec()));
         let digest = descriptor_digest(&descriptor);

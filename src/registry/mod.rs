@@ -192,6 +192,24 @@ impl Client {
         self.inner.push_blob(repository, descriptor, open, mount_from)
     }
 
+    /// Finds out whether the registry, or a mirror of it, can be reached at all: once, for all who ask.
+    pub fn reach(&self, reference: &Reference) -> Result<(), Arc<RegistryError>> {
+        let inner = &self.inner;
+        let mut last = Ok(());
+        for place in inner.places(reference).map_err(Arc::new)? {
+            last = inner.runtime.wait(inner.endpoint(place.registry(), Side::Pull).reach(inner));
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Notes that a repository has a blob, as one of its manifests says: it is mounted from there first.
+    pub fn note_blob(&self, repository: &Reference, digest: &Digest) {
+        self.inner.flights.note(repository.registry(), digest, repository.repository());
+    }
+
     /// Uploads a small blob that is new in all likelihood: one question less.
     pub fn push_new_blob(
         &self,

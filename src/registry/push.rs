@@ -133,13 +133,37 @@ impl Inner {
         mount_from: &[Reference],
     ) -> Result<Pushed, RegistryError> {
         let digest = descriptor_digest(descriptor);
+        let done = |how: &str| {
+            let (kind, bytes) = (TransferKind::Push, Some(descriptor.size()));
+            self.reporter.transfer(kind, digest.short(), bytes).finish(how);
+        };
+        if let Some(from) = self.mount_noted(to, descriptor, &digest) {
+            done(&format!("mounted from {from}"));
+            return Ok(Pushed::Mounted { from });
+        }
         if self.runtime.wait(self.has(to, &digest))? {
-            let transfer =
-                self.reporter.transfer(TransferKind::Push, digest.short(), Some(descriptor.size()));
-            transfer.finish("exists");
+            done("exists");
             return Ok(Pushed::Exists);
         }
         self.send_blob(to, descriptor, open, mount_from)
+    }
+
+    /// Mounts a blob from a repository that is said to have it: one request, whether it is there already or not.
+    fn mount_noted(&self, to: &Reference, descriptor: &Descriptor, digest: &Digest) -> Option<String> {
+        let noted = self.flights.noted(to.registry(), digest);
+        if noted.iter().any(|repository| repository == to.repository()) {
+            return None;
+        }
+        let from = Reference::new(to.registry(), noted.first()?, None, None).ok()?;
+        match self.runtime.wait(self.mount_only(to, descriptor, &from)) {
+            Ok(true) => Some(from.repository().to_owned()),
+            Ok(false) => None,
+            // What else there is to do may well succeed.
+            Err(error) => {
+                self.reporter.debug(format!("no mount from `{}`: {}", from.repository(), error.full()));
+                None
+            }
+        }
     }
 
     /// Mounts or uploads a blob without asking whether it is there.
@@ -340,17 +364,22 @@ impl Inner {
         if let Some(header) = authorization.header.as_ref().filter(|_| endpoint.is_home(&session)) {
             request = request.header(AUTHORIZATION, header.reveal());
         }
-        let mut transfer = self.reporter.transfer(TransferKind::Push, to.repository(), None);
+        let mut transfer = self.reporter.transfer(TransferKind::Push, "layer", None);
         let (mut hash, mut size_bytes) = (sha2::Sha256::new(), 0);
         let pumped = self.pump(request, &session, reader, None, &mut |chunk| {
             hash.update(chunk);
             size_bytes += chunk.len() as u64;
             transfer.advance(chunk.len() as u64);
         });
-        let response = pumped.map_err(|failure| match failure {
-            Pumped::Connection(error) => error,
-            Pumped::Source(source) => RegistryError::Source { digest: "of a stream".to_owned(), source },
-        })?;
+        let response = match pumped {
+            Ok(response) => response,
+            Err(Pumped::Connection(error)) => return Err(error),
+            Err(Pumped::Source(source)) => {
+                transfer.finish("not needed any more");
+                self.runtime.wait(self.cancel(&endpoint, to.repository(), session));
+                return Err(RegistryError::Source { digest: "of a stream".to_owned(), source });
+            }
+        };
         if !matches!(response.status().as_u16(), 202 | 201 | 204) {
             let refused = self.refused(&endpoint, &call.what, response, &authorization);
             return Err(self.runtime.wait(refused));

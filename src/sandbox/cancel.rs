@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+/// What [`Cancel::stop`] adds to the counter: more than anybody else ever will.
+const STOPPED: u64 = 1 << 32;
+
 /// A switch that can be thrown once; waiting code polls its descriptor.
 #[derive(Debug)]
 pub struct Cancel {
@@ -23,6 +26,25 @@ impl Cancel {
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
+    /// Throws the switch for a reason that may pass, see [`Self::resume`].
+    pub fn stop(&self) {
+        let _ = rustix::io::write(&self.event, &STOPPED.to_ne_bytes());
+    }
+
+    /// Takes back what [`Self::stop`] did. `false` if the switch was thrown otherwise, too: then it stays thrown.
+    pub fn resume(&self) -> bool {
+        let mut count = [0; 8];
+        // Nothing to read: it is not thrown.
+        if rustix::io::read(&self.event, &mut count).is_err() {
+            return true;
+        }
+        let is_only_stopped = u64::from_ne_bytes(count).is_multiple_of(STOPPED);
+        if !is_only_stopped {
+            self.cancel();
+        }
+        is_only_stopped
+    }
+
     /// Tells whether the switch is thrown.
     pub fn is_cancelled(&self) -> bool {
         let mut fds = [rustix::event::PollFd::new(&self.event, rustix::event::PollFlags::IN)];
@@ -39,6 +61,19 @@ impl AsFd for Cancel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_stopped_can_go_on_and_what_was_cancelled_cannot() {
+        let cancel = Cancel::new().unwrap();
+        assert!(cancel.resume());
+        cancel.stop();
+        cancel.stop();
+        assert!(cancel.is_cancelled());
+        assert!(cancel.resume() && !cancel.is_cancelled());
+        cancel.stop();
+        cancel.cancel();
+        assert!(!cancel.resume() && cancel.is_cancelled());
+    }
 
     #[test]
     fn it_stays_thrown() {

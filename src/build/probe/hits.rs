@@ -19,9 +19,12 @@ impl Build<'_> {
         instruction: &Instruction,
     ) -> Result<Option<StepOutcome>, Problem> {
         let Some(step) = self.probe.step(stage.id, stage.instruction) else { return Ok(None) };
-        let found = match &step.found {
-            Some(found) if step.fits || self.fits_now(stage, step, found)? => Some(found.clone()),
-            _ => self.found_on_tree(stage, step)?,
+        let found = match step.pick {
+            Some(pick) => Some(step.found[pick].clone()),
+            None => match self.fitting_now(stage, step)? {
+                Some(found) => Some(found.clone()),
+                None => self.found_on_tree(stage, step)?,
+            },
         };
         let Some(found) = found else { return Ok(None) };
         self.adopt(stage, &found);
@@ -38,8 +41,17 @@ impl Build<'_> {
         }
         let Some(chain) = self.chain(stage)? else { return Ok(None) };
         let key = key_on(step.key.own.clone(), &chain).0;
-        let found = self.record_keys(stage.id, key).iter().find_map(|key| self.services.caches.find(key));
-        Ok(found.filter(|found| found.parent == chain))
+        Ok(self.record_keys(stage.id, key).iter().find_map(|key| self.services.caches.find_on(key, &chain)))
+    }
+
+    /// Returns the first record that was made on the trees that have been made meanwhile.
+    fn fitting_now<'s>(&self, stage: &Stage, step: &'s StepProbe) -> Result<Option<&'s Found>, Problem> {
+        for found in &step.found {
+            if self.fits_now(stage, step, found)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Compares the trees a record was made on with those that have been made meanwhile.
@@ -135,12 +147,11 @@ impl Build<'_> {
         let Some(chain) = self.chain(stage)? else { return Ok(None) };
         let key = key_on(key, &chain).0;
         let keys = self.record_keys(stage.id, key);
-        let Some(found) = keys.iter().find_map(|key| self.services.caches.find(key)) else { return Ok(None) };
-        if found.parent != chain {
+        let Some(found) = keys.iter().find_map(|key| self.services.caches.find_on(key, &chain)) else {
             return Ok(None);
-        }
+        };
         self.adopt(stage, &found);
-        Ok(Some(StepOutcome::Cached(found.from.clone())))
+        Ok(Some(StepOutcome::Cached(found.from)))
     }
 }
 

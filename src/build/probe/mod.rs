@@ -54,7 +54,7 @@ impl Form {
         let mut record = KeyBuilder::new("record");
         record.key("step", step);
         let mut form = KeyBuilder::new("form");
-        form.text("compression", &format!("{:?}", self.compression)).text("source epoch", &self.epoch);
+        form.text("compression", &self.compression.to_string()).text("source epoch", &self.epoch);
         let (form, inputs) = form.finish();
         record.key("form", form);
         (record.finish().0, inputs)
@@ -73,9 +73,10 @@ struct StageProbe {
 /// What caches know of a step.
 pub(super) struct StepProbe {
     pub(super) key: StepKey,
-    pub(super) found: Option<Found>,
-    /// Whether the record was found to fit before anything ran.
-    fits: bool,
+    /// The records of it, the first ones first. Which of them fits is not a matter of their key alone.
+    pub(super) found: Vec<Found>,
+    /// The one of them that was found to fit before anything ran.
+    pub(super) pick: Option<usize>,
 }
 
 impl Probe {
@@ -166,7 +167,7 @@ impl Build<'_> {
                     (true, Some(below)) => Some(joined(below, key.key)),
                     _ => Some(key.key),
                 };
-                probe.steps.insert(index, StepProbe { key, found: None, fits: false });
+                probe.steps.insert(index, StepProbe { key, found: Vec::new(), pick: None });
             }
             self.skip(stage, instruction)?;
         }
@@ -201,8 +202,32 @@ impl Build<'_> {
         Ok(Some(stage))
     }
 
-    /// Looks all keys up.
+    /// Looks all keys up: in one cache after the other, until one has it.
     fn look_up(&self, stages: &mut [Option<StageProbe>]) {
+        self.extend_all(stages, |keys, _| {
+            keys.iter().find_map(|key| self.services.caches.find(key)).into_iter().collect()
+        });
+    }
+
+    /// Looks for more records of the steps that have one, in the caches that were not asked for it.
+    fn look_further(&self, stages: &mut [Option<StageProbe>]) {
+        let caches = &self.services.caches;
+        self.extend_all(stages, |keys, known| {
+            let [known] = known else { return Vec::new() };
+            let mut found = caches.find_others(known);
+            let later = keys.iter().skip_while(|key| **key != known.key).skip(1);
+            found.extend(later.flat_map(|key| caches.find_all(key)));
+            found.retain(|found| !found.is_same(known));
+            found
+        });
+    }
+
+    /// Adds to what was found of each step what `find` finds for its keys beside it; many at once.
+    fn extend_all(
+        &self,
+        stages: &mut [Option<StageProbe>],
+        find: impl Fn(&[Key], &[Found]) -> Vec<Found> + Sync,
+    ) {
         if !self.services.caches.reads() {
             return;
         }
@@ -214,25 +239,25 @@ impl Build<'_> {
             wanted.extend(steps.map(|step| (self.record_keys(id, step.key.key), &mut step.found)));
         }
         let next = AtomicUsize::new(0);
-        let keys: Vec<&Vec<Key>> = wanted.iter().map(|(keys, _)| keys).collect();
+        let questions: Vec<(&[Key], &[Found])> =
+            wanted.iter().map(|(keys, found)| (&keys[..], &found[..])).collect();
         let work = || {
-            let mut found = Vec::new();
+            let mut answers = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(keys) = keys.get(index) else { return found };
+                let Some((keys, known)) = questions.get(index) else { return answers };
                 if self.services.cancel.is_cancelled() {
-                    return found;
+                    return answers;
                 }
-                let hit = keys.iter().find_map(|key| self.services.caches.find(key));
-                found.push((index, hit));
+                answers.push((index, find(keys, known)));
             }
         };
-        let found: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..LOOKUPS.min(keys.len())).map(|_| scope.spawn(work)).collect();
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..LOOKUPS.min(questions.len())).map(|_| scope.spawn(work)).collect();
             threads.into_iter().flat_map(|t| t.join().expect("looking up does not panic")).collect()
         });
-        for (index, hit) in found {
-            *wanted[index].1 = hit;
+        for (index, found) in answers {
+            wanted[index].1.extend(found);
         }
     }
 
@@ -254,12 +279,22 @@ impl Build<'_> {
 
     /// Finds out which records fit, and which stages are needed.
     fn settle(&self, mut stages: Vec<Option<StageProbe>>) -> Probe {
-        let views: Vec<Option<StageView>> =
-            stages.iter_mut().map(|stage| stage.as_mut().map(StageProbe::view)).collect();
-        let decision = decide(&views, self.plan.target.0);
-        for (stage, hits) in stages.iter_mut().zip(&decision.hits) {
+        let view = |stages: &[Option<StageProbe>]| -> Vec<Option<StageView>> {
+            stages.iter().map(|stage| stage.as_ref().map(StageProbe::view)).collect()
+        };
+        let target = self.plan.target.0;
+        let mut views = view(&stages);
+        let mut decision = decide(&views, target);
+        if decision.is_held_up(&views) {
+            self.look_further(&mut stages);
+            views = view(&stages);
+            decision = decide(&views, target);
+        }
+        for (stage, picks) in stages.iter_mut().zip(&decision.picks) {
             let Some(stage) = stage else { continue };
-            stage.steps.values_mut().take(*hits).for_each(|step| step.fits = true);
+            for (step, pick) in stage.steps.values_mut().zip(picks) {
+                step.pick = Some(*pick);
+            }
         }
         let needed = decision.needed.into_iter().map(StageId).collect();
         Probe { stages, needed: Some(needed) }
@@ -267,15 +302,13 @@ impl Build<'_> {
 }
 
 impl StageProbe {
-    fn view(&mut self) -> StageView {
+    fn view(&self) -> StageView {
         let steps = self.steps.values().map(|step| StepView {
             sources: step.key.sources.iter().map(|id| id.0).collect(),
             is_independent: step.key.is_independent,
-            found: step.found.as_ref().map(FoundView::of),
+            found: step.found.iter().map(FoundView::of).collect(),
         });
-        let steps = steps.collect();
-        let base = std::mem::replace(&mut self.base, BaseView::Unknown);
-        StageView { base, steps, is_known: self.is_known }
+        StageView { base: self.base.clone(), steps: steps.collect(), is_known: self.is_known }
     }
 }
 
