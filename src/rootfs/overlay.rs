@@ -51,7 +51,13 @@ impl Storage for OverlayStorage {
 
     fn create(&self, base: &[Layer], blobs: &dyn BlobSource) -> Result<Box<dyn Rootfs>, RootfsError> {
         let trees = self.trees.get(base, blobs)?;
-        let lowers = trees.into_iter().rev().map(|tree| Arc::new(Lower::Kept(tree))).collect();
+        let mut lowers: Vec<Arc<Lower>> = Vec::new();
+        for tree in trees.into_iter().rev() {
+            // The kernel takes a directory once. A layer that comes again higher up has all this one could show.
+            if !lowers.iter().any(|above| above.path() == tree.path) {
+                lowers.push(Arc::new(Lower::Kept(tree)));
+            }
+        }
         Ok(Box::new(OverlayRootfs::mount(&self.shared, lowers)?))
     }
 }

@@ -191,6 +191,25 @@ fn layers_stack_up() {
     });
 }
 
+/// Old builders put the same empty layer into an image many times, and a cache gives a repeated copy twice.
+#[test]
+fn a_layer_may_come_again() {
+    let mut blobs = Blobs::default();
+    let twice = blobs.layer(&[Put::Dir("a", 0o711), Put::File("a/f", "1"), Put::File("a/.wh.x", "")]);
+    let between = blobs.layer(&[Put::File(".wh.a", ""), Put::File("g", "2")]);
+    let lowest = blobs.layer(&[Put::Dir("a", 0o755), Put::File("a/x", "0"), Put::File("a/y", "0")]);
+    for (base, more) in [
+        (vec![lowest.clone(), twice.clone(), twice.clone()], format!("a/y 644 {MTIME} 0\n")),
+        (vec![lowest, twice.clone(), between, twice], format!("g 644 {MTIME} 2\n")),
+    ] {
+        each(|case| {
+            let rootfs = case.storage.create(&base, &blobs).unwrap();
+            let expected = format!("a 711 {MTIME} \na/f 644 {MTIME} 1\n{more}");
+            assert_eq!(tree(&*rootfs), expected, "{}", case.storage.name());
+        });
+    }
+}
+
 #[test]
 fn steps_are_told_apart() {
     let mut blobs = Blobs::default();

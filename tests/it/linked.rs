@@ -74,7 +74,10 @@ fn context(things: &[(&'static str, Below)], copy: &str) -> Context {
     placed.into_iter().fold(context, |context, (name, thing)| match thing {
         Below::File => context.file(&format!("below/{name}"), "below"),
         Below::Directory => context.directory(&format!("below/{name}")),
-        Below::Link(to) => context.symlink(&format!("below/{name}"), to),
+        Below::Link(to) => {
+            let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            context.directory(&format!("below/{parent}")).symlink(&format!("below/{name}"), to)
+        }
     })
 }
 

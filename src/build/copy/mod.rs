@@ -103,6 +103,9 @@ pub enum CopyError {
         #[source]
         source: ContextError,
     },
+    /// Something in `--exclude` that is no pattern.
+    #[error(transparent)]
+    Exclusion(ContextError),
     /// Reading the source failed.
     #[error("cannot read `{}` to copy it: {reason}", path.display())]
     Read {

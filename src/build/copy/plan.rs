@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::source::{Item, Selection};
 use super::view::{Below, NewDirectory, Pending, Seen, View};
 use super::{CopyError, CopyRequest, CopyRoot, CopySource, clean, relative};
-use crate::context::{Ignore, glob};
+use crate::context::{ContextError, Ignore, glob};
 use crate::dockerfile::chmod::Chmod;
 use crate::layer::{Change, Content, Node, NodeKind};
 use crate::tree::{FileKind, Metadata, Timestamp};
@@ -51,7 +51,10 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
 }
 
 fn compile(patterns: &[String]) -> Result<Ignore, CopyError> {
-    Ignore::new(patterns).map_err(|e| CopyError::Pattern { pattern: patterns.join(" "), source: e })
+    Ignore::new(patterns).map_err(|e| match e {
+        ContextError::Pattern { .. } => CopyError::Pattern { pattern: patterns.join(" "), source: e },
+        other => CopyError::Exclusion(other),
+    })
 }
 
 fn write_error(path: &Path, error: &io::Error) -> CopyError {
