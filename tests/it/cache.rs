@@ -1,4 +1,4 @@
-//! Results of steps and cache mounts that outlive a build: in kiln's store, in a registry, in a directory.
+//! Results of steps that outlive a build: in kiln's store, in a registry, in a directory.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn project_on(base: &str) -> Context {
 }
 
 /// The steps that ran: those whose instruction was shown and that were not taken from a cache.
-fn ran(outcome: &Outcome) -> Vec<String> {
+pub(super) fn ran(outcome: &Outcome) -> Vec<String> {
     let text = format!("{}\n{}", outcome.stdout, outcome.stderr);
     let steps = text.lines().filter_map(|line| {
         let (number, rest) = line.strip_prefix('#')?.split_once(' ')?;
@@ -40,7 +40,7 @@ fn ran(outcome: &Outcome) -> Vec<String> {
 }
 
 /// Requests in a registry's log from line `from` on: method, path, status, bytes sent.
-fn requests(registry: &Registry, from: usize) -> Vec<(String, String, u64, u64)> {
+pub(super) fn requests(registry: &Registry, from: usize) -> Vec<(String, String, u64, u64)> {
     let log = registry.log();
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     log.lines()
@@ -331,47 +331,6 @@ fn records_that_are_too_old_are_made_anew() {
     let built = kiln.build(&context, &["--cache-ttl=1s"]).ok();
     assert!(ran(&built).len() >= 5, "{built}");
     assert_eq!(warnings(&built), 0, "{built}");
-}
-
-#[test]
-fn cache_mounts_follow_to_other_runners() {
-    require!(Busybox);
-    let registry = Registry::open();
-    let place = registry.image("mounts");
-    let (to, from) = (
-        format!("--cache-mounts-to=type=registry,ref={place}"),
-        format!("--cache-mounts-from=type=registry,ref={place}"),
-    );
-    let context = |text: &str| {
-        Context::on_busybox(&format!(
-            "RUN --mount=type=cache,id=pkg,target=/c,mode=0700 ls -ln /c && cat /c/log 2>/dev/null; {text}\n"
-        ))
-    };
-    let (one, two) = (Kiln::new(), Kiln::new());
-    let fill = "echo first >> /c/log; ln /c/log /c/link; mkdir /c/d; chown 7:8 /c/d";
-    let built = one.build(&context(fill), &[&to]).ok();
-    assert!(built.stderr.contains("cache mount pkg"), "{built}");
-    // The other runner sees it, and adds to it.
-    let built = two.build(&context("echo second >> /c/log"), &[&to, &from]).ok();
-    assert!(built.stderr.contains(" first\n") && built.stderr.contains(&format!("from {place}")), "{built}");
-    assert!(built.stderr.contains(" 7 "), "owners are kept: {built}");
-    // Nothing changed: nothing is uploaded.
-    let before = registry.log().lines().count();
-    let built = two.build(&context("true"), &[&to, &from]).ok();
-    let writes = requests(&registry, before)
-        .into_iter()
-        .filter(|(method, ..)| matches!(method.as_str(), "PUT" | "POST" | "PATCH"));
-    assert_eq!(writes.count(), 0, "{built}");
-    // A runner that has the mount keeps its own; one that has it not gets the newest.
-    let built = one.build(&context("echo third"), &[&from]).ok();
-    assert!(!built.stderr.contains(" second\n"), "{built}");
-    let three = Kiln::new();
-    let built = three.build(&context("echo fourth"), &[&from]).ok();
-    assert!(built.stderr.contains(" second\n"), "{built}");
-    // Above its bound it is not saved; the build is none the worse for it.
-    let built =
-        three.build(&context("head -c 100000 /dev/zero > /c/big"), &[&format!("{to},max-size=50k")]).ok();
-    assert!(built.stderr.contains("`max-size` is 51200"), "{built}");
 }
 
 /// How many builds there are at once; more by `KILN_TEST_CACHE_BUILDS`.
