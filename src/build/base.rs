@@ -206,10 +206,24 @@ impl Build<'_> {
             .registry
             .image(&reference, platform)
             .map_err(|source| Problem::BaseImage { reference: reference.familiar(), source })?;
+        self.register_kept(&remote.image.layers)?;
         let source: Arc<dyn BlobSource> = self.services.registry.blobs(&remote.reference);
         self.blobs.register(&remote.image.layers, &source);
         let digest = remote.index_digest.unwrap_or_else(|| remote.image.digest());
         Ok(base_image(text, Some(reference), digest, remote.image))
+    }
+
+    /// Has those of `layers` read from layouts of base images that are there.
+    fn register_kept(&self, layers: &[Layer]) -> Result<(), Problem> {
+        for layout in &self.services.base_layouts {
+            let source: Arc<dyn BlobSource> = layout.clone();
+            for layer in layers {
+                if layout.contains(&descriptor_digest(&layer.descriptor))? {
+                    self.blobs.register(std::slice::from_ref(layer), &source);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use crate::blob::Store;
+use crate::blob::{Layout, Store};
 use crate::cache::{Caches, MountCaches};
 use crate::context::Fetch;
 use crate::event::Reporter;
@@ -34,6 +34,8 @@ pub struct Services {
     pub caches: Arc<Caches>,
     /// Where cache mounts are saved, and restored from.
     pub mount_caches: MountCaches,
+    /// Layouts that may have layers of base images: they are read from there before any registry is asked.
+    pub base_layouts: Vec<Arc<Layout>>,
     /// How files are downloaded.
     pub fetch: Arc<dyn Fetch>,
     /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
-use crate::blob::Store;
+use crate::blob::{Layout, Store};
 use crate::build::Services;
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
@@ -161,6 +161,7 @@ pub fn open_workshop(
         outputs,
         caches: Arc::new(caches),
         mount_caches,
+        base_layouts: open_base_layouts(invocation, reporter),
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
@@ -193,6 +194,16 @@ fn open_or_warn(opened: Result<SharedCache, CacheError>, reporter: &Reporter) ->
             reporter.report(Event::Warning { text, hint: error.hint() });
         })
         .ok()
+}
+
+/// Opens the layout with base images, if it is there: that is how kaniko treats its own.
+fn open_base_layouts(invocation: &Invocation, reporter: &Reporter) -> Vec<Arc<Layout>> {
+    let path = invocation.caches.base_layout.as_deref().filter(|path| path.join("oci-layout").exists());
+    let opened = path.map(Layout::open).transpose().unwrap_or_else(|error| {
+        reporter.warning(format!("base images are not read from the cache directory: {error}"));
+        None
+    });
+    opened.into_iter().map(Arc::new).collect()
 }
 
 /// Opens where cache mounts come from and go to.

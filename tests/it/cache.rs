@@ -219,6 +219,33 @@ fn the_executor_has_a_cache_beside_its_destination() {
     drop(none);
 }
 
+/// `--cache-dir` was read and forgotten.
+#[test]
+fn the_executor_takes_layers_of_base_images_from_where_the_warmer_put_them() {
+    require!(Busybox);
+    let (registry, kiln) = (Registry::open(), Kiln::new());
+    registry.push(&base::layout("busybox"), "latest", "base:1");
+    let name = registry.image("base:1");
+    let context = Context::new(&format!("FROM {name}\nRUN echo x > /x\n"));
+    let directory = tempfile::tempdir().unwrap();
+    let cache_dir = format!("--cache-dir={}", directory.path().join("warm").display());
+    let start = |words: &[&str]| {
+        let mut command = Command::new(Kiln::program());
+        command.args(words).arg(&cache_dir).env("KILN_ROOT", kiln.store()).env("HOME", kiln.scratch("home"));
+        run(command.current_dir(context.path())).ok()
+    };
+    start(&["warmer", &format!("--image={name}")]);
+    let before = registry.log().lines().count();
+    let context_argument = format!("--context=dir://{}", context.path().display());
+    let repository = format!("--cache-repo={}", registry.image("cache"));
+    start(&["executor", &context_argument, "--no-push", "--cache", &repository]);
+    let layer = Image::read(&base::layout("busybox")).manifest["layers"][0]["digest"].clone();
+    let fetched = requests(&registry, before).into_iter().filter(|(method, path, ..)| {
+        method == "GET" && path.ends_with(&format!("/blobs/{}", layer.as_str().unwrap()))
+    });
+    assert_eq!(fetched.count(), 0);
+}
+
 #[test]
 fn poisoned_records_are_refused_and_their_steps_run() {
     require!(Busybox, Program("skopeo"));

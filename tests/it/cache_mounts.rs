@@ -95,7 +95,8 @@ fn a_mount_that_cannot_be_restored_comes_from_the_next_place_or_begins_empty() {
         |text: &str| Context::on_busybox(&format!("RUN --mount=type=cache,id=m,target=/c {text}\n"));
     Kiln::new().build(&context("head -c 9999 /dev/urandom > /c/one"), &[&to[0]]).ok();
     Kiln::new().build(&context("head -c 9999 /dev/urandom > /c/two"), &[&to[1]]).ok();
-    let manifest = run(Command::new("curl").arg("-sf").arg(format!(
+    let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
+    let manifest = run(Command::new("curl").args(["-sf", "-H", accept]).arg(format!(
         "http://{}/v2/first/manifests/{}",
         registry.address(),
         registry.tags("first").iter().find(|tag| tag.starts_with("key-")).unwrap()
@@ -120,7 +121,8 @@ struct Archive {
 impl Handler for Archive {
     fn handle(&self, request: &Request, _: &mut Body<'_>) -> Option<Response> {
         self.asked.lock().unwrap().push(request.path.clone());
-        Some(match self.files.get(&request.path) {
+        // apt asks for `/./Packages`.
+        Some(match self.files.get(&request.path.replace("/./", "/")) {
             Some(bytes) => Response::new(200).body(bytes.clone()),
             None => Response::new(404),
         })

@@ -39,6 +39,7 @@ pub(super) fn cache_setup(
         sinks: pushes.then_some((place, CacheMode::Max)).into_iter().collect(),
         use_hits: true,
         most_age: Some(most_age),
+        base_layout: Some(environment.directory.join(&flags.cache_dir)),
         ..CacheSetup::default()
     })
 }
@@ -107,6 +108,7 @@ mod tests {
         let beside = setup(&["--cache"], &["r.io/team/app:1", "r.io/other:1"]).unwrap();
         assert_eq!(beside.sources, [registry("r.io/team/app/cache")]);
         assert_eq!(beside.sinks, [(registry("r.io/team/app/cache"), CacheMode::Max)]);
+        assert_eq!(beside.base_layout.as_deref(), Some(std::path::Path::new("/cache")));
         assert_eq!(beside.most_age, Some(Duration::from_secs(336 * 3600)));
         let named = setup(&["--cache", "--cache-repo=r.io/c", "--no-push-cache"], &["r.io/a:1"]).unwrap();
         assert_eq!((named.sources, named.sinks), (vec![registry("r.io/c")], Vec::new()));
