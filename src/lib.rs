@@ -25,7 +25,7 @@
 //! | 2 | [`layer`] | changes to layers and back: canonical tar, hostile-input checks |
 //! | 2 | [`plan`] | syntax to build graph, and BuildKit's lint rules; pure |
 //! | 3 | [`registry`] | the distribution client: credentials, pull, push, mount, mirrors |
-//! | 3 | [`context`] | build contexts: directory, tar, git, HTTP; ignore files; wildcards |
+//! | 3 | [`context`] | build contexts: directory, tar, git, HTTP, object stores; ignore files; wildcards |
 //! | 3 | [`snapshot`] | what changed in a tree: an overlay's upper directory, or two indexes |
 //! | 3 | [`compare`] | what differs between two images: documents, layers, paths; and the usual causes |
 //! | 3 | [`sandbox`] | socket *launch*: one process in a root; all `unsafe` code is in `sandbox/sys.rs` |

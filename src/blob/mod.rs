@@ -5,6 +5,7 @@
 
 mod error;
 mod gc;
+mod growing;
 mod index;
 mod layout;
 mod lock;
@@ -18,6 +19,7 @@ use std::io::Read;
 
 pub use error::BlobError;
 pub use gc::{Collected, RECORDS_DIRECTORY};
+pub use growing::{Follower, Growing};
 pub use index::Tagged;
 pub use layout::Layout;
 pub use store::Store;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::growing::Growing;
 use super::lock::{Guard, Session};
 use super::store::touch;
 use super::{BlobError, checked_digest};
@@ -20,6 +21,9 @@ pub struct StoreWriter {
     file: Option<HashingWriter<File>>,
     path: PathBuf,
     store: PathBuf,
+    /// For who reads while this writes.
+    growing: Option<Arc<Growing>>,
+    size_bytes: u64,
     _session: Arc<Session>,
 }
 
@@ -27,7 +31,25 @@ impl StoreWriter {
     pub(super) fn create(store: &Path, session: Arc<Session>) -> Result<Self, BlobError> {
         let path = session.temporary();
         let file = File::create_new(&path).map_err(|error| BlobError::io("create", &path, error))?;
-        Ok(Self { file: Some(HashingWriter::new(file)), path, store: store.to_owned(), _session: session })
+        Ok(Self {
+            file: Some(HashingWriter::new(file)),
+            path,
+            store: store.to_owned(),
+            growing: None,
+            size_bytes: 0,
+            _session: session,
+        })
+    }
+
+    /// Lets the blob be read while it is written.
+    pub fn growing(&mut self) -> Result<Arc<Growing>, BlobError> {
+        if let Some(growing) = &self.growing {
+            return Ok(Arc::clone(growing));
+        }
+        let growing = Growing::open(&self.path)?;
+        growing.grow(self.size_bytes);
+        self.growing = Some(Arc::clone(&growing));
+        Ok(growing)
     }
 
     /// Returns the path of the temporary file.
@@ -59,6 +81,9 @@ impl StoreWriter {
         touch(&self.path).map_err(|error| BlobError::io("touch", &self.path, error))?;
         fs::rename(&self.path, &place).map_err(|error| BlobError::io("create", &place, error))?;
         drop(guard);
+        if let Some(growing) = &self.growing {
+            growing.complete(&counted.digest);
+        }
         Ok(counted)
     }
 
@@ -69,7 +94,12 @@ impl StoreWriter {
 
 impl Write for StoreWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file().write(buf)
+        let count = self.file().write(buf)?;
+        self.size_bytes += count as u64;
+        if let Some(growing) = &self.growing {
+            growing.grow(count as u64);
+        }
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -81,5 +111,8 @@ impl Drop for StoreWriter {
     fn drop(&mut self) {
         // After a commit the name is gone; otherwise the next session sweeps what cannot be removed now.
         let _ = fs::remove_file(&self.path);
+        if let Some(growing) = &self.growing {
+            growing.give_up();
+        }
     }
 }

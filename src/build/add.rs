@@ -42,7 +42,7 @@ impl ExpandedAdd<'_> {
 pub(super) fn expand_add<'a>(stage: &Stage, add: &'a Add) -> Result<ExpandedAdd<'a>, Problem> {
     let flags = CopyFlags {
         chown: expand_flag(stage, add.chown.as_deref())?,
-        chmod: expand_flag(stage, add.chmod.as_deref())?,
+        chmod: expand_flag(stage, add.chmod.as_deref())?.filter(|mode| !mode.is_empty()),
         link: add.link,
         parents: false,
         exclude: &add.exclude,
@@ -95,7 +95,9 @@ impl Build<'_> {
                 Source::Heredoc(heredoc) => inline(stage, heredoc)?,
                 Source::Path(_) => match classify_source(text) {
                     SourceKind::Path => {
-                        CopySource::Pattern { from: self.main_context(), pattern: text.clone() }
+                        let from = self.main_context();
+                        self.refuse_unsent(&from, text)?;
+                        CopySource::Pattern { from, pattern: text.clone() }
                     }
                     SourceKind::Http => {
                         let key = format!("{checksum:?} {text}");
@@ -190,7 +192,7 @@ impl Build<'_> {
         unpack: Option<bool>,
     ) -> Result<(), Problem> {
         let dest = absolute_destination(stage.working_dir(), &flags.dest);
-        let owner = self.owner(stage, flags.chown.as_deref())?;
+        let owner = self.owner(stage, flags.chown.as_deref(), false)?;
         stage.tree.flushed()?;
         for source in sources {
             let archives = archives(&source, unpack)?;
@@ -228,8 +230,10 @@ impl Build<'_> {
             None => Owners::Keep,
         };
         let dest = root.resolve(dest).map_err(read_error)?;
+        // Links in the archive lead nowhere above the destination: for them it is the root.
+        let below = RootDir::open(&root.path().join(&dest)).map_err(read_error)?;
         let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners };
-        let applied = apply_tar(tar, &root, &dest, &options)?;
+        let applied = apply_tar(tar, &below, Path::new(""), &options)?;
         for warning in applied.warnings {
             let text = format!("{}: {} left out: {}", warning.path.display(), warning.what, warning.error);
             self.services.reporter.warning(text);

@@ -206,24 +206,29 @@ impl Build<'_> {
             .registry
             .image(&reference, platform)
             .map_err(|source| Problem::BaseImage { reference: reference.familiar(), source })?;
-        self.register_kept(&remote.image.layers)?;
+        self.register_layouts(&remote.image.layers);
         let source: Arc<dyn BlobSource> = self.services.registry.blobs(&remote.reference);
         self.blobs.register(&remote.image.layers, &source);
         let digest = remote.index_digest.unwrap_or_else(|| remote.image.digest());
         Ok(base_image(text, Some(reference), digest, remote.image))
     }
 
-    /// Has those of `layers` read from layouts of base images that are there.
-    fn register_kept(&self, layers: &[Layer]) -> Result<(), Problem> {
-        for layout in &self.services.base_layouts {
-            let source: Arc<dyn BlobSource> = layout.clone();
-            for layer in layers {
-                if layout.contains(&descriptor_digest(&layer.descriptor))? {
-                    self.blobs.register(std::slice::from_ref(layer), &source);
+    /// Has layers come from the directories that were filled beforehand, where they are there. One that cannot be
+    /// read costs a download, not the build.
+    fn register_layouts(&self, layers: &[Layer]) {
+        for path in &self.request.base_layouts {
+            match Layout::open(path) {
+                Ok(layout) => {
+                    let has = |layer: &&Layer| {
+                        layout.contains(&descriptor_digest(&layer.descriptor)).is_ok_and(|there| there)
+                    };
+                    let there: Vec<Layer> = layers.iter().filter(has).cloned().collect();
+                    let source: Arc<dyn BlobSource> = Arc::new(layout);
+                    self.blobs.register(&there, &source);
                 }
+                Err(error) => self.services.reporter.warning(format!("base layers are downloaded: {error}")),
             }
         }
-        Ok(())
     }
 
     fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {

@@ -9,7 +9,7 @@ use super::error::Problem;
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::tree::change_set;
-use super::user::chown_owner;
+use super::user::{chown_owner, is_name};
 use crate::dockerfile::chmod::Chmod;
 use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
 use crate::event::StepOutcome;
@@ -52,6 +52,13 @@ impl ExpandedCopy<'_> {
         self.sources.iter().map(source).collect()
     }
 
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().filter_map(|source| match source {
+            WrittenSource::Pattern(pattern) => Some(pattern.as_str()),
+            WrittenSource::Inline(_) => None,
+        })
+    }
+
     /// Returns the entry of the history.
     pub(super) fn created_by(&self) -> String {
         copy_text("COPY", &self.flags, &self.shown)
@@ -62,7 +69,7 @@ impl ExpandedCopy<'_> {
 pub(super) fn expand_copy<'a>(stage: &Stage, copy: &'a Copy) -> Result<ExpandedCopy<'a>, Problem> {
     let flags = CopyFlags {
         chown: expand_flag(stage, copy.chown.as_deref())?,
-        chmod: expand_flag(stage, copy.chmod.as_deref())?,
+        chmod: expand_flag(stage, copy.chmod.as_deref())?.filter(|mode| !mode.is_empty()),
         link: copy.link,
         parents: copy.parents,
         exclude: &copy.exclude,
@@ -91,6 +98,11 @@ impl Build<'_> {
     pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<StepOutcome, Problem> {
         let expanded = expand_copy(stage, copy)?;
         let from = self.copy_root(stage, copy.from.as_deref())?;
+        if copy.from.is_none() && !copy.parents {
+            for pattern in expanded.patterns() {
+                self.refuse_unsent(&from, pattern)?;
+            }
+        }
         let sources = expanded.sources(&from);
         let outcome = match self.content_hit(stage, &sources, &expanded.flags)? {
             Some(outcome) => outcome,
@@ -111,9 +123,9 @@ impl Build<'_> {
         sources: Vec<CopySource>,
         flags: &CopyFlags<'_>,
     ) -> Result<(), Problem> {
-        let request = self.copy_request(stage, sources, flags)?;
         // BuildKit's rule: a link with a mode is an ordinary copy.
-        let independent = flags.link && request.chmod.is_none();
+        let independent = flags.link && flags.chmod.is_none();
+        let request = self.copy_request(stage, sources, flags, independent)?;
         let changes = if independent {
             let nothing = Below { root: None, pending: &Pending::default() };
             let (changes, _) = copy::plan(&request, nothing)?;
@@ -131,11 +143,12 @@ impl Build<'_> {
         stage: &mut Stage,
         sources: Vec<CopySource>,
         flags: &CopyFlags<'a>,
+        independent: bool,
     ) -> Result<CopyRequest<'a>, Problem> {
         Ok(CopyRequest {
             sources,
             dest: absolute_destination(stage.working_dir(), &flags.dest),
-            owner: self.owner(stage, flags.chown.as_deref())?,
+            owner: self.owner(stage, flags.chown.as_deref(), independent)?,
             chmod: flags.chmod.as_deref().map(parse_chmod).transpose()?,
             parents: flags.parents,
             exclude: flags.exclude,
@@ -150,7 +163,7 @@ impl Build<'_> {
         source: CopySource,
         flags: &CopyFlags<'_>,
     ) -> Result<(), Problem> {
-        let request = self.copy_request(stage, vec![source], flags)?;
+        let request = self.copy_request(stage, vec![source], flags, false)?;
         let root = stage.tree.root()?;
         let below = Below { root: Some(&root), pending: &Pending::default() };
         let (changes, _) = copy::plan(&request, below)?;
@@ -175,15 +188,17 @@ impl Build<'_> {
         self.push_layer(stage, change_set(changes));
     }
 
-    /// Finds who `--chown` names, looked up in the stage's own files where it is a name.
+    /// Finds who `--chown` names, looked up in the stage's own files where it is a name; a copy that is
+    /// `independent` of them has none.
     pub(super) fn owner(
         &self,
         stage: &mut Stage,
         chown: Option<&str>,
+        independent: bool,
     ) -> Result<Option<(u32, u32)>, Problem> {
         let Some(spec) = chown.filter(|spec| !spec.is_empty()) else { return Ok(None) };
-        let is_number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
-        let root = if spec.split(':').all(is_number) { None } else { Some(stage.tree.root()?) };
+        let looked_up = spec.splitn(2, ':').any(is_name) && !independent && !stage.tree.is_untouched();
+        let root = if looked_up { Some(stage.tree.root()?) } else { None };
         Ok(Some(chown_owner(spec, root.as_deref())?))
     }
 
@@ -239,19 +254,20 @@ impl Build<'_> {
     }
 
     pub(super) fn workdir_step(&self, stage: &mut Stage, path: &str) -> Result<(), Problem> {
-        let directory = stage.workdir(path)?;
-        if directory != "/" {
+        let written = stage.workdir(path)?;
+        let directory = copy::clean(&written, true);
+        if written != "/" {
             // The owner is looked up as `--chown` is: a number is user and group alike.
             let user = stage.config.config.user.clone();
             let owner = match user.as_str() {
                 "root" => (0, 0),
-                user => self.owner(stage, Some(user))?.unwrap_or((0, 0)),
+                user => self.owner(stage, Some(user), false)?.unwrap_or((0, 0)),
             };
             let mtime = self.step_time();
             let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;
             self.add_layer(stage, changes);
         }
-        stage.set_workdir(directory);
+        stage.set_workdir(written);
         Ok(())
     }
 
@@ -265,9 +281,9 @@ impl Build<'_> {
 }
 
 impl Stage {
-    /// Returns the directory that a `WORKDIR` means.
+    /// Returns what a `WORKDIR` puts into the config.
     pub(super) fn workdir(&self, path: &str) -> Result<String, Problem> {
-        Ok(working_directory(self.working_dir(), &self.expand(path)?))
+        Ok(written_directory(self.working_dir(), &self.expand(path)?))
     }
 
     /// Makes a directory the one that relative paths count from.
@@ -275,6 +291,15 @@ impl Stage {
         let makes_layer = directory != "/";
         self.record(history::workdir(&directory), makes_layer);
         self.config.config.working_dir = directory;
+    }
+}
+
+/// Returns what `WORKDIR path` puts into the config: an absolute path as it is written, a relative one joined and clean.
+fn written_directory(current: &str, path: &str) -> String {
+    match path {
+        "" => current.to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => copy::clean(&format!("{current}/{path}"), false),
     }
 }
 
@@ -293,7 +318,14 @@ pub(super) fn expand_flag(stage: &Stage, flag: Option<&str>) -> Result<Option<St
 pub(super) fn inline(stage: &Stage, heredoc: &Heredoc) -> Result<CopySource, Problem> {
     let body =
         if heredoc.expand { expand_heredoc(&heredoc.body, &stage.scope)?.text } else { heredoc.body.clone() };
-    Ok(CopySource::Inline { name: heredoc.name.clone(), body: Arc::from(body.into_bytes()) })
+    // The word is a file name at the top of a tree of its own.
+    let path = copy::clean(&heredoc.name, false);
+    let name = path.trim_start_matches('/');
+    if name.is_empty() || name.contains('/') {
+        let message = format!("open {path}: no such file or directory: a heredoc's name is a file name here");
+        return Err(Problem::Instruction { message });
+    }
+    Ok(CopySource::Inline { name: name.to_owned(), body: Arc::from(body.into_bytes()) })
 }
 
 pub(super) fn copy_text(keyword: &str, flags: &CopyFlags<'_>, sources: &[String]) -> String {
@@ -325,4 +357,24 @@ fn refuse_remote(source: &str) -> Result<(), Problem> {
         crate::context::SourceKind::Git => "source can't be a git ref for COPY",
     };
     Err(Problem::Instruction { message: message.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::written_directory;
+
+    #[test]
+    fn an_absolute_workdir_stays_as_it_is_written() {
+        for (current, path, expected) in [
+            ("/w", "/a/../b", "/a/../b"),
+            ("/w", "/a//b/", "/a//b/"),
+            ("/w/", "x/", "/w/x"),
+            ("/a/../b", "..", "/"),
+            ("/w", "../y/./z", "/y/z"),
+            ("/w", "", "/w"),
+            ("/", ".", "/"),
+        ] {
+            assert_eq!(written_directory(current, path), expected, "{current} {path}");
+        }
+    }
 }

@@ -86,6 +86,20 @@ pub enum Problem {
         code: i32,
         /// The last lines it wrote.
         last_output: Vec<String>,
+        /// The options that would have brought what its mounts ask for and may go without.
+        absent: Vec<String>,
+    },
+    /// A step needs a secret that was not given.
+    #[error("secret {id}: not found")]
+    NoSecret {
+        /// Its id.
+        id: String,
+    },
+    /// A step needs an agent that was not given.
+    #[error("no SSH key {id:?} forwarded from the client")]
+    NoAgent {
+        /// Its id.
+        id: String,
     },
     /// A copy failed.
     #[error(transparent)]
@@ -196,17 +210,35 @@ impl Problem {
             Self::Copy(CopyError::NotFound { ignored: true, .. }) => {
                 Some("an ignore file hides it: look into `.dockerignore`".to_owned())
             }
+            Self::Copy(CopyError::NothingThere { .. }) => Some(
+                "a wildcard may match nothing only where another source is found in the same directory, as with BuildKit".to_owned(),
+            ),
             Self::Copy(CopyError::NotFound { .. }) => Some(
                 "paths of COPY and ADD are relative to the build context, not to the Dockerfile".to_owned(),
             ),
-            Self::Process { code: 127, .. } => {
-                Some("the shell did not find the command in the image".to_owned())
-            }
-            Self::Process { code: 137, .. } => {
-                Some("the process was killed: most often memory ran out".to_owned())
+            Self::Process { code: 127, ending, .. } if ending.contains("exec") => Some(
+                "there is no such program in the image, or its interpreter is missing; `FROM scratch` has not even a shell".to_owned(),
+            ),
+            Self::Process { code, absent, .. } => process_hint(*code, absent),
+            Self::User(UserError::NoImage) => Some(
+                "`--link`, and a copy that is the first step on `scratch`, see no `/etc/passwd`: give numbers"
+                    .to_owned(),
+            ),
+            Self::NoSecret { id } => Some(format!("the step requires it: give it with {}", secret_options(id))),
+            Self::NoAgent { id } => {
+                Some(format!("the step requires one: give it with `{}`", agent_option(id)))
             }
             Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
+            }
+            Self::Sandbox(SandboxError::OwnFiles { path }) => {
+                let top =
+                    path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
+                Some(format!(
+                    "steps in place run beside kiln: leave `/{}` out of what the command changes (`find / -xdev -not \
+                     -path …`)",
+                    top.unwrap_or_default()
+                ))
             }
             Self::Offline { missing } => Some(super::offline::hint(missing)),
             Self::OfflineSource { .. } => Some(
@@ -224,6 +256,28 @@ impl Problem {
             _ => None,
         }
     }
+}
+
+fn process_hint(code: i32, absent: &[String]) -> Option<String> {
+    let of_code = match code {
+        127 => Some("the shell did not find the command in the image".to_owned()),
+        137 => Some("the process was killed: most often memory ran out".to_owned()),
+        _ => None,
+    };
+    let of_mounts = (!absent.is_empty())
+        .then(|| format!("it mounts what this build was not given: {}", absent.join("; ")));
+    let hints: Vec<String> = of_code.into_iter().chain(of_mounts).collect();
+    (!hints.is_empty()).then(|| hints.join("; "))
+}
+
+/// Writes the options that give a secret.
+pub(super) fn secret_options(id: &str) -> String {
+    format!("`--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")
+}
+
+/// Writes the option that gives an agent.
+pub(super) fn agent_option(id: &str) -> String {
+    if id == "default" { "--ssh default".to_owned() } else { format!("--ssh {id}=SOCKET_OR_KEY") }
 }
 
 impl std::fmt::Display for BuildError {

@@ -130,6 +130,10 @@ impl Workbench<'_> {
                 let fetched = self.fetch.get(url, &[])?;
                 self.stream(fetched.reader, &into, fetched.last_modified)
             }
+            ContextSource::Object(object) => {
+                let fetched = self.fetch.object(object)?;
+                self.stream(fetched.reader, &into, fetched.last_modified)
+            }
             ContextSource::Git(text) => {
                 refuse_remote(request, text)?;
                 let source = parse_git_context(text)?.ok_or_else(|| Problem::Instruction {

@@ -162,7 +162,12 @@ struct Job {
 
 impl Job {
     fn run(self, step: StepId, changes: ChangeSet) {
-        let result = write_layer(changes, &self.options, &self.store, None);
+        let mut watch = |growing| {
+            for output in &self.outputs {
+                output.layer_growing(&growing);
+            }
+        };
+        let result = write_layer(changes, &self.options, &self.store, Some(&mut watch));
         drop(self.permit);
         if let Ok(layer) = &result {
             let size_bytes = layer.descriptor.size();

@@ -12,6 +12,7 @@ mod add;
 mod agent;
 mod base;
 mod blobs;
+mod brought;
 mod cache_mount;
 mod check;
 mod copy;

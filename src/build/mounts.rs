@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::agent::AgentProxy;
 use super::cache_mount::{Cache, frame};
 use super::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
-use super::error::Problem;
+use super::error::{Problem, agent_option, secret_options};
 use super::metadata::working_directory;
 use super::stage::Stage;
 use super::{Build, SecretSource};
@@ -29,6 +29,8 @@ pub(super) struct StepMounts {
     caches: BTreeMap<String, Cache>,
     agents: Vec<AgentProxy>,
     files: Vec<PathBuf>,
+    /// How to give the secrets and agents that are asked for and not there.
+    pub(super) absent: Vec<String>,
 }
 
 impl StepMounts {
@@ -241,8 +243,9 @@ impl Build<'_> {
         };
         let Some(value) = self.secret(id)? else {
             if *required {
-                return Err(Problem::Instruction { message: format!("secret {id}: not found") });
+                return Err(Problem::NoSecret { id: id.clone() });
             }
+            mounts.absent.push(secret_options(id));
             return Ok(());
         };
         if let Some(name) = env {
@@ -255,7 +258,7 @@ impl Build<'_> {
             Some(target) => working_directory(stage.working_dir(), target),
             None => format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(id)),
         };
-        let file = self.write_file(mounts, "secret", &value, *mode)?;
+        let file = write_file(mounts, self.secret_dir()?, &value, *mode)?;
         chown(&file, Some(*uid), Some(*gid)).map_err(io_problem("prepare the secret", &file))?;
         mounts.bind(file, &target, true);
         Ok(())
@@ -265,17 +268,21 @@ impl Build<'_> {
         let SpecKind::Ssh { id, required, mode, uid, gid } = &spec.kind else {
             unreachable!("called for ssh mounts");
         };
-        let Some(source) = self.request.ssh.get(id) else {
-            if *required {
-                let message = format!("no SSH key {id:?} forwarded from the client");
-                return Err(Problem::Instruction { message });
-            }
-            return Ok(());
-        };
         let number = mounts.agents.len();
         let target = match &spec.target {
             Some(target) => working_directory(stage.working_dir(), target),
             None => format!("/run/buildkit/ssh_agent.{number}"),
+        };
+        // The variable is there even if no agent is: that is how BuildKit does it.
+        if !mounts.env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
+            mounts.env.push(("SSH_AUTH_SOCK".to_owned(), target.clone()));
+        }
+        let Some(source) = self.request.ssh.get(id) else {
+            if *required {
+                return Err(Problem::NoAgent { id: id.clone() });
+            }
+            mounts.absent.push(format!("`{}`", agent_option(id)));
+            return Ok(());
         };
         let agent = AgentProxy::start(source, &self.new_dir("ssh")?)?;
         let socket = agent.socket().to_path_buf();
@@ -283,9 +290,6 @@ impl Build<'_> {
             .and_then(|()| chown(&socket, Some(*uid), Some(*gid)))
             .map_err(io_problem("prepare the agent's socket", &socket))?;
         mounts.bind(socket, &target, false);
-        if !mounts.env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
-            mounts.env.push(("SSH_AUTH_SOCK".to_owned(), target));
-        }
         mounts.agents.push(agent);
         Ok(())
     }
@@ -297,24 +301,15 @@ impl Build<'_> {
         target: &str,
         body: &str,
     ) -> Result<(), Problem> {
-        let file = self.write_file(mounts, "script", body.as_bytes(), 0o755)?;
+        let file = write_file(mounts, self.new_dir("script")?, body.as_bytes(), 0o755)?;
         mounts.bind(file, target, true);
         Ok(())
     }
 
-    fn write_file(
-        &self,
-        mounts: &mut StepMounts,
-        what: &str,
-        content: &[u8],
-        mode: u32,
-    ) -> Result<PathBuf, Problem> {
-        let path = self.new_dir(what)?.join("file");
-        std::fs::write(&path, content).map_err(io_problem("write", &path))?;
-        let permissions = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, permissions).map_err(io_problem("prepare", &path))?;
-        mounts.files.push(path.clone());
-        Ok(path)
+    fn secret_dir(&self) -> Result<PathBuf, Problem> {
+        let parent = self.services.secrets.path();
+        let made = tempfile::tempdir_in(parent).map(tempfile::TempDir::keep);
+        made.map_err(io_problem("create a directory in", parent))
     }
 
     fn step_path(&self, stage: &Stage, what: &str) -> Result<PathBuf, Problem> {
@@ -345,6 +340,21 @@ impl Stage {
             })
             .collect()
     }
+}
+
+/// Writes a file that goes with the step.
+fn write_file(
+    mounts: &mut StepMounts,
+    directory: PathBuf,
+    content: &[u8],
+    mode: u32,
+) -> Result<PathBuf, Problem> {
+    let path = directory.join("file");
+    std::fs::write(&path, content).map_err(io_problem("write", &path))?;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(&path, permissions).map_err(io_problem("prepare", &path))?;
+    mounts.files.push(path.clone());
+    Ok(path)
 }
 
 pub(super) fn read_secret(source: &SecretSource) -> Result<Vec<u8>, Problem> {

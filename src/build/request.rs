@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::context::ObjectSource;
 use crate::oci::{ManifestFormat, Platform, Reference};
 use crate::sandbox::Ulimit;
 use crate::stream::Compression;
@@ -64,6 +65,8 @@ pub struct Request {
     pub rewrite_timestamp: bool,
     /// `--single-snapshot`: all new layers as one.
     pub single_layer: bool,
+    /// `--cache-dir`: OCI layouts whose blobs spare a registry the downloads of base layers.
+    pub base_layouts: Vec<PathBuf>,
     /// `--ignore-path`: never part of a layer.
     pub ignore_paths: Vec<PathBuf>,
     /// How many stages work at once.
@@ -125,6 +128,8 @@ pub enum ContextSource {
     TarFile(PathBuf),
     /// An http(s) URL of a tar or of a lone Dockerfile.
     Url(String),
+    /// A tar in an object store.
+    Object(Box<ObjectSource>),
     /// A git repository, in any of the forms of `docker build`.
     Git(String),
 }

@@ -11,10 +11,7 @@ use super::user::{ExecUser, exec_user};
 use super::{Build, Entitlement, NetworkMode};
 use crate::dockerfile::{Run, RunScript, history};
 use crate::event::{Event, OutputStream};
-use crate::sandbox::{Exit, Network, Task, User};
-
-/// The host name of a step, BuildKit's; `BUILDKIT_SANDBOX_HOSTNAME` changes it.
-const HOSTNAME: &str = "buildkitsandbox";
+use crate::sandbox::{DEFAULT_HOSTNAME, Exit, Network, Task, User};
 
 /// How many of the last lines a failed step wrote go into its error.
 const LAST_LINES: usize = 10;
@@ -24,12 +21,7 @@ const LINE_BYTES_MAX: usize = 1024;
 
 impl Build<'_> {
     pub(super) fn run_step(&self, stage: &mut Stage, run: &Run) -> Result<(), Problem> {
-        if let Some(device) = run.devices.first() {
-            return Err(Problem::Unsupported {
-                what: format!("`RUN --device={device}`"),
-                hint: "kiln has no CDI devices; run the build where the step needs none".to_owned(),
-            });
-        }
+        refuse_devices(run)?;
         let insecure = self.security(run)?;
         let network = self.network(run)?;
         let mut mounts = self.step_mounts(stage, run)?;
@@ -44,9 +36,9 @@ impl Build<'_> {
             root: root.path().to_path_buf(),
             argv: argv.iter().map(OsString::from).collect(),
             env: self.environment(stage, &user, &mounts),
-            cwd: stage.working_dir().into(),
+            cwd: super::copy::clean(stage.working_dir(), false).into(),
             user: User { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
-            hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(HOSTNAME).to_owned(),
+            hostname: self.build_arg("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or(DEFAULT_HOSTNAME).to_owned(),
             mounts: mounts.take(),
             network,
             insecure,
@@ -57,9 +49,10 @@ impl Build<'_> {
             cancel: self.services.cancel.clone(),
         };
         let (exit, last_output) = self.run_task(stage, &task)?;
+        let absent = std::mem::take(&mut mounts.absent);
         drop(mounts);
         if exit.code() != 0 {
-            return Err(process_failed(&argv, exit, last_output));
+            return Err(process_failed(&argv, exit, last_output, absent));
         }
         self.seal(stage)?;
         stage.record_run(&argv);
@@ -90,7 +83,17 @@ impl Build<'_> {
         match exit {
             Ok(exit) => Ok((exit, tail.lines())),
             Err(crate::sandbox::SandboxError::Cancelled) => Err(Problem::Cancelled),
-            Err(error) => Err(error.into()),
+            Err(error) => match error.exit_code() {
+                // It was never started: the code is the one a shell has for that.
+                Some(code) => Err(Problem::Process {
+                    command: command_line(task),
+                    ending: format!("exit code: {code}: {error}"),
+                    code,
+                    last_output: Vec::new(),
+                    absent: Vec::new(),
+                }),
+                None => Err(error.into()),
+            },
         }
     }
 
@@ -139,13 +142,30 @@ impl Build<'_> {
     }
 }
 
+/// Refuses what kiln does not have.
+pub(super) fn refuse_devices(run: &Run) -> Result<(), Problem> {
+    match run.devices.first() {
+        None => Ok(()),
+        Some(device) => Err(Problem::Unsupported {
+            what: format!("`RUN --device={device}`"),
+            hint: "kiln has no CDI devices; run the build where the step needs none".to_owned(),
+        }),
+    }
+}
+
+fn command_line(task: &Task) -> String {
+    let words: Vec<_> = task.argv.iter().map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
 impl Stage {
     /// Returns what a `RUN` starts.
     pub(super) fn run_argv(&self, run: &Run) -> Result<Vec<String>, Problem> {
         let argv = match run.script() {
             RunScript::Exec(argv) => argv,
             RunScript::Shell(text) => self.shell_argv(&text),
-            RunScript::File { name, .. } => vec![script_path(&name)],
+            // The shell starts the script, as BuildKit has it; the script's first line says who reads it.
+            RunScript::File { name, .. } => self.shell_argv(&script_path(&name)),
         };
         if argv.is_empty() {
             return Err(Problem::Instruction { message: "arguments are required".to_owned() });
@@ -165,12 +185,12 @@ fn script_path(name: &str) -> String {
     format!("/dev/pipes/{name}")
 }
 
-fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>) -> Problem {
+fn process_failed(argv: &[String], exit: Exit, last_output: Vec<String>, absent: Vec<String>) -> Problem {
     let ending = match exit {
         Exit::Code(code) => format!("exit code: {code}"),
         Exit::Signal(signal) => format!("exit code: {} (killed by signal {signal})", 128 + signal),
     };
-    Problem::Process { command: argv.join(" "), ending, code: exit.code(), last_output }
+    Problem::Process { command: argv.join(" "), ending, code: exit.code(), last_output, absent }
 }
 
 /// Counts a step for as long as it runs.
@@ -245,7 +265,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_in_buildkits_words() {
         let argv = ["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
-        let text = process_failed(&argv, Exit::Code(3), Vec::new()).to_string();
+        let text = process_failed(&argv, Exit::Code(3), Vec::new(), Vec::new()).to_string();
         assert_eq!(text, "process \"/bin/sh -c exit 3\" did not complete successfully: exit code: 3");
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use crate::blob::{Layout, Store};
+use crate::blob::Store;
 use crate::cache::{Caches, MountCaches};
 use crate::context::Fetch;
 use crate::event::Reporter;
@@ -13,7 +13,7 @@ use crate::oci::Platform;
 use crate::output::Output;
 use crate::registry::Client;
 use crate::rootfs::Storage;
-use crate::sandbox::{Cancel, Launch};
+use crate::sandbox::{Cancel, Launch, MemoryDir};
 use crate::tree::Timestamp;
 
 /// The parts a build is wired to.
@@ -34,14 +34,14 @@ pub struct Services {
     pub caches: Arc<Caches>,
     /// Where cache mounts are saved, and restored from.
     pub mount_caches: MountCaches,
-    /// Layouts that may have layers of base images: they are read from there before any registry is asked.
-    pub base_layouts: Vec<Arc<Layout>>,
     /// How files are downloaded.
     pub fetch: Arc<dyn Fetch>,
     /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.
     pub git_environment: Vec<(OsString, OsString)>,
     /// A directory of this build's own; the caller removes it.
     pub work_dir: PathBuf,
+    /// Where secrets are while a step has them: in memory wherever kiln may mount.
+    pub secrets: MemoryDir,
     /// Where cache mounts persist.
     pub cache_mounts_dir: PathBuf,
     /// Stops the build.

@@ -313,7 +313,7 @@ impl Build<'_> {
         stage.step.number += 1;
         let step = stage.step.clone();
         let reporter = &self.services.reporter;
-        reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.original.clone() });
+        reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.heading() });
         let begun = std::time::Instant::now();
         let below = stage.layers.len();
         let result = self.make_layer(stage, instruction, begun);

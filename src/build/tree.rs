@@ -57,6 +57,11 @@ impl Tree {
         Self { origin, storage, blobs, reporter, rootfs: None, queue: Vec::new(), merged }
     }
 
+    /// Tells whether there is no base and nothing was done yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        matches!(self.origin, Origin::Scratch) && self.rootfs.is_none() && self.queue.is_empty()
+    }
+
     /// Makes the files as they were before anything queued, and returns them.
     fn live(&mut self) -> Result<&mut Box<dyn Rootfs>, Problem> {
         if self.rootfs.is_none() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::{SourceArgs, StepArgs};
 use super::environment::Environment;
 use super::fail::Failure;
-use super::request::base_request;
+use super::request::{base_request, is_remote};
 use super::wire;
 use crate::build::{ContextSource, DockerfileSource, NeededImage, Request, Workbench, needed_images};
 use crate::event::Reporter;
@@ -41,7 +41,11 @@ pub(super) fn images(
     let mut request: Request =
         base_request(&source, &StepArgs::default(), environment, &mut std::io::empty(), &mut Vec::new())?;
     request.context = ContextSource::Directory(environment.directory.clone());
-    request.dockerfile = DockerfileSource::Path(environment.directory.join(recipe.path));
+    let url = recipe.path.to_str().filter(|path| is_remote(path));
+    request.dockerfile = match url {
+        Some(url) => DockerfileSource::Url(url.to_owned()),
+        None => DockerfileSource::Path(environment.directory.join(recipe.path)),
+    };
     request.platform = Some(platform.clone());
     let fetch = wire::open_fetch(config, reporter.clone());
     let work_dir = tempfile::tempdir().map_err(|source| Failure::File {

@@ -11,7 +11,7 @@ use crate::context::{GitState, git_state};
 pub fn find(context: &str, environment: &Environment) -> Option<Commit> {
     let state = match context_source(context, environment) {
         ContextSource::Directory(path) => git_state(&path),
-        ContextSource::Stdin | ContextSource::TarFile(_) => None,
+        ContextSource::Stdin | ContextSource::TarFile(_) | ContextSource::Object(_) => None,
         ContextSource::Url(_) | ContextSource::Git(_) => return None,
     };
     combine(state, environment)

@@ -385,6 +385,7 @@ mod tests {
             ending: "exit code: 127".to_owned(),
             code: 127,
             last_output: vec!["sh: x: not found".to_owned()],
+            absent: vec!["`--ssh default`".to_owned()],
         };
         let failure = Failure::from(BuildError { problem, place: Some(place(3, 3)) });
         let text = failure.render(false);
@@ -393,7 +394,8 @@ mod tests {
         assert!(
             text.contains("error: process \"/bin/sh -c x\" did not complete successfully: exit code: 127\n")
         );
-        assert!(text.contains("\nhint: "));
+        let hint = "hint: the shell did not find the command in the image; it mounts what this build was not given: `--ssh default`";
+        assert!(text.contains(hint), "{text}");
         assert_eq!(failure.exit_code(), FAILED);
     }
 

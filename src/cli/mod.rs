@@ -52,6 +52,9 @@ enum Door {
     Warmer(usize),
 }
 
+/// What kiln's own command line understands without a command.
+const HELP: [&str; 2] = ["-h", "--help"];
+
 impl Door {
     /// Finds the door by the name kiln is called by, else by its first argument.
     fn of(arguments: &[OsString]) -> Self {
@@ -63,6 +66,8 @@ impl Door {
             (Some("warmer"), _) => Self::Warmer(1),
             (_, Some("executor")) => Self::Executor(2),
             (_, Some("warmer")) => Self::Warmer(2),
+            // A job that gives the image kaniko's flags, with the image's own entrypoint.
+            (_, Some(word)) if executor::is_flag(word) && !HELP.contains(&word) => Self::Executor(1),
             _ => Self::Kiln,
         }
     }
@@ -101,6 +106,12 @@ mod tests {
         assert_eq!(door(&["kiln", "executor", "-f", "x"]), Door::Executor(2));
         assert_eq!(door(&["/kaniko/warmer"]), Door::Warmer(1));
         assert_eq!(door(&["kiln", "warmer"]), Door::Warmer(2));
+        assert_eq!(door(&["/kiln/kiln", "--dockerfile=D", "--context=/c"]), Door::Executor(1));
+        assert_eq!(door(&["/kiln/kiln", "-f", "D"]), Door::Executor(1));
+        assert_eq!(door(&["/kiln/kiln", "--snapshotMode=redo"]), Door::Executor(1));
+        for word in ["--help", "-h", "--debug", "--version", "-", "--", "--root=/r"] {
+            assert_eq!(door(&["kiln", word]), Door::Kiln, "{word}");
+        }
         assert_eq!(door(&[]), Door::Kiln);
     }
 }

@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::fail::Failure;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
-use crate::blob::{Layout, Store};
-use crate::build::Services;
+use crate::blob::Store;
+use crate::build::{BuildError, Problem, Request, SecretSource, Services};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::event::{Event, Reporter};
@@ -19,7 +19,7 @@ use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, StorageKind, WorkDir};
-use crate::sandbox::{self, Cancel, Entered, LaunchOptions};
+use crate::sandbox::{self, Cancel, Entered, LaunchOptions, MemoryDir};
 use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
@@ -38,9 +38,7 @@ impl Workshop {
         let Self { services, work_dir, .. } = self;
         // The storage's mounts go first.
         drop(services);
-        let path = work_dir.path().to_owned();
-        drop(work_dir);
-        if path.exists() { Err(path) } else { Ok(()) }
+        work_dir.remove()
     }
 }
 
@@ -143,7 +141,9 @@ pub fn open_workshop(
         // Steps mount overlays, too: as it was found to work here.
         entered.overlay_userxattr = userxattr;
     }
-    let launch = sandbox::open(&entered, LaunchOptions { state_dir: sandbox_state(root), dns })?;
+    let options =
+        LaunchOptions { state_dir: sandbox_state(root), dns, private_files: private_files(invocation) };
+    let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let trees: PathBuf = root.join("trees");
@@ -159,9 +159,9 @@ pub fn open_workshop(
         launch,
         storage,
         outputs,
+        secrets: open_secrets(&entered, work_dir.path(), reporter)?,
         caches: Arc::new(caches),
         mount_caches,
-        base_layouts: open_base_layouts(invocation, reporter),
         work_dir: work_dir.path().to_owned(),
         cache_mounts_dir: root.join("mounts"),
         cancel,
@@ -172,6 +172,42 @@ pub fn open_workshop(
     };
     let stdout_is_taken = invocation.outputs.iter().any(writes_stdout);
     Ok(Workshop { services, work_dir, stdout_is_taken })
+}
+
+/// Lists the files that hold credentials and secrets.
+fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
+    let auth = invocation.registry.credentials.files.iter().map(|file| PathBuf::from(&file.origin));
+    let secrets = invocation.request.secrets.values().filter_map(|source| match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Value(_) => None,
+    });
+    // Others have the name of a variable where these have their path.
+    auth.filter(|path| path.is_absolute()).chain(secrets).collect()
+}
+
+/// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.
+pub fn read_secrets(request: &Request) -> Result<Request, Failure> {
+    let mut request = request.clone();
+    for source in request.secrets.values_mut() {
+        if let SecretSource::File(path) = source {
+            let failed = |source| Failure::File { action: "read the secret", path: path.clone(), source };
+            *source = SecretSource::Value(std::fs::read(&*path).map_err(failed)?);
+        }
+    }
+    Ok(request)
+}
+
+/// Makes the directory for secrets.
+fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Result<MemoryDir, Failure> {
+    let path = work_dir.join("secrets");
+    let secrets = MemoryDir::create(path.clone(), entered).map_err(|source| {
+        let problem = Problem::Io { action: "create the directory", path, source };
+        Failure::from(BuildError::from(problem))
+    })?;
+    if !secrets.is_in_memory() {
+        reporter.debug("secrets: files in the work directory, since nothing can be mounted here".to_owned());
+    }
+    Ok(secrets)
 }
 
 /// Opens the caches of a build. One that cannot be opened is a warning, as one that cannot be reached is.
@@ -194,16 +230,6 @@ fn open_or_warn(opened: Result<SharedCache, CacheError>, reporter: &Reporter) ->
             reporter.report(Event::Warning { text, hint: error.hint() });
         })
         .ok()
-}
-
-/// Opens the layout with base images, if it is there: that is how kaniko treats its own.
-fn open_base_layouts(invocation: &Invocation, reporter: &Reporter) -> Vec<Arc<Layout>> {
-    let path = invocation.caches.base_layout.as_deref().filter(|path| path.join("oci-layout").exists());
-    let opened = path.map(Layout::open).transpose().unwrap_or_else(|error| {
-        reporter.warning(format!("base images are not read from the cache directory: {error}"));
-        None
-    });
-    opened.into_iter().map(Arc::new).collect()
 }
 
 /// Opens where cache mounts come from and go to.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::object::ObjectError;
 use crate::layer::LayerError;
 
 /// A failure to read a pattern, a context or a remote source. URLs are without credentials.
@@ -109,6 +110,14 @@ pub enum ContextError {
         /// Why, all causes in one line.
         reason: String,
     },
+    /// A server did not take an upload.
+    #[error("cannot upload to `{url}`: {reason}")]
+    Upload {
+        /// Where to.
+        url: String,
+        /// Why, all causes in one line.
+        reason: String,
+    },
     /// The text of a git source is contradictory or has an option nobody knows; the text is BuildKit's.
     #[error("{reason}")]
     GitText {
@@ -117,6 +126,9 @@ pub enum ContextError {
         /// What is wrong with it.
         reason: String,
     },
+    /// An object of an object store cannot be had.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
     /// There is no `git` program.
     #[error("cannot check out `{url}`: the `git` program is not installed")]
     GitMissing {
@@ -179,6 +191,7 @@ impl ContextError {
     /// Says what the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Object(error) => return error.hint().map(str::to_owned),
             Self::LoneExclamation => "write the path to bring back behind the `!`, or remove the line",
             Self::Pattern { .. } => "put a backslash before a `[` or `\\` that means itself",
             Self::IgnoreNotText { .. } => "save the file as UTF-8; PowerShell's `>` writes UTF-16",
@@ -208,6 +221,7 @@ impl ContextError {
             | Self::Url { .. }
             | Self::Status { .. }
             | Self::Download { .. }
+            | Self::Upload { .. }
             | Self::GitText { .. }
             | Self::Git { .. }
             | Self::GitChecksum { .. }

@@ -1,7 +1,8 @@
 //! Build contexts: where the files come from that `COPY` and `ADD` copy.
 //!
 //! A context is a tree ([`ContextTree`]) with the patterns that hide a part of it ([`Ignore`]). It is a directory of
-//! this machine, a tar archive, or the checkout of a git repository; the sources of `ADD` may also be downloads.
+//! this machine, a tar archive (here, at a URL or in an object store), or the checkout of a git repository; the
+//! sources of `ADD` may also be downloads.
 //! Nothing here copies into an image, and nothing here reads the environment: proxies, sockets and certificates are
 //! passed in.
 
@@ -13,6 +14,7 @@ mod http;
 mod ignore;
 #[cfg(test)]
 mod loopback;
+mod object;
 mod source;
 mod tree;
 
@@ -24,5 +26,9 @@ pub use git::{
 };
 pub use http::{Download, Fetch, Fetched, HttpFetch, HttpOptions, Proxies, download, validate_checksum};
 pub use ignore::Ignore;
+pub use object::{
+    AzureAccess, AzureCredentials, GoogleAccess, GoogleCredentials, Hidden, ObjectAccess, ObjectError,
+    ObjectSource, S3Access, S3Credentials,
+};
 pub use source::{SourceKind, classify_source};
 pub use tree::{Archive, ContextTree, open_directory, open_stream};

@@ -285,8 +285,7 @@ impl Run {
             Command::Exec(argv) => return RunScript::Exec(argv.clone()),
             Command::Shell(text) => text,
         };
-        let Some(first) = self.heredocs.first() else { return RunScript::Shell(text.clone()) };
-        if heredoc::parse_opening(text).is_ok_and(|opening| opening.is_some()) {
+        if let Some(first) = self.lone_heredoc() {
             return if first.body.starts_with("#!") {
                 RunScript::File { name: first.name.clone(), body: first.body.clone() }
             } else {
@@ -300,6 +299,25 @@ impl Run {
             script.push_str(&heredoc.name);
         }
         RunScript::Shell(script)
+    }
+
+    /// Returns the heredoc that is all there is.
+    fn lone_heredoc(&self) -> Option<&Heredoc> {
+        let Command::Shell(text) = &self.command else { return None };
+        let first = self.heredocs.first()?;
+        heredoc::parse_opening(text).is_ok_and(|opening| opening.is_some()).then_some(first)
+    }
+}
+
+impl Instruction {
+    /// Returns the instruction as progress shows it: a `RUN` that is only a heredoc with the heredoc's first line.
+    pub fn heading(&self) -> String {
+        let InstructionKind::Run(run) = &self.kind else { return self.original.clone() };
+        let Some(heredoc) = run.lone_heredoc() else { return self.original.clone() };
+        let mut lines = heredoc.body.trim().lines();
+        let first = lines.next().unwrap_or_default();
+        let more = if lines.next().is_some() { "..." } else { "" };
+        format!("{} ({first}{more})", self.original)
     }
 }
 

@@ -5,6 +5,9 @@ use super::{ExpandError, csv, quote};
 
 pub use super::device::{DeviceSpec, parse_device};
 
+/// The permissions with setuid, setgid and sticky: there are no other bits.
+const MODE_MAX: u32 = 0o7777;
+
 /// A parsed `--mount`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountSpec {
@@ -291,7 +294,13 @@ impl Options {
                     }
                 });
             }
-            "mode" => self.mode = Some(number(8)?),
+            "mode" => {
+                let mode = number(8)?;
+                if mode > MODE_MAX {
+                    return Err(format!("invalid value {value} for mode: it is at most 07777").into());
+                }
+                self.mode = Some(mode);
+            }
             "uid" => self.uid = Some(number(10)?),
             "gid" => self.gid = Some(number(10)?),
             "env" => self.env = Some(value.to_owned()),

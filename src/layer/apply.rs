@@ -144,8 +144,17 @@ impl Unpacking<'_> {
         self.options.whiteouts != Whiteouts::Literal
     }
 
+    /// Brings a name into a normal form. One that would climb out of a layer is refused; out of a user's archive it
+    /// stays at the top, as in a root of its own.
+    fn normal(&self, name: &Path, entry: &Path, what: &str) -> Result<PathBuf, LayerError> {
+        normal(name, entry, what, self.is_layer())
+    }
+
     fn entry<R: Read>(&mut self, entry: &TarEntry, tar: &mut TarReader<R>) -> Result<(), LayerError> {
-        let relative = normal(&entry.path, &entry.path, "has a name")?;
+        if !self.is_layer() && entry.path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let relative = self.normal(&entry.path, &entry.path, "has a name")?;
         let Some(name) = relative.file_name() else {
             if entry.kind != TarEntryKind::Directory {
                 return Err(hostile(&entry.path, "would take the place of the root"));
@@ -247,7 +256,7 @@ impl Unpacking<'_> {
     }
 
     fn make_hard_link(&mut self, spot: &Spot, entry: &TarEntry, target: &Path) -> Result<(), LayerError> {
-        let relative = normal(target, &entry.path, "is a hard link to")?;
+        let relative = self.normal(target, &entry.path, "is a hard link to")?;
         let Some(target_name) = relative.file_name() else {
             return Err(hostile(&entry.path, "is a hard link to the root"));
         };
@@ -365,13 +374,13 @@ impl Unpacking<'_> {
 }
 
 /// Brings a name into a normal form: relative, no `.` and no `..`. `what` is how the entry has it, for the message.
-fn normal(name: &Path, entry: &Path, what: &str) -> Result<PathBuf, LayerError> {
+fn normal(name: &Path, entry: &Path, what: &str, strict: bool) -> Result<PathBuf, LayerError> {
     let mut path = PathBuf::new();
     for component in name.components() {
         match component {
             Component::Normal(part) => path.push(part),
             Component::ParentDir => {
-                if !path.pop() {
+                if !path.pop() && strict {
                     return Err(hostile(
                         entry,
                         &format!("{what} that leads out of the archive: `{}`", name.display()),

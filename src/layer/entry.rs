@@ -92,9 +92,6 @@ impl Extensions {
     /// Returns the entry, not sparse yet, and how many bytes of content follow in the archive.
     pub(super) fn resolve(&self, fields: &Fields<'_>) -> Result<(TarEntry, u64), String> {
         let name = self.name(fields);
-        if name.is_empty() {
-            return Err("entry without a name".to_owned());
-        }
         if name.contains(&0) {
             return Err(format!("name with a zero byte: `{}`", name.escape_ascii()));
         }

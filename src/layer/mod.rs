@@ -29,4 +29,4 @@ pub use error::LayerError;
 pub use reader::{TarEntry, TarEntryKind, TarReader};
 pub use rewrite::{is_newer, rewrite_layer};
 pub use tar::{TarOptions, write_tar};
-pub use write::{LayerOptions, layer_media_type, write_layer};
+pub use write::{LARGE_BYTES, LayerOptions, Watch, layer_media_type, write_layer};

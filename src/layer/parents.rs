@@ -179,7 +179,8 @@ impl<'a> Parents<'a> {
         }
         self.note_change(path.parent().unwrap_or(Path::new("")), dir)?;
         place::make_dir(dir.as_fd(), name).map_err(failed)?;
-        if let Owners::Set { uid, gid } = self.owners {
+        // What a user's archive does not list belongs to root, whoever the rest belongs to: BuildKit's rule.
+        if let (Owners::Set { uid, gid }, true) = (self.owners, self.whiteouts != Whiteouts::Literal) {
             place::set_owner(Target::Named(dir.as_fd(), name), uid, gid).map_err(failed)?;
         }
         place::set_mode(Target::Named(dir.as_fd(), name), 0o755).map_err(failed)?;

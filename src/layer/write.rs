@@ -5,11 +5,12 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use super::{ChangeSet, LayerError, TarOptions, write_tar};
-use crate::blob::{BlobError, Store, StoreWriter};
+use crate::blob::{BlobError, Growing, Store, StoreWriter};
 use crate::oci::{DiffId, Layer, ManifestFormat, descriptor, media_type};
-use crate::stream::{Compression, Compressor, Counted, HashingWriter, PipeWriter};
+use crate::stream::{Compression, Compressor, Counted, HashingWriter};
 
 /// How a layer becomes a blob.
 #[derive(Debug, Clone, Copy)]
@@ -38,55 +39,41 @@ pub fn layer_media_type(format: ManifestFormat, compression: Compression) -> Str
     format!("{plain}{suffix}")
 }
 
-/// Writes `changes` into `store`, and the same bytes into `tee` for as long as somebody reads them there.
-///
-/// A tee whose reader leaves is not an error: the blob is in the store in any case, and whoever left knows why. If
-/// the layer fails, the tee's reader gets an error too, never an end.
+/// A layer that is larger than this when it is half written is shown to who wants to read along: less would not be
+/// worth a request.
+pub const LARGE_BYTES: u64 = 16 << 20;
+
+/// Hears of a layer that grows large.
+pub type Watch<'a> = &'a mut (dyn FnMut(Arc<Growing>) + Send);
+
+/// Writes `changes` into `store`; `watch` is told once the blob has grown to [`LARGE_BYTES`].
 pub fn write_layer(
     changes: ChangeSet,
     options: &LayerOptions,
     store: &Store,
-    tee: Option<PipeWriter>,
+    watch: Option<Watch<'_>>,
 ) -> Result<Layer, LayerError> {
-    write_blob(options, store, tee, |tar| write_tar(changes, &options.tar, tar))
+    write_blob(options, store, watch, |tar| write_tar(changes, &options.tar, tar))
 }
 
 /// Where the tar goes on its way into the store.
-type TarSink<'a> = HashingWriter<Compressor<&'a mut Tee>>;
+type TarSink<'a, 'w> = HashingWriter<Compressor<&'a mut Watched<'w>>>;
 
-/// Writes the tar that `write` makes into `store`, and the same bytes into `tee`.
+/// Writes the tar that `write` makes into `store`.
 pub(super) fn write_blob(
     options: &LayerOptions,
     store: &Store,
-    tee: Option<PipeWriter>,
-    write: impl FnOnce(&mut TarSink<'_>) -> Result<(), LayerError>,
+    watch: Option<Watch<'_>>,
+    write: impl FnOnce(&mut TarSink<'_, '_>) -> Result<(), LayerError>,
 ) -> Result<Layer, LayerError> {
     let blob = store.writer()?;
     let path = blob.path().to_owned();
-    let mut out = Tee { blob, tee };
-    let (diff_id, out) = match compress(write, options, &mut out) {
-        Ok(diff_id) => (diff_id, out),
-        Err(error) => {
-            out.fail(&error);
-            return Err(match error {
-                LayerError::Write { source } => BlobError::io("write", &path, source).into(),
-                error => error,
-            });
-        }
-    };
-    let counted = match out.blob.commit(None) {
-        Ok(counted) => counted,
-        Err(error) => {
-            if let Some(tee) = out.tee {
-                tee.fail(io::Error::other(error.to_string()));
-            }
-            return Err(error.into());
-        }
-    };
-    if let Some(tee) = out.tee {
-        // Its reader left between the last byte and the end.
-        let _ = tee.finish();
-    }
+    let mut out = Watched { blob, watch, left_bytes: LARGE_BYTES };
+    let diff_id = compress(write, options, &mut out).map_err(|error| match error {
+        LayerError::Write { source } => BlobError::io("write", &path, source).into(),
+        error => error,
+    })?;
+    let counted = out.blob.commit(None)?;
     let media_type = layer_media_type(options.format, options.compression);
     Ok(Layer {
         descriptor: descriptor(&media_type, &counted.digest, counted.size_bytes),
@@ -95,9 +82,9 @@ pub(super) fn write_blob(
 }
 
 fn compress(
-    write: impl FnOnce(&mut TarSink<'_>) -> Result<(), LayerError>,
+    write: impl FnOnce(&mut TarSink<'_, '_>) -> Result<(), LayerError>,
     options: &LayerOptions,
-    out: &mut Tee,
+    out: &mut Watched<'_>,
 ) -> Result<Counted, LayerError> {
     let failed = |source| LayerError::Write { source };
     let compressor = Compressor::new(out, options.compression, options.threads).map_err(failed)?;
@@ -108,27 +95,27 @@ fn compress(
     Ok(counted)
 }
 
-/// The blob, which must be written, and the tee, which may.
-pub(super) struct Tee {
+/// The blob, and who may read it while it grows.
+pub(super) struct Watched<'a> {
     blob: StoreWriter,
-    tee: Option<PipeWriter>,
+    watch: Option<Watch<'a>>,
+    /// How much is to come before it is large.
+    left_bytes: u64,
 }
 
-impl Tee {
-    fn fail(self, error: &LayerError) {
-        if let Some(tee) = self.tee {
-            tee.fail(io::Error::other(error.to_string()));
-        }
-    }
-}
-
-impl Write for Tee {
+impl Write for Watched<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.blob.write_all(buf)?;
-        if self.tee.as_mut().is_some_and(|tee| tee.write_all(buf).is_err()) {
-            self.tee = None;
+        let count = self.blob.write(buf)?;
+        if self.watch.is_some() {
+            self.left_bytes = self.left_bytes.saturating_sub(count as u64);
+            if self.left_bytes == 0
+                && let Some(watch) = self.watch.take()
+                && let Ok(growing) = self.blob.growing()
+            {
+                watch(growing);
+            }
         }
-        Ok(buf.len())
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -168,7 +168,7 @@ impl FromStr for Reference {
             path.to_owned()
         };
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(fail("repository name must be lowercase"));
+            return Err(fail(&format!("repository name ({repository}) must be lowercase")));
         }
         if !repository.split('/').all(is_path_component) {
             return Err(fail(

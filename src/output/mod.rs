@@ -23,7 +23,7 @@ pub use error::OutputError;
 pub use image::{copy_blob, read_image, select_manifest};
 pub use whole::{LayoutTarget, Whole, write_whole};
 
-use crate::blob::{BlobSource, Store};
+use crate::blob::{BlobSource, Growing, Store};
 use crate::event::Reporter;
 use crate::oci::{Digest, Image, Layer, Reference};
 use crate::registry::Client;
@@ -43,6 +43,12 @@ pub trait Output: Send + Sync {
     /// Hears that a layer is complete in the store; may begin to move it. Best effort: what fails here is
     /// done again by [`Output::commit`].
     fn layer_ready(&self, layer: &Layer);
+
+    /// Hears of a layer that is large and not complete yet; may begin to move it, as best effort. The same layer comes
+    /// to [`Output::layer_ready`] when it is complete.
+    fn layer_growing(&self, growing: &Arc<Growing>) {
+        let _ = growing;
+    }
 
     /// Returns whether [`Output::commit`] needs the files themselves.
     fn needs_tree(&self) -> bool;

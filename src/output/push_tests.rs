@@ -4,6 +4,7 @@
 #[path = "../../tests/support/registry/mod.rs"]
 mod support;
 
+use std::io::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,50 @@ fn an_early_upload_that_fails_is_done_again_and_said() {
     let warnings = push.warnings.0.lock().unwrap();
     assert!(warnings.iter().any(|text| text.contains("is done again")), "{warnings:?}");
     assert_eq!(registry.with(|state| state.tags.len()), 1);
+}
+
+/// Writes a layer of the fixture again, while the output may read along.
+fn grow(push: &Push, output: &dyn Output, half_way: impl Fn()) {
+    let layer = &push.fixture.result.image.layers[0];
+    let bytes = push.parts.store.read(&layer.descriptor).unwrap();
+    let mut writer = push.parts.store.writer().unwrap();
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    writer.write_all(first).unwrap();
+    output.layer_growing(&writer.growing().unwrap());
+    half_way();
+    writer.write_all(second).unwrap();
+    writer.commit(Some(&layer.descriptor)).unwrap();
+    output.layer_ready(layer);
+}
+
+#[test]
+fn a_large_layer_is_uploaded_while_it_is_written() {
+    let registry = FaultRegistry::start();
+    let push = push(&registry, &["app:1"]);
+    let output = open(&quick(), &push.parts).unwrap();
+    grow(&push, output.as_ref(), || wait_until(|| registry.count("POST", "/uploads/") == 1));
+    output.commit(&push.fixture.result).unwrap();
+    assert_eq!(registry.count("PATCH", "/uploads/"), 1);
+    // One for each blob: the layer is not sent again.
+    assert_eq!(registry.count("PUT", "/uploads/"), 3);
+    assert_eq!(registry.with(|state| state.tags.len()), 1);
+}
+
+#[test]
+fn a_large_layer_that_was_cut_or_never_completed_is_no_loss() {
+    let registry = FaultRegistry::start();
+    let push = push(&registry, &["app:1"]);
+    registry.plan("PATCH", "/uploads/", 1, Fault::Answer(Response::error(500, "UNKNOWN", "no")));
+    let output = open(&quick(), &push.parts).unwrap();
+    let mut given_up = push.parts.store.writer().unwrap();
+    given_up.write_all(b"half a layer").unwrap();
+    output.layer_growing(&given_up.growing().unwrap());
+    drop(given_up);
+    grow(&push, output.as_ref(), || ());
+    output.commit(&push.fixture.result).unwrap();
+    assert_eq!(registry.count("PUT", "/uploads/"), 3);
+    assert_eq!(registry.with(|state| state.tags.len()), 1);
+    assert!(push.warnings.0.lock().unwrap().is_empty());
 }
 
 #[test]

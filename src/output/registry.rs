@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt};
-use crate::blob::BlobSource;
+use crate::blob::{BlobSource, Growing};
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
 use crate::registry::{Client, Pushed, RegistryError};
+use crate::stream::Counted;
 
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
@@ -152,6 +153,12 @@ impl Output for RegistryOutput {
         }
     }
 
+    fn layer_growing(&self, growing: &Arc<Growing>) {
+        if let Some(early) = &mut *self.early.lock().unwrap_or_else(PoisonError::into_inner) {
+            early.stream(growing);
+        }
+    }
+
     fn needs_tree(&self) -> bool {
         false
     }
@@ -255,15 +262,37 @@ type EarlyOutcome = (Digest, Result<(), String>);
 
 /// Threads that upload layers while the build goes on.
 struct EarlyUploads {
+    client: Client,
     repository: Reference,
-    queue: Sender<Layer>,
+    queue: Sender<(Layer, Option<Stream>)>,
     queued: BTreeSet<Digest>,
+    streams: Vec<Stream>,
     threads: Vec<JoinHandle<Vec<EarlyOutcome>>>,
+}
+
+/// A layer that is uploaded while it is written.
+struct Stream {
+    growing: Arc<Growing>,
+    upload: JoinHandle<Result<Counted, RegistryError>>,
+}
+
+impl Stream {
+    /// Returns whether the complete layer is in the repository: as soon as that is so, whoever brought it there.
+    fn finish(self, client: &Client, repository: &Reference, layer: &Layer) -> bool {
+        let digest = descriptor_digest(&layer.descriptor);
+        if !self.upload.is_finished() && client.blob_exists(repository, &digest).unwrap_or(false) {
+            self.growing.abandon();
+            let _ = self.upload.join();
+            return true;
+        }
+        let sent = self.upload.join().unwrap_or_else(|panic| resume_unwind(panic));
+        sent.is_ok_and(|counted| counted.digest == digest)
+    }
 }
 
 impl EarlyUploads {
     fn start(parts: &OutputParts, repository: Reference) -> Self {
-        let (queue, layers) = channel::<Layer>();
+        let (queue, layers) = channel::<(Layer, Option<Stream>)>();
         let layers = Arc::new(Mutex::new(layers));
         // Two: enough to keep a link busy without taking the CPU from the build itself.
         let threads = (0..2)
@@ -275,27 +304,49 @@ impl EarlyUploads {
                     let mut outcomes = Vec::new();
                     loop {
                         let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(layer) = next else { return outcomes };
-                        let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
+                        let Ok((layer, stream)) = next else { return outcomes };
                         let digest = descriptor_digest(&layer.descriptor);
+                        if stream.is_some_and(|stream| stream.finish(&client, &repository, &layer)) {
+                            outcomes.push((digest, Ok(())));
+                            continue;
+                        }
+                        let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
                         outcomes.push((digest, done.map(drop).map_err(|error| chain(&error))));
                     }
                 })
             })
             .collect();
-        Self { repository, queue, queued: BTreeSet::new(), threads }
+        let (client, streams) = (parts.client.clone(), Vec::new());
+        Self { client, repository, queue, queued: BTreeSet::new(), streams, threads }
+    }
+
+    /// Begins to upload a layer that is still written; what fails here is done again when it is complete.
+    fn stream(&mut self, growing: &Arc<Growing>) {
+        let (client, repository) = (self.client.clone(), self.repository.clone());
+        let mut follower = growing.follow();
+        let upload = thread::spawn(move || client.push_stream(&repository, &mut follower));
+        self.streams.push(Stream { growing: Arc::clone(growing), upload });
     }
 
     /// Queues a layer, each blob once; a queue nobody reads any more is found out at the commit.
     fn queue(&mut self, layer: Layer) {
-        if self.queued.insert(descriptor_digest(&layer.descriptor)) {
-            let _ = self.queue.send(layer);
+        let digest = descriptor_digest(&layer.descriptor);
+        let at = self.streams.iter().position(|stream| stream.growing.digest().as_ref() == Some(&digest));
+        let stream = at.map(|at| self.streams.swap_remove(at));
+        if self.queued.insert(digest) {
+            let _ = self.queue.send((layer, stream));
+        } else if let Some(stream) = stream {
+            stream.growing.abandon();
         }
     }
 
     /// Waits for what is under way; returns what became of every layer that was queued.
     fn finish(self) -> Vec<EarlyOutcome> {
         drop(self.queue);
+        for stream in self.streams {
+            stream.growing.abandon();
+            let _ = stream.upload.join();
+        }
         self.threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     }
 }

@@ -208,7 +208,7 @@ impl Endpoint {
             what: format!("the registry's name `{}`", self.registry),
             reason: error.to_string(),
         })?;
-        let client = self.client_for(inner, scheme)?;
+        let client = self.client_speaking(inner, scheme)?;
         let request = client.request(Method::GET, base.clone()).timeout(inner.config.retries.stall_timeout);
         let response = inner.execute(request, &base).await?;
         let status = response.status().as_u16();
@@ -218,13 +218,18 @@ impl Endpoint {
         Ok(Contact { base, like_a_registry })
     }
 
-    /// Returns the HTTP client with this registry's settings.
+    /// Returns the HTTP client with this registry's settings, as it is reached.
     pub(super) fn client(&self, inner: &Inner) -> Result<reqwest::Client, RegistryError> {
-        let contact = self.contact.get();
-        self.client_for(inner, contact.map_or("https", |contact| contact.base.scheme()))
+        // Before the first answer it is not asked for: that comes by `ping`.
+        self.client_speaking(inner, if self.is_plain() { "http" } else { "https" })
     }
 
-    fn client_for(&self, inner: &Inner, scheme: &str) -> Result<reqwest::Client, RegistryError> {
+    /// Returns the HTTP client with this registry's settings, for URLs of a scheme.
+    pub(super) fn client_speaking(
+        &self,
+        inner: &Inner,
+        scheme: &str,
+    ) -> Result<reqwest::Client, RegistryError> {
         if scheme == "http" && self.schemes() == ["http"] {
             return inner.transport.plain_client(&inner.config, self.api_host());
         }

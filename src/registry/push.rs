@@ -364,17 +364,22 @@ impl Inner {
         if let Some(header) = authorization.header.as_ref().filter(|_| endpoint.is_home(&session)) {
             request = request.header(AUTHORIZATION, header.reveal());
         }
-        let mut transfer = self.reporter.transfer(TransferKind::Push, to.repository(), None);
+        let mut transfer = self.reporter.transfer(TransferKind::Push, "layer", None);
         let (mut hash, mut size_bytes) = (sha2::Sha256::new(), 0);
         let pumped = self.pump(request, &session, reader, None, &mut |chunk| {
             hash.update(chunk);
             size_bytes += chunk.len() as u64;
             transfer.advance(chunk.len() as u64);
         });
-        let response = pumped.map_err(|failure| match failure {
-            Pumped::Connection(error) => error,
-            Pumped::Source(source) => RegistryError::Source { digest: "of a stream".to_owned(), source },
-        })?;
+        let response = match pumped {
+            Ok(response) => response,
+            Err(Pumped::Connection(error)) => return Err(error),
+            Err(Pumped::Source(source)) => {
+                transfer.finish("not needed any more");
+                self.runtime.wait(self.cancel(&endpoint, to.repository(), session));
+                return Err(RegistryError::Source { digest: "of a stream".to_owned(), source });
+            }
+        };
         if !matches!(response.status().as_u16(), 202 | 201 | 204) {
             let refused = self.refused(&endpoint, &call.what, response, &authorization);
             return Err(self.runtime.wait(refused));

@@ -276,7 +276,7 @@ impl Inner {
         let host = host_of(&ask.realm);
         match self.config.hosts.contains_key(&host) {
             true => self.transport.client(&self.config, &host, &self.config.host(&host), ask.endpoint.side),
-            false => ask.endpoint.client(self),
+            false => ask.endpoint.client_speaking(self, ask.realm.scheme()),
         }
     }
 

@@ -10,6 +10,7 @@
 mod directory;
 mod error;
 mod overlay;
+mod removal;
 mod trees;
 mod unpack;
 mod workdir;

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::RootfsError;
 use super::unpack::unpack;
 use super::workdir::{WorkDir, remove_tree};
+use super::{RootfsError, removal};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::layer::{Applied, Whiteouts};
@@ -62,6 +62,7 @@ pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, Root
                 removed += 1;
             }
         }
+        removal::wait(scratch.path(), Duration::MAX);
     }
     Ok(removed)
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::RootfsError;
+use super::{RootfsError, removal};
 use crate::event::Reporter;
 use crate::tree::RootDir;
 
@@ -17,6 +18,9 @@ const PREFIX: &str = "build-";
 
 /// In each of them; the kernel drops the lock with the process, however that ends.
 const LOCK: &str = "lock";
+
+/// How long a build that is done waits for its files to go.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One build's directory; removed when dropped.
 #[derive(Debug)]
@@ -53,6 +57,24 @@ impl WorkDir {
         &self.path
     }
 
+    /// Removes everything in it; returns what is in the way. What takes too long is left to a later build's sweep.
+    pub fn remove(&self) -> Result<(), PathBuf> {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return Ok(()) };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !path.ends_with(LOCK)) {
+            match path.is_dir() && !path.is_symlink() {
+                true => removal::begin(&path),
+                false => drop(std::fs::remove_file(path)),
+            }
+        }
+        if !removal::wait(&self.path, PATIENCE) {
+            return Ok(());
+        }
+        match try_remove_tree(&self.path) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.path.clone()),
+        }
+    }
+
     /// Makes a directory in it under a new name.
     pub(super) fn subdir(&self) -> Result<PathBuf, RootfsError> {
         let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
@@ -63,13 +85,13 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        remove_tree(&self.path);
+        let _ = self.remove();
     }
 }
 
-/// Removes a directory with everything in it; what cannot be removed is left to the next sweep.
+/// Begins to remove a directory with everything in it; what cannot be removed is left to the next sweep.
 pub(super) fn remove_tree(path: &Path) {
-    let _ = try_remove_tree(path);
+    removal::begin(path);
 }
 
 fn try_remove_tree(path: &Path) -> io::Result<()> {
@@ -96,6 +118,8 @@ fn sweep(parent: &Path, reporter: Reporter) {
     }
     let work = move || {
         for path in stale {
+            removal::begin(&path);
+            removal::wait(&path, Duration::MAX);
             match try_remove_tree(&path) {
                 Ok(()) => reporter.debug(format!("removed `{}`, which a killed build left", path.display())),
                 Err(error) => reporter.warning(format!(

@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::in_place::refuse_network;
 use super::placing::Placed;
 use super::task::{Exit, Task};
 use super::wire::{Failure, Order, hosts_file};
@@ -61,9 +60,8 @@ impl Launch for Chroot {
 
 /// Puts into the root what the step is to find there.
 pub(super) fn furnish(order: &Order) -> Result<Placed, Failure> {
-    refuse_network(order)?;
     let mut placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
-    match placed.place_all(order, true) {
+    match placed.place_all(order, &order.mounts, true) {
         Ok(()) => Ok(placed),
         Err(failure) => {
             // The first failure tells more than what follows from it.

@@ -71,7 +71,7 @@ pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
             "network namespace",
             &context.network_namespace,
             "`RUN --network=none` works",
-            "`RUN --network=none` fails",
+            "`RUN --network=none` is a filter that forbids all sockets but Unix ones, where commands run without namespaces",
         ),
     ]);
     if work_dir.is_some() {

@@ -3,12 +3,16 @@
 //! kiln itself moves, and no process is left in between: signals, exit codes and the parent's death are as without.
 //! A user namespace's id maps must be written from outside, so a helper is started before and ends right after.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use nix::sched::CloneFlags;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
@@ -52,19 +56,30 @@ pub struct Entered {
     pub description: String,
     /// What would be better, and what it takes.
     pub advice: Option<String>,
+    /// `/`, locked as long as steps of this kiln may take its place: two kilns would move each other's files.
+    #[expect(dead_code, reason = "it is held for its lock")]
+    pub(super) claim: Option<Arc<File>>,
 }
 
 /// Gives this process a mount namespace of its own, by way of a user namespace if need be, and chooses the launch.
 ///
-/// Must be called while the process has one thread.
-pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxError> {
+/// `force` insists on [`Isolation::InPlace`] in somebody else's container. Must be called while the process has one
+/// thread.
+pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Entered, SandboxError> {
+    if isolation == Isolation::InPlace && !force && !Path::new(OWN_IMAGE_MARKER).exists() {
+        let reason =
+            "this is not kiln's own image, and for the time of a step everything in it would be moved away; \
+                      `--force` insists"
+                .to_owned();
+        return Err(SandboxError::IsolationUnavailable { isolation, reason });
+    }
     let choice = choose(isolation, probes)?;
     raise_open_files();
     let failed = |action: &str| {
         let action = action.to_owned();
         move |source: io::Error| SandboxError::Setup { action, source }
     };
-    let mut single_id = false;
+    let (mut single_id, mut claim) = (false, None);
     match choice.kind {
         Choice::Namespaces => {
             nix::sched::unshare(CloneFlags::CLONE_NEWNS)
@@ -75,7 +90,8 @@ pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxEr
             single_id =
                 enter_user_namespace().map_err(failed("enter a user namespace"))? == Mapping::SingleId;
         }
-        Choice::Chroot | Choice::InPlace | Choice::None => {}
+        Choice::InPlace => claim = Some(claim_root()?),
+        Choice::Chroot | Choice::None => {}
     }
     let user_namespace = choice.kind == Choice::UserNamespaces;
     let context = if user_namespace { &probes.user } else { &probes.own };
@@ -96,7 +112,19 @@ pub fn enter(isolation: Isolation, probes: &Probes) -> Result<Entered, SandboxEr
         fresh_proc,
         description: choice.why,
         advice,
+        claim,
     })
+}
+
+/// Takes `/` for this kiln, or says that another has it.
+fn claim_root() -> Result<Arc<File>, SandboxError> {
+    let failed = |source| SandboxError::Setup { action: "claim `/` for steps in place".to_owned(), source };
+    let root = File::open("/").map_err(failed)?;
+    match flock(&root, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Arc::new(root)),
+        Err(Errno::WOULDBLOCK) => Err(SandboxError::Occupied),
+        Err(errno) => Err(failed(errno.into())),
+    }
 }
 
 /// Lets kiln open as many files as it may: an overlay takes a descriptor for each layer. Steps get the usual limit.

@@ -110,8 +110,14 @@ pub enum SandboxError {
         /// What the system said.
         source: io::Error,
     },
+    /// A step in place took away what kiln cannot do without.
+    #[error("the step removed or replaced kiln's own `{}`", path.display())]
+    OwnFiles {
+        /// What is gone, or another than before.
+        path: PathBuf,
+    },
     /// Another kiln has the place of `/`.
-    #[error("another kiln runs a step in place in this container")]
+    #[error("another kiln is building in place in this container: one can at a time")]
     Occupied,
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]

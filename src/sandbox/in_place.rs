@@ -3,14 +3,19 @@
 //! What kiln can do in a default Docker or Kubernetes container: no mounts, no namespaces, and still real /proc, /sys
 //! and /dev for the step. The stage's tree has to be on the container's own file system; steps take turns.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::mounting::mount_id;
+use super::keeper;
+use super::laid::Laying;
+use super::mounting::{mount_id, mount_points};
 use super::placing::Placed;
+use super::private;
 use super::supervise::Connection;
 use super::swap::Swap;
-use super::task::{Exit, Network, Task};
+use super::task::{Exit, Mount, Task};
 use super::wire::{Failure, Order, Report, hosts_file};
 use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
 use crate::event::OutputStream;
@@ -22,6 +27,8 @@ pub(super) struct InPlace {
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
     turn: Mutex<()>,
+    warned: AtomicBool,
+    has_keeper: AtomicBool,
 }
 
 impl InPlace {
@@ -30,6 +37,8 @@ impl InPlace {
             options,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             turn: Mutex::new(()),
+            warned: AtomicBool::new(false),
+            has_keeper: AtomicBool::new(false),
         }
     }
 }
@@ -46,16 +55,33 @@ impl Launch for InPlace {
     fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
         // A panic in an output callback leaves nothing half done: the child puts everything back.
         let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            for path in private::exposed(&self.options.private_files) {
+                let text = format!(
+                    "kiln: warning: steps in place can read `{}`: it is a mount of the container, which kiln cannot hide\n",
+                    path.display()
+                );
+                output(OutputStream::Stderr, text.as_bytes());
+            }
+        }
+        let kept = private::read(&self.options.private_files)
+            .map_err(|source| SandboxError::Setup { action: "read the credentials".to_owned(), source })?;
+        if !kept.is_empty() && !self.has_keeper.swap(true, Ordering::Relaxed) {
+            keeper::start(&self.options.state_dir, &self.options.private_files).map_err(|source| {
+                SandboxError::Child { action: "start the keeper of the credentials", source }
+            })?;
+        }
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
             state_dir: self.options.state_dir.clone(),
+            private_files: self.options.private_files.iter().map(OsString::from).collect(),
             ..Order::new(LaunchKind::InPlace, task)
         };
         let ended = step::run(task, &order, output);
         if let Err(SandboxError::ChildVanished { .. }) = &ended {
             // Somebody killed the process that would have put everything back.
-            super::recover(&self.options.state_dir)?;
+            super::recover_with(&self.options.state_dir, &kept)?;
         }
         ended
     }
@@ -69,7 +95,6 @@ pub(super) struct Occupied {
 
 /// Puts the stage into place; after an error everything is as it was.
 pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied, Failure> {
-    refuse_network(order)?;
     check_place(&order.root)?;
     let placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
     let mut occupied = Occupied { placed, swap: None };
@@ -85,13 +110,22 @@ pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied,
 
 impl Occupied {
     fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
-        self.placed.place_all(order, false)?;
+        let mounts = mount_points().map_err(|error| Failure::setup("list the mounts", error))?;
+        let laying = Laying::of(&order.mounts, self.placed.root(), &mounts)?;
+        let shown: Vec<Mount> = order.mounts.iter().filter(|mount| !laying.has(mount)).cloned().collect();
+        self.placed.place_all(order, &shown, false)?;
         let failed = |error| Failure::setup("put the stage into the place of `/`", error);
         let mut overwrite = Vec::new();
         overwrite.extend(order.own_hosts.then(|| ("/etc/hosts".into(), order.hosts.clone().into_bytes())));
         overwrite.extend(order.own_dns.then(|| ("/etc/resolv.conf".into(), order.dns.clone())));
         let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent(), overwrite).map_err(failed)?;
-        let hidden = self.swap.insert(swap).enter().map_err(failed)?;
+        let swap = self.swap.insert(swap);
+        let private: Vec<PathBuf> = order.private_files.iter().map(PathBuf::from).collect();
+        swap.empty(&private).map_err(|error| Failure::setup("hide the credentials from the step", error))?;
+        let hidden = swap.enter().map_err(failed)?;
+        if let Some(swap) = &mut self.swap {
+            swap.lay(&laying)?;
+        }
         for path in hidden {
             let text = format!(
                 "the step does not see the image's `{}`: the container has a mount there",
@@ -105,28 +139,18 @@ impl Occupied {
     /// Puts everything back.
     pub(super) fn leave(mut self) -> Result<(), Failure> {
         let left = match self.swap.take() {
-            Some(swap) => {
-                swap.leave().map_err(|error| Failure::setup("put the container's files back", error))
-            }
+            Some(swap) => match swap.leave() {
+                Ok(None) => Ok(()),
+                Ok(Some(path)) => {
+                    return Err(Failure::OwnFiles { path: path.to_string_lossy().into_owned() });
+                }
+                Err(error) => Err(Failure::setup("put the container's files back", error)),
+            },
             None => Ok(()),
         };
         // As long as the stage is in `/`, its tree is not where the placed things are looked for.
         left.and_then(|()| self.placed.undo())
     }
-}
-
-/// Says no to what takes a network namespace.
-pub(super) fn refuse_network(order: &Order) -> Result<(), Failure> {
-    if order.network == Network::None {
-        return Err(Failure::setup(
-            "cut a step off the network",
-            std::io::Error::new(
-                std::io::ErrorKind::Unsupported,
-                "that takes namespaces, which cannot be made here",
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// Renames between a volume and the container's own file system do not work.

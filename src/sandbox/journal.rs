@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use super::look::Look;
 use super::wire::path;
 
 /// The journal's name in the state directory.
@@ -39,24 +40,20 @@ pub(super) struct Residual {
     pub(super) look: Look,
 }
 
-/// A directory's own metadata.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Look {
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime_seconds: i64,
-    pub(super) mtime_nanoseconds: u32,
-}
-
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Line {
     /// The container's entries begin to be moved away.
     Begin(Begin),
     Residual(Residual),
+    /// What could not be moved was removed, when everything in it was away: it was not residual after all.
+    Vacated(std::ffi::OsString),
     /// A mounted file of the container is to have other content: where it is, and where its own is kept.
     Overwritten(std::ffi::OsString, std::ffi::OsString),
+    /// A file with credentials is about to be emptied; its length.
+    Emptied(std::ffi::OsString, u64),
+    /// This is about to be laid into a file system that is mounted in the container.
+    Laid(std::ffi::OsString),
     /// They are all away; from here on what is in `/` is the stage's.
     Away,
     /// The stage's entries are all back in its tree; the container's begin to return.
@@ -80,6 +77,11 @@ impl Journal {
         Ok(Self { path, file })
     }
 
+    /// Tells whether a swap has begun and not ended.
+    pub(super) fn exists(state_dir: &Path) -> bool {
+        state_dir.join(NAME).exists()
+    }
+
     /// Takes over the journal of a process that died; `None` if there is none. `WouldBlock` if its process lives.
     pub(super) fn take_over(state_dir: &Path) -> io::Result<Option<(Self, Vec<Line>)>> {
         let path = state_dir.join(NAME);
@@ -93,6 +95,11 @@ impl Journal {
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let lines = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
         Ok(Some((Self { path, file }, lines)))
+    }
+
+    /// Returns where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Adds a line.

@@ -14,16 +14,22 @@
 mod cancel;
 mod child;
 mod chroot;
+mod conceal;
 mod doctor;
 mod enter;
 mod error;
 mod in_place;
 mod journal;
+mod keeper;
+mod laid;
+mod look;
+mod memory;
 mod mounting;
 mod namespaces;
 mod network;
 mod overlay;
 mod placing;
+mod private;
 mod probe;
 mod process;
 mod reap;
@@ -45,12 +51,14 @@ use crate::event::OutputStream;
 
 pub use cancel::Cancel;
 pub use child::child_main_if_requested;
+pub use conceal::conceal;
 pub use doctor::{Finding, doctor};
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
+pub use memory::MemoryDir;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
-pub use task::{Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
+pub use task::{DEFAULT_HOSTNAME, Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
 
 /// A way of running a process in a root.
 pub trait Launch: Send + Sync {
@@ -74,6 +82,8 @@ pub struct LaunchOptions {
     pub state_dir: PathBuf,
     /// The content of `/etc/resolv.conf` for tasks that bring none.
     pub dns: Vec<u8>,
+    /// Files with credentials that no step is to read.
+    pub private_files: Vec<PathBuf>,
 }
 
 /// Opens the launch that [`enter`] chose.
@@ -109,15 +119,44 @@ impl Launch for NoLaunch {
 ///
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning.
 pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
-    match swap::Swap::recover(state_dir) {
-        Ok(None) => Ok(None),
-        Ok(Some(root)) => Ok(Some(format!(
-            "put the container's own files back: a kiln that ran a step of `{}` in place was killed",
-            root.display()
-        ))),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SandboxError::Occupied),
-        Err(source) => {
-            Err(SandboxError::Setup { action: "put the container's own files back".to_owned(), source })
+    recover_with(state_dir, &[])
+}
+
+/// The same by who still knows the content of files that were emptied.
+fn recover_with(state_dir: &Path, private: &[private::PrivateFile]) -> Result<Option<String>, SandboxError> {
+    let setup =
+        |source| SandboxError::Setup { action: "put the container's own files back".to_owned(), source };
+    if private.is_empty() && journal::Journal::exists(state_dir) {
+        keeper::wait(state_dir).map_err(setup)?;
+    }
+    let begin = std::time::Instant::now();
+    let recovered = loop {
+        match swap::Swap::recover(state_dir, private) {
+            // The process that watched over the step of a killed kiln is putting everything back just now.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::WouldBlock && begin.elapsed() < keeper::PATIENCE =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            other => break other,
         }
+    };
+    match recovered {
+        Ok(None) => Ok(None),
+        Ok(Some(recovered)) => {
+            let mut text = format!(
+                "put the container's own files back: a kiln that ran a step of `{}` in place was killed",
+                recovered.root.display()
+            );
+            for path in &recovered.lost {
+                text.push_str(&format!(
+                    "; `{}`, which was hidden from the step, is lost with all of its processes: write it anew",
+                    path.display()
+                ));
+            }
+            Ok(Some(text))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SandboxError::Occupied),
+        Err(source) => Err(setup(source)),
     }
 }

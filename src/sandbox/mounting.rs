@@ -1,8 +1,11 @@
 //! Mount primitives of a step's child: detached mounts that are attached to descriptors, never to path names.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -115,4 +118,49 @@ pub(super) fn change_root(root: impl AsFd) -> io::Result<()> {
 pub(super) fn is_directory(fd: impl AsFd) -> io::Result<bool> {
     let stat = rustix::fs::statat(fd, c"", AtFlags::EMPTY_PATH)?;
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
+
+/// Returns every mount point but `/` (proc_pid_mountinfo(5)).
+pub(super) fn mount_points() -> io::Result<BTreeSet<PathBuf>> {
+    let text = std::fs::read("/proc/self/mountinfo")?;
+    let target =
+        |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(|field| PathBuf::from(unescape(field)));
+    Ok(text.split(|byte| *byte == b'\n').filter_map(target).filter(|path| path != Path::new("/")).collect())
+}
+
+/// Undoes the octal escapes (`\040`) of mountinfo.
+fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, after)) = rest.split_first() {
+        let octal = (*first == b'\\').then(|| after.get(..3)).flatten();
+        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_escapes_are_undone() {
+        assert_eq!(unescape(b"/a\\040b\\134c"), OsString::from("/a b\\c"));
+        assert_eq!(unescape(b"/plain\\"), OsString::from("/plain\\"));
+    }
+
+    #[test]
+    fn the_proc_mount_is_known() {
+        assert!(mount_points().unwrap().contains(Path::new("/proc")));
+    }
 }

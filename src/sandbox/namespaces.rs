@@ -160,9 +160,24 @@ impl<'a> Builder<'a> {
         }
         self.provide_file("/etc/resolv.conf", &self.order.dns)?;
         self.provide_file("/etc/hosts", self.order.hosts.as_bytes())?;
+        if self.order.single_id {
+            self.keep_apt_one_user()?;
+        }
         let mut mounts: Vec<&Mount> = self.order.mounts.iter().collect();
         mounts.sort_by_key(|mount| depth(&mount.target));
         mounts.into_iter().try_for_each(|mount| self.mount(mount))
+    }
+
+    /// Tells apt that there is no other user for its downloads: it checks whether it became that one.
+    fn keep_apt_one_user(&mut self) -> Result<(), Failure> {
+        let directory = Path::new("/etc/apt/apt.conf.d");
+        match at(directory, "open", self.targets.existing(directory))? {
+            // The last file of the directory has the last word.
+            Some(_) => {
+                self.provide_file("/etc/apt/apt.conf.d/99zz-one-user", b"APT::Sandbox::User \"root\";\n")
+            }
+            None => Ok(()),
+        }
     }
 
     /// Attaches a detached mount at a path of the root, made if missing.

@@ -123,7 +123,7 @@ pub fn unmount_at(target: &Path) -> io::Result<()> {
     Ok(unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
 
-fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 

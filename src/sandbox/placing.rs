@@ -14,7 +14,7 @@ use rustix::fs::{FileType, Mode, OFlags, RenameFlags, linkat, renameat, renameat
 
 use super::mounting::open_in_root;
 use super::targets::{Held, TargetKind, Targets, depth};
-use super::task::MountKind;
+use super::task::{Mount, MountKind};
 use super::wire::{Cause, Failure, Order, Stub};
 use crate::tree::{Device, FileKind, RootDir, copy_tree};
 
@@ -70,14 +70,19 @@ impl Placed {
         })
     }
 
-    /// Puts everything that the order asks for into the root; `nodes` are the devices, where there is no real `/dev`.
-    pub(super) fn place_all(&mut self, order: &Order, nodes: bool) -> Result<(), Failure> {
+    /// Returns the root.
+    pub(super) fn root(&self) -> &RootDir {
+        &self.root
+    }
+
+    /// Puts what the order asks for and `mounts` into the root; `nodes` are the devices, where there is no real `/dev`.
+    pub(super) fn place_all(&mut self, order: &Order, mounts: &[Mount], nodes: bool) -> Result<(), Failure> {
         if nodes {
             self.place_devices()?;
         }
         self.place_file("/etc/resolv.conf", &order.dns)?;
         self.place_file("/etc/hosts", order.hosts.as_bytes())?;
-        let mut mounts: Vec<_> = order.mounts.iter().collect();
+        let mut mounts: Vec<_> = mounts.iter().collect();
         mounts.sort_by_key(|mount| depth(&mount.target));
         for mount in mounts {
             let target = &mount.target;

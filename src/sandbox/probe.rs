@@ -304,9 +304,9 @@ fn pivot() -> Tried {
     private_mounts()?;
     let failed = |error| ("change the root", error);
     let copy = copy_of_path(Path::new("/")).map_err(failed)?;
-    attach(copy, directory("/").map_err(failed)?).map_err(failed)?;
-    // `/` opened by name is below the new mount; through it the new mount's root is reached.
-    change_root(directory("/..").map_err(failed)?).map_err(failed)
+    // Not on `/` itself: where it has to be moved there, it would be moved onto itself. Every container has this one.
+    attach(copy, directory("/proc").map_err(failed)?).map_err(failed)?;
+    change_root(directory("/proc").map_err(failed)?).map_err(failed)
 }
 
 fn network_namespace() -> Tried {

@@ -12,10 +12,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::LaunchKind;
 use super::seccomp::{self, Profile};
 use super::sys;
+use super::task::Network;
 use super::wire::{Cause, Failure, Order};
 
 /// The capabilities that Docker and BuildKit leave to a container's root.
-const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -29,6 +30,10 @@ const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_CHROOT)
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
+
+/// What steps without namespaces have to do without, beside the job's own processes: who has one capability less than
+/// they cannot look into them in /proc, and can be told from them for good. podman's containers lack this one anyway.
+pub(super) const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
 
 /// Soft limit of open files unless the task says otherwise: programs that close every possible descriptor, or size
 /// tables by the limit, take minutes or gigabytes with the millions that daemons hand down.
@@ -47,6 +52,10 @@ fn prepare(order: &Order) -> Result<(), Failure> {
     set_limits(order)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     give_stdio_to(order.user.uid);
+    if order.network == Network::None && order.launch != LaunchKind::Namespaces {
+        seccomp::refuse_network()
+            .map_err(|error| Failure::setup("cut the step off the network by a filter", error))?;
+    }
     if !order.insecure {
         let profile = if order.single_id { Profile::SingleId } else { Profile::Default };
         match seccomp::install(profile) {
@@ -128,6 +137,10 @@ fn give_stdio_to(uid: u32) {
 fn become_user(order: &Order) -> Result<(), Failure> {
     let user = &order.user;
     let keep = if order.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
+    let keep = match order.launch {
+        LaunchKind::Namespaces => keep,
+        _ => keep.difference(MARK),
+    };
     drop_bounding(keep).map_err(|error| Failure::setup("drop capabilities", error))?;
     let groups: Vec<_> = user.groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
     let unmapped = |errno: rustix::io::Errno, action: &str| match errno {

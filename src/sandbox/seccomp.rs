@@ -21,6 +21,9 @@ pub(super) enum Profile {
     Default,
     /// The same; and changes of owner, user and group appear to work, because only one id exists here.
     SingleId,
+    /// Nothing but what keeps a step off the network where it has no network namespace: no sockets but Unix ones, and
+    /// netlink, which reaches nobody outside either.
+    NoNetwork,
 }
 
 /// When a rule applies.
@@ -29,6 +32,8 @@ enum When {
     Always,
     /// Argument `.0` has one of the bits of `.1`.
     AnyBit(u32, u32),
+    /// Argument `.0` is neither `.1` nor `.2`.
+    Neither(u32, u32, u32),
     /// Argument `.0` masked with `.1` is `.2`.
     Masked(u32, u32, u32),
 }
@@ -43,6 +48,7 @@ struct Rule {
 
 const EPERM: u32 = libc::EPERM as u32;
 const ENOSYS: u32 = libc::ENOSYS as u32;
+const EAFNOSUPPORT: u32 = libc::EAFNOSUPPORT as u32;
 
 /// All flags of `clone` and `unshare` that make a namespace.
 const NAMESPACE_FLAGS: u32 = (libc::CLONE_NEWNS
@@ -72,6 +78,10 @@ struct Numbers {
     unshare: u32,
     clone3: u32,
     socket: u32,
+    /// The older call that makes sockets, by flags in memory, on machines that have it.
+    socketcall: Option<u32>,
+    /// Makes a ring through which sockets could be made.
+    io_uring_setup: u32,
     /// Changes of owner, user and group.
     owners: &'static [u32],
     /// `mknod` and where its mode is.
@@ -97,6 +107,8 @@ const NATIVE: Numbers = Numbers {
     unshare: libc::SYS_unshare as u32,
     clone3: libc::SYS_clone3 as u32,
     socket: libc::SYS_socket as u32,
+    socketcall: None,
+    io_uring_setup: libc::SYS_io_uring_setup as u32,
     owners: &[
         #[cfg(target_arch = "x86_64")]
         {
@@ -133,6 +145,8 @@ const COMPAT: Numbers = Numbers {
     unshare: 310,
     clone3: 435,
     socket: 359,
+    socketcall: Some(102),
+    io_uring_setup: 425,
     owners: &[
         182, 212, 95, 207, 16, 198, 298, 81, 206, 23, 213, 46, 214, 70, 203, 71, 204, 164, 208, 170, 210,
     ],
@@ -147,11 +161,25 @@ const COMPAT: Numbers = Numbers {
     unshare: 337,
     clone3: 435,
     socket: 281,
+    socketcall: Some(102),
+    io_uring_setup: 425,
     owners: &[
         182, 212, 95, 207, 16, 198, 325, 81, 206, 23, 213, 46, 214, 70, 203, 71, 204, 164, 208, 170, 210,
     ],
     mknod: &[(14, 1), (324, 2)],
 };
+
+/// Keeps this process and what it starts off the network. Without SYS_ADMIN that takes `no_new_privs`: setuid programs
+/// then give nothing to who is not root already.
+pub(super) fn refuse_network() -> io::Result<()> {
+    match sys::install_filter(&mut program(Profile::NoNetwork)) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            rustix::thread::set_no_new_privs(true)?;
+            sys::install_filter(&mut program(Profile::NoNetwork))
+        }
+        other => other,
+    }
+}
 
 /// Installs the filter for this process and what it starts; needs SYS_ADMIN in its user namespace.
 pub(super) fn install(profile: Profile) -> io::Result<()> {
@@ -163,6 +191,15 @@ pub(super) fn install(profile: Profile) -> io::Result<()> {
 }
 
 fn rules(numbers: &Numbers, profile: Profile) -> Vec<Rule> {
+    if profile == Profile::NoNetwork {
+        let local = When::Neither(0, libc::AF_UNIX as u32, libc::AF_NETLINK as u32);
+        let mut rules = vec![
+            Rule { number: numbers.socket, when: local, errno: EAFNOSUPPORT },
+            Rule { number: numbers.io_uring_setup, when: When::Always, errno: EPERM },
+        ];
+        rules.extend(numbers.socketcall.map(|number| Rule { number, when: When::Always, errno: ENOSYS }));
+        return rules;
+    }
     let mut rules: Vec<Rule> = vec![
         Rule { number: numbers.clone, when: When::AnyBit(0, NAMESPACE_FLAGS), errno: EPERM },
         Rule { number: numbers.unshare, when: When::AnyBit(0, NAMESPACE_FLAGS), errno: EPERM },
@@ -227,6 +264,13 @@ fn section(rules: &[Rule], native: bool) -> Vec<sock_filter> {
             When::AnyBit(index, bits) => {
                 vec![argument(index), jump(libc::BPF_JSET, bits, 0, 1), refuse(rule.errno), allow()]
             }
+            When::Neither(index, one, other) => vec![
+                argument(index),
+                jump(libc::BPF_JEQ, one, 2, 0),
+                jump(libc::BPF_JEQ, other, 1, 0),
+                refuse(rule.errno),
+                allow(),
+            ],
             When::Masked(index, mask, value) => vec![
                 argument(index),
                 statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask),
@@ -338,6 +382,28 @@ mod tests {
         assert_eq!(run(libc::SYS_mknodat, 0o060_666), success);
         for kind in [0o010_666, 0o100_666, 0o140_666, 0] {
             assert_eq!(run(libc::SYS_mknodat, kind), ALLOW, "{kind:o}");
+        }
+    }
+
+    #[test]
+    fn without_a_network_there_are_local_sockets_only() {
+        let program = program(Profile::NoNetwork);
+        let run = |architecture: u32, number: u32, domain: i32| {
+            verdict(&program, architecture, number, [domain as u64, 0, 0, 0, 0, 0])
+        };
+        let refused = libc::SECCOMP_RET_ERRNO | EAFNOSUPPORT;
+        for domain in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK, libc::AF_BLUETOOTH] {
+            assert_eq!(run(ARCHITECTURES.0, libc::SYS_socket as u32, domain), refused, "{domain}");
+        }
+        for domain in [libc::AF_UNIX, libc::AF_NETLINK] {
+            assert_eq!(run(ARCHITECTURES.0, libc::SYS_socket as u32, domain), ALLOW, "{domain}");
+        }
+        assert_eq!(run(ARCHITECTURES.0, libc::SYS_socketpair as u32, libc::AF_UNIX), ALLOW);
+        assert_eq!(run(ARCHITECTURES.0, libc::SYS_io_uring_setup as u32, 0), PERM);
+        assert_eq!(run(ARCHITECTURES.0, libc::SYS_clone3 as u32, 0), ALLOW);
+        if let Some(compat) = ARCHITECTURES.1 {
+            assert_eq!(run(compat, COMPAT.socket, libc::AF_INET), refused);
+            assert_eq!(run(compat, 102, 1), libc::SECCOMP_RET_ERRNO | ENOSYS);
         }
     }
 

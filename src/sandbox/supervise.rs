@@ -16,7 +16,7 @@ use super::in_place::Occupied;
 use super::placing::Placed;
 use super::reap;
 use super::sys::{self, Fork};
-use super::task::Exit;
+use super::task::{DEFAULT_HOSTNAME, Exit, Mount, MountKind, Network};
 use super::wire::{Failure, Order, Receiver, Report, send};
 use super::{LaunchKind, chroot, in_place, namespaces, process};
 
@@ -70,6 +70,11 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
         nix::sched::unshare(CloneFlags::CLONE_NEWPID)
             .map_err(|errno| Failure::setup("make a pid namespace", errno))?;
     }
+    for text in shortcomings(order) {
+        connection
+            .report(&Report::Warning(text.to_owned()))
+            .map_err(|error| Failure::setup("talk to kiln", error))?;
+    }
     let prepared = match order.launch {
         LaunchKind::InPlace => Prepared::Occupied(Box::new(in_place::occupy(order, connection)?)),
         LaunchKind::Chroot => Prepared::Furnished(Box::new(chroot::furnish(order)?)),
@@ -83,6 +88,29 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
     };
     let undone = prepared.undo();
     exit.and_then(|exit| undone.map(|()| exit))
+}
+
+/// Says what of the order is not done as asked where there are no namespaces.
+fn shortcomings(order: &Order) -> Vec<&'static str> {
+    if order.launch == LaunchKind::Namespaces {
+        return Vec::new();
+    }
+    let tmpfs = |mount: &Mount| matches!(mount.kind, MountKind::Tmpfs { size_bytes: Some(_), .. });
+    let said = [
+        (
+            order.network == Network::None,
+            "`--network=none` is a filter here: sockets other than Unix ones cannot be opened, the loopback interface \
+             is out of reach too, and setuid programs give nothing to other users than root",
+        ),
+        (order.insecure, "`--security=insecure` gives no capability that the container around kiln has not"),
+        (order.hostname != DEFAULT_HOSTNAME, "the host name is the container's: another needs namespaces"),
+        (
+            order.shm_size_bytes.is_some(),
+            "the size of /dev/shm is the container's: `--shm-size` needs mounts",
+        ),
+        (order.mounts.iter().any(tmpfs), "the size of a tmpfs mount is not limited: that needs mounts"),
+    ];
+    said.into_iter().filter(|(applies, _)| *applies).map(|(_, text)| text).collect()
 }
 
 /// What was done to the file system for a step.

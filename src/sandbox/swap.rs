@@ -1,8 +1,8 @@
 //! Rename-swap: a stage's top-level entries take the place of the container's own in `/`, and give it back.
 //!
-//! Mount points are never moved: what is mounted in `/` stays, and directories that hold mounts and cannot be moved
-//! whole (directories of a lower overlay layer cannot) stay as residual directories whose other entries are moved. What
-//! of the stage's cannot be shown because a mount is in its place stays in the stage's tree.
+//! Mount points are never moved: what is mounted in `/` stays. A directory that cannot be moved whole (one of a lower
+//! overlay layer cannot) is emptied into a new one and removed; if it holds mounts it stays as a residual directory.
+//! What of the stage's cannot be shown because a mount is in its place stays in the stage's tree.
 //!
 //! This is the container's own file system and not an image's: paths are of this machine, nobody else changes them
 //! meanwhile, and renames never follow links.
@@ -10,18 +10,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::journal::{Begin, Journal, Line, Look, Residual};
+use super::journal::{Begin, Journal, Line, Residual};
+use super::laid::{self, Laying};
+use super::look::{Look, at, copy_attributes, look, set_look};
+use super::mounting::mount_points;
+use super::private::{self, PrivateFile};
+use super::reap;
+use super::wire::Failure;
 
-/// Top-level names of kiln's own image.
-const OWN: [&str; 2] = ["kiln", "busybox"];
+/// The directory of kiln's own debug image whose shell runs the job: kept, unless the stage has one.
+const SHELL: &str = "busybox";
 
 /// Mount points of every container, where nobody expects a stage's files to be seen.
 const USUAL: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
@@ -39,8 +43,25 @@ pub(super) struct Swap {
     overwrite: Vec<(PathBuf, Vec<u8>)>,
     /// Mounted files that have other content than their own, and where that is.
     overwritten: Vec<(PathBuf, PathBuf)>,
+    /// Files that have no content during the step.
+    private: Vec<PrivateFile>,
+    /// Paths and lengths of those that another process emptied.
+    emptied: Vec<(PathBuf, u64)>,
+    /// What was laid into mounted file systems.
+    laid: Vec<PathBuf>,
+    /// Files and directories of kiln's own, and which inodes they are.
+    own: Vec<(PathBuf, (u64, u64))>,
     /// All of the container's entries are away.
     away: bool,
+}
+
+/// What was put right.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// The stage whose step it was.
+    pub(super) root: PathBuf,
+    /// Files whose content nobody has any more.
+    pub(super) lost: Vec<PathBuf>,
 }
 
 impl Swap {
@@ -62,18 +83,32 @@ impl Swap {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let mut kept: Vec<OsString> = OWN.map(OsString::from).to_vec();
-        kept.extend(root_name);
+        let mut kept: Vec<OsString> = root_name.into_iter().collect();
+        if let Some(name) = kept.iter().find(|name| root.join(name).symlink_metadata().is_ok()) {
+            let text = format!(
+                "the image has a `/{}` of its own, and that is where kiln's own files are: keep those in a top-level \
+                 directory that no image has, by `--root /kiln-store`, say",
+                name.to_string_lossy()
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        if root.join(SHELL).symlink_metadata().is_err() {
+            kept.push(SHELL.into());
+        }
         let park = state_dir.join("park");
         let lent = lent.into_iter().map(|(source, path)| (source.into(), path.into())).collect();
         let begin = Begin { root: root.to_path_buf(), park, kept, lent };
         let mut journal = Journal::create(state_dir)?;
         journal.write(&Line::Begin(begin.clone()))?;
-        Ok(Self { overwrite, ..Self::with(journal, begin)? })
+        let own = journal.path().ancestors().chain(root.ancestors());
+        let own = own.filter(|path| *path != Path::new("/"));
+        let own = own.map(|path| Ok((path.to_path_buf(), inode(path)?))).collect::<io::Result<_>>()?;
+        Ok(Self { overwrite, own, ..Self::with(journal, begin)? })
     }
 
-    /// Puts right what a swap that was cut short left behind; `None` if there was none.
-    pub(super) fn recover(state_dir: &Path) -> io::Result<Option<PathBuf>> {
+    /// Puts right what a swap that was cut short left behind; `None` if there was none. `private` is what the caller
+    /// knows of files that were emptied.
+    pub(super) fn recover(state_dir: &Path, private: &[PrivateFile]) -> io::Result<Option<Recovered>> {
         let Some((journal, lines)) = Journal::take_over(state_dir)? else { return Ok(None) };
         let mut lines = lines.into_iter();
         let Some(Line::Begin(begin)) = lines.next() else {
@@ -87,21 +122,48 @@ impl Swap {
                 Line::Residual(residual) => {
                     swap.residual.insert(residual.path, residual.look);
                 }
+                Line::Vacated(path) => drop(swap.residual.remove(Path::new(&path))),
                 Line::Overwritten(path, saved) => swap.overwritten.push((path.into(), saved.into())),
+                Line::Emptied(path, size_bytes) => swap.emptied.push((path.into(), size_bytes)),
+                Line::Laid(path) => swap.laid.push(path.into()),
                 Line::Away => swap.away = true,
                 Line::Returning => swap.away = false,
                 Line::Begin(_) => {}
             }
         }
+        // Nothing of the step shall go on in what is put back.
+        reap::kill_left_behind()?;
         let lent = swap.begin.lent.clone();
+        let emptied = std::mem::take(&mut swap.emptied);
+        swap.private = private
+            .iter()
+            .filter(|file| emptied.iter().any(|(path, _)| *path == file.path))
+            .cloned()
+            .collect();
         swap.leave()?;
+        let mut lost = Vec::new();
+        for (path, _) in emptied.into_iter().filter(|(path, size_bytes)| private::is_lost(path, *size_bytes))
+        {
+            // Nobody shall take what is left for a secret without content.
+            std::fs::remove_file(&path).map_err(|error| at(&path, error))?;
+            lost.push(path);
+        }
         for (source, path) in lent {
             let at = root.join(path);
             if at.exists() && !Path::new(&source).exists() {
                 std::fs::rename(at, source)?;
             }
         }
-        Ok(Some(root))
+        Ok(Some(Recovered { root, lost }))
+    }
+
+    /// Empties files that the step must not read, as far as they are on the container's own file system.
+    pub(super) fn empty(&mut self, paths: &[PathBuf]) -> io::Result<()> {
+        for file in private::read(paths)? {
+            self.journal.write(&Line::Emptied(file.path.clone().into(), file.size_bytes()))?;
+            self.private.push(file);
+        }
+        self.private.iter().try_for_each(PrivateFile::empty)
     }
 
     fn with(journal: Journal, begin: Begin) -> io::Result<Self> {
@@ -113,6 +175,10 @@ impl Swap {
             hidden: Vec::new(),
             overwrite: Vec::new(),
             overwritten: Vec::new(),
+            private: Vec::new(),
+            emptied: Vec::new(),
+            laid: Vec::new(),
+            own: Vec::new(),
             away: false,
         })
     }
@@ -138,6 +204,15 @@ impl Swap {
         Ok(std::mem::take(&mut self.hidden))
     }
 
+    /// Lays out what the step is to see in mounted file systems.
+    pub(super) fn lay(&mut self, laying: &Laying) -> Result<(), Failure> {
+        let Self { journal, laid, .. } = self;
+        laying.lay(&mut |path| {
+            laid.push(path.to_path_buf());
+            journal.write(&Line::Laid(path.into()))
+        })
+    }
+
     fn overwrite_one(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
         let saved = self.begin.park.with_file_name(format!("saved-{}", self.overwritten.len()));
         std::fs::copy(path, &saved)?;
@@ -146,9 +221,20 @@ impl Swap {
         std::fs::write(path, content)
     }
 
-    /// Moves the stage's entries back into its tree and the container's back into `/`.
-    pub(super) fn leave(mut self) -> io::Result<()> {
+    /// Moves the stage's entries back into its tree and the container's back into `/`. Returns what of kiln's own the
+    /// step has removed or replaced: then nothing can be relied on.
+    pub(super) fn leave(self) -> io::Result<Option<PathBuf>> {
+        let gone = self.own.iter().find(|(path, known)| inode(path).ok() != Some(*known));
+        let Some((gone, _)) = gone.cloned() else { return self.put_back().map(|()| None) };
+        // As far as it still goes, whatever comes of it: the step is to blame, and not what follows.
+        let _ = std::fs::create_dir_all(&self.begin.root);
+        let _ = self.put_back();
+        Ok(Some(gone))
+    }
+
+    fn put_back(mut self) -> io::Result<()> {
         let slash = Path::new("/");
+        laid::remove(&self.laid)?;
         for (path, saved) in &self.overwritten {
             if saved.exists() {
                 std::fs::write(path, std::fs::read(saved)?).map_err(|error| at(path, error))?;
@@ -170,6 +256,7 @@ impl Swap {
         for (path, look) in self.residual.iter().rev() {
             set_look(path, look)?;
         }
+        self.private.iter().try_for_each(PrivateFile::fill)?;
         self.journal.finish()
     }
 
@@ -181,20 +268,21 @@ impl Swap {
             if self.stays(&source) {
                 continue;
             }
-            if self.residual.contains_key(&source) {
+            if self.residual.contains_key(&source) && is_directory(&source) {
                 self.take_residual(&source, &target, first)?;
                 continue;
             }
             match rename(&source, &target) {
                 Ok(()) => {}
-                Err(Errno::XDEV | Errno::BUSY) if first && source.is_dir() && !source.is_symlink() => {
+                Err(Errno::XDEV | Errno::BUSY) if first && is_directory(&source) => {
                     self.note_residual(&source)?;
                     self.take_residual(&source, &target, first)?;
+                    self.vacate(&source)?;
                 }
                 // Something was mounted there a moment ago.
                 Err(Errno::BUSY) => {}
                 // The stage's own directory of that name waits with what could not be shown.
-                Err(Errno::EXIST) if source.is_dir() && target.is_dir() => {
+                Err(Errno::EXIST) if is_directory(&source) && is_directory(&target) => {
                     self.take_residual(&source, &target, first)?
                 }
                 Err(errno) => return Err(named(&source, errno)),
@@ -212,9 +300,29 @@ impl Swap {
         }
         if to.exists() {
             self.take(from, to, first)?;
+            if made {
+                copy_attributes(from, to)?;
+            }
             set_look(to, &look)?;
         }
         Ok(())
+    }
+
+    /// Removes a directory of the container that could not be moved, now that what was in it is away: the stage's
+    /// own takes its place, and a step can do with that whatever it likes. One that holds mounts stays.
+    fn vacate(&mut self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_dir(path) {
+            Ok(()) => {
+                self.residual.remove(path);
+                self.journal.write(&Line::Vacated(path.into()))
+            }
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(at(path, error)),
+        }
     }
 
     fn has_movable(&self, directory: &Path) -> io::Result<bool> {
@@ -285,6 +393,11 @@ fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
     renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
 }
 
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).map_err(|error| at(path, error))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 fn is_directory(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
@@ -296,89 +409,6 @@ fn names(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn look(path: &Path) -> io::Result<Look> {
-    let metadata = std::fs::symlink_metadata(path).map_err(|error| at(path, error))?;
-    Ok(Look {
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        mtime_seconds: metadata.mtime(),
-        mtime_nanoseconds: u32::try_from(metadata.mtime_nsec()).unwrap_or(0),
-    })
-}
-
-fn set_look(path: &Path, to: &Look) -> io::Result<()> {
-    let set = || -> io::Result<()> {
-        let now = look(path)?;
-        if (now.uid, now.gid) != (to.uid, to.gid) {
-            lchown(path, Some(to.uid), Some(to.gid))?;
-        }
-        if now.mode != to.mode {
-            std::fs::set_permissions(path, PermissionsExt::from_mode(to.mode))?;
-        }
-        let nanoseconds = Duration::from_nanos(u64::from(to.mtime_nanoseconds));
-        let seconds = Duration::from_secs(to.mtime_seconds.unsigned_abs());
-        let epoch = SystemTime::UNIX_EPOCH;
-        let whole =
-            if to.mtime_seconds < 0 { epoch.checked_sub(seconds) } else { epoch.checked_add(seconds) };
-        match whole.and_then(|whole| whole.checked_add(nanoseconds)) {
-            Some(mtime) => std::fs::File::open(path)?.set_modified(mtime),
-            None => Ok(()),
-        }
-    };
-    set().map_err(|error| at(path, error))
-}
-
-/// Returns every mount point but `/` (proc_pid_mountinfo(5)).
-fn mount_points() -> io::Result<BTreeSet<PathBuf>> {
-    let text = std::fs::read("/proc/self/mountinfo")?;
-    let target =
-        |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(|field| PathBuf::from(unescape(field)));
-    Ok(text.split(|byte| *byte == b'\n').filter_map(target).filter(|path| path != Path::new("/")).collect())
-}
-
-/// Undoes the octal escapes (`\040`) of mountinfo.
-fn unescape(field: &[u8]) -> OsString {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let octal = (*first == b'\\').then(|| after.get(..3)).flatten();
-        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(code);
-                rest = &after[3..];
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    OsString::from_vec(out)
-}
-
 fn named(path: &Path, errno: Errno) -> io::Error {
     at(path, errno.into())
-}
-
-/// Adds the path to an error.
-fn at(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescape(b"/a\\040b\\134c"), OsString::from("/a b\\c"));
-        assert_eq!(unescape(b"/plain\\"), OsString::from("/plain\\"));
-    }
-
-    #[test]
-    fn the_proc_mount_is_known() {
-        assert!(mount_points().unwrap().contains(Path::new("/proc")));
-    }
 }

@@ -59,6 +59,9 @@ impl FromStr for Isolation {
     }
 }
 
+/// The host name of a step that asks for no other: BuildKit's.
+pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+
 /// One process to run.
 #[derive(Debug, Clone)]
 pub struct Task {

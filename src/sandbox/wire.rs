@@ -28,6 +28,8 @@ pub(super) struct Order {
     /// Where the launch keeps its own files, the journal for one.
     #[serde(with = "path")]
     pub(super) state_dir: PathBuf,
+    /// Files of this machine with credentials.
+    pub(super) private_files: Vec<OsString>,
     pub(super) argv: Vec<OsString>,
     pub(super) env: Vec<(OsString, OsString)>,
     #[serde(with = "path")]
@@ -59,6 +61,7 @@ impl Order {
             overlay_userxattr: false,
             root: task.root.clone(),
             state_dir: PathBuf::new(),
+            private_files: Vec::new(),
             argv: task.argv.clone(),
             env: task.env.clone(),
             cwd: task.cwd.clone(),
@@ -121,6 +124,7 @@ pub(super) enum Failure {
     Setup { action: String, cause: Cause },
     Mount { target: String, action: String, cause: Cause },
     Ulimit { name: String },
+    OwnFiles { path: String },
     UnmappedUser { uid: u32, gid: u32 },
     NotInPath { program: String },
     NoSuchFile { program: String },
@@ -161,6 +165,7 @@ impl From<Failure> for SandboxError {
             Failure::Mount { target, action, cause } => {
                 Self::Mount { target: target.into(), action, source: cause.into() }
             }
+            Failure::OwnFiles { path } => Self::OwnFiles { path: path.into() },
             Failure::Ulimit { name } => Self::UnknownUlimit { name },
             Failure::UnmappedUser { uid, gid } => Self::UnmappedUser { uid, gid },
             Failure::NotInPath { program } => Self::ExecutableNotFound { program },

@@ -2,7 +2,7 @@
 //!
 //! Modes are exact whatever the process's umask is, so that no output depends on who started kiln.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -114,6 +114,12 @@ impl RootDir {
         removal.run()
     }
 
+    /// Removes what is in the root, but for directories: returns their names. A mount point is an error (`EBUSY`).
+    pub fn remove_files(&self) -> io::Result<Vec<OsString>> {
+        let (dir, _) = self.parent(Path::new(""))?;
+        Removal::new(Descent::new(&dir)?)?.run_flat()
+    }
+
     /// Changes the owner of the entry itself. The kernel clears setuid, setgid and file capabilities of files.
     pub fn set_owner(&self, path: impl AsRef<Path>, uid: u32, gid: u32) -> io::Result<()> {
         let (dir, name) = self.parent(path.as_ref())?;
@@ -217,6 +223,23 @@ impl Removal {
             }
         }
         Ok(())
+    }
+
+    /// Removes the files of the first directory alone; returns the names of the directories in it.
+    fn run_flat(mut self) -> io::Result<Vec<OsString>> {
+        let mut directories = Vec::new();
+        let (names, _) = self.frames.pop().expect("begun in a directory");
+        for (name, file_type) in (0..names.len()).map(|index| names.get(index)) {
+            let name = OsStr::from_bytes(name.to_bytes());
+            if file_type != FileType::Directory && self.unlink(name, AtFlags::empty())? {
+                continue;
+            }
+            if look(self.descent.current(), name)?.mount_root == Some(true) {
+                return Err(Errno::BUSY.into());
+            }
+            directories.push(name.to_owned());
+        }
+        Ok(directories)
     }
 
     /// Removes `name` from the current directory; `false` if it is a directory and `flags` are for files.

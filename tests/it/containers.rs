@@ -3,20 +3,25 @@
 use std::fs;
 
 use crate::support::container::{RUNTIME, as_kind, own_image_as_kind};
-use crate::support::need::{Busybox, Program, Root};
-use crate::support::{Context, Image, Kiln};
+use crate::support::need::{Busybox, Debian, Program, Root};
+use crate::support::{Context, Image, Kiln, base};
 
 const EPOCH: &str = "--build-arg=SOURCE_DATE_EPOCH=1700000000";
 
-/// Builds twice in one container of a kind, in its default mode; the digests of both.
+/// Builds three times in one container of a kind, in its default mode: twice on its root file system, where there are no
+/// overlays, and once on a volume, where there are. Returns the digests.
 fn build_in(kind: &str, context: &Context) -> (Vec<String>, String) {
     let out = tempfile::tempdir().unwrap();
-    let build = format!("kiln build --progress=plain --root=/var/kiln {EPOCH} /context");
-    let script =
-        format!("set -e; {build} > /out/first; rm -rf /var/kiln; {build} > /out/second; test ! -e /made");
+    let build = format!("kiln build --progress=plain {EPOCH}");
+    let script = format!(
+        "set -e; {build} --root=/var/kiln /context > /out/first; \
+         {build} --no-cache --root=/var/kiln /context > /out/second; test ! -e /made; \
+         {build} --root=/out/kiln --debug /context > /out/third; rm -rf /out/kiln"
+    );
     let outcome = as_kind(kind, context.path(), out.path(), &script).ok();
     let read = |name: &str| fs::read_to_string(out.path().join(name)).unwrap().trim().to_owned();
-    (vec![read("first"), read("second")], outcome.stderr)
+    assert!(outcome.stderr.contains("storage: overlay"), "kind {kind} has overlays on volumes\n{outcome}");
+    (vec![read("first"), read("second"), read("third")], outcome.stderr)
 }
 
 /// Steps that tell modes apart: owners, a daemon, devices' absence, hard links, `cat <(…)`-like descriptors.
@@ -46,7 +51,7 @@ fn one_digest_in_every_kind_with_namespaces() {
     let expected = Kiln::new().build(&context, &[EPOCH]).ok().stdout.trim().to_owned();
     for kind in ["E", "F", "B", "D", "P", "H", "Hs"] {
         let (digests, log) = build_in(kind, &context);
-        assert_eq!(digests, [expected.as_str(), expected.as_str()], "kind {kind}\n{log}");
+        assert_eq!(digests, [expected.as_str(); 3], "kind {kind}\n{log}");
     }
 }
 
@@ -155,4 +160,25 @@ fn a_plain_user_with_one_id_builds_what_needs_one_id() {
     let expected = Kiln::new().build(&context, &[EPOCH]).ok().stdout;
     let built = as_plain_user(&context, false, &[]).ok();
     assert_eq!(built.stdout, expected, "{built}");
+}
+
+#[test]
+fn apt_works_with_one_id() {
+    require!(Debian, Root, Program("setpriv"));
+    let context = readable(Context::empty());
+    fs::write(
+        context.path().join("Dockerfile"),
+        "ARG BASE\nFROM $BASE\nRUN apt-get update && apt-get install -y --no-install-recommends openssh-client && \
+         apt-config dump APT::Sandbox::User\nRUN rm -r /etc/apt/apt.conf.d/* 2>/dev/null; id -u nobody && touch /last\n",
+    )
+    .unwrap();
+    let base = format!("--build-arg=BASE={}", base::debian());
+    let out = tempfile::tempdir().unwrap();
+    fs::set_permissions(out.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let layout = format!("--output=type=oci,tar=false,dest={}/layout", out.path().display());
+    as_plain_user(&context, false, &[&base, &layout]).ok();
+    let tree = Image::read(&out.path().join("layout")).tree();
+    assert!(tree.contains_key("usr/bin/ssh") && tree.contains_key("last"));
+    let own = |path: &String| path.ends_with("99zz-one-user");
+    assert!(!tree.keys().any(own), "kiln's own configuration is not in the image");
 }

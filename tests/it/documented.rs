@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::need::{Program, PythonModule};
 use crate::support::{Kiln, run};
 
 /// `kiln SUBCOMMAND … --flag …` in a document: the subcommand and its long flags, with the place.
@@ -38,22 +39,26 @@ fn every_documented_flag_exists() {
     );
 }
 
+/// Every pipeline and manifest is YAML, and what it has kiln do is a command line that kiln understands.
 #[test]
-fn pods_are_given_flags_that_exist() {
-    let help = Kiln::new().run("build", ["--help"]).ok().stdout;
-    let known: BTreeSet<&str> = help.split(|c: char| !(c.is_alphanumeric() || c == '-')).collect();
-    let mut seen = 0;
-    for path in documents().into_iter().filter(|path| path.extension().is_some_and(|e| e == "yaml")) {
-        let text = fs::read_to_string(&path).unwrap();
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        for word in
-            lines.flat_map(|line| line.split([' ', '"', '=', ',', '['])).filter(|word| word.starts_with("--"))
-        {
-            assert!(known.contains(word), "{}: {word}", path.display());
-            seen += 1;
-        }
+fn command_lines_in_pipelines_and_pods_are_understood() {
+    require!(Program("python3"), PythonModule("yaml"));
+    let is_yaml =
+        |path: &PathBuf| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let files: Vec<PathBuf> = documents().into_iter().filter(is_yaml).collect();
+    assert!(files.len() > 6, "{files:?}");
+    let reader = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/examples.py");
+    let read = run(Command::new("python3").arg(reader).arg("commands").args(&files)).ok();
+    let found: Vec<serde_json::Value> = serde_json::from_str(&read.stdout).unwrap();
+    assert!(found.len() > 12, "{found:#?}");
+    for command in found {
+        let words = command["words"].as_array().unwrap().iter().skip(1).map(|word| word.as_str().unwrap());
+        // Help is shown when everything before it was understood.
+        let shown = run(Command::new(Kiln::program()).args(words).arg("--help"));
+        assert!(shown.code == Some(0) && shown.stdout.contains("Usage:"), "{}\n{shown}", command["place"]);
     }
-    assert!(seen > 10, "the examples give flags to pods");
+    let misspelt = run(Command::new(Kiln::program()).args(["executor", "--contxt=.", "--help"]));
+    assert_eq!(misspelt.code, Some(1), "{misspelt}");
 }
 
 #[test]

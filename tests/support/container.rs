@@ -14,14 +14,32 @@ pub(crate) const RUNTIME: &str = "runc";
 /// Runs a shell script in a container of a kind. The context is at `/context`, kiln on the PATH, and
 /// `/out` is a directory of the host that outlives the container.
 pub(crate) fn as_kind(kind: &str, context: &Path, out: &Path, script: &str) -> Outcome {
+    in_container(kind, &tree(), context, out, &[], &["/bin/sh", "-c", script])
+}
+
+fn in_container(
+    kind: &str,
+    image: &Path,
+    context: &Path,
+    out: &Path,
+    volumes: &[String],
+    argv: &[&str],
+) -> Outcome {
     // The container's root may be nobody out here.
     std::fs::set_permissions(out, std::fs::Permissions::from_mode(0o777)).unwrap();
     std::fs::set_permissions(context, std::fs::Permissions::from_mode(0o755)).unwrap();
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/as-kind");
     let mut command = Command::new(tool);
-    command.arg(kind).arg(tree()).arg("--volume").arg(format!("{}:/context", context.display()));
+    command.arg(kind).arg(image).arg("--volume").arg(format!("{}:/context", context.display()));
     command.arg("--volume").arg(format!("{}:/out", out.display()));
-    run(command.args(["--", "/bin/sh", "-c", script]))
+    command.args(volumes.iter().flat_map(|volume| ["--volume", volume]));
+    command.args([
+        "--env",
+        "PATH=/kiln:/busybox:/usr/sbin:/usr/bin:/sbin:/bin",
+        "--env",
+        "DOCKER_CONFIG=/kiln/.docker",
+    ]);
+    run(command.arg("--").args(argv))
 }
 
 /// Runs kiln in its own image, which has no shell, in a container of a kind.
@@ -41,6 +59,32 @@ pub(crate) fn own_image_as_kind(kind: &str, context: &Path, arguments: &[&str]) 
     let mut command = Command::new(tool);
     command.arg(kind).arg(tree).arg("--volume").arg(format!("{}:/context", context.display()));
     run(command.args(["--", "/kiln/kiln", "build", "--progress=plain"]).args(arguments).arg("/context"))
+}
+
+/// Runs a shell script in kiln's own image with a shell (the `debug` variant), in a container of a kind.
+///
+/// As `as_kind` otherwise; `volumes` are further ones, `SOURCE:TARGET`.
+pub(crate) fn debug_image_as_kind(
+    kind: &str,
+    context: &Path,
+    out: &Path,
+    volumes: &[String],
+    script: &str,
+) -> Outcome {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    let image = TREE.get_or_init(|| {
+        let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kiln-debug-image");
+        let (home, shell) = (image.join("kiln"), image.join("busybox"));
+        let _ = std::fs::remove_dir_all(&shell);
+        std::fs::create_dir_all(home.join(".docker")).unwrap();
+        std::fs::write(home.join("own-image"), "").unwrap();
+        std::fs::copy(Kiln::program(), home.join("kiln.new")).unwrap();
+        std::fs::rename(home.join("kiln.new"), home.join("kiln")).unwrap();
+        run(Command::new("cp").arg("-a").arg(tree().join("bin")).arg(&shell)).ok();
+        std::fs::remove_file(shell.join("kiln")).unwrap();
+        image
+    });
+    in_container(kind, image, context, out, volumes, &["/busybox/sh", "-c", script])
 }
 
 /// The container's image: busybox and the kiln under test.

@@ -15,8 +15,11 @@ use super::program::run;
 pub(crate) const USER: &str = "builder";
 /// Its password.
 pub(crate) const PASSWORD: &str = "correct horse";
+/// An account of the kind that Harbor makes for machines, with the same password.
+pub(crate) const ROBOT: &str = "robot$team+kiln";
 /// `htpasswd -nbB builder 'correct horse'`: docker-registry reads bcrypt only.
-const HTPASSWD: &str = "builder:$2y$05$0LLnu1zAf0BWcoCZ6Tk0LeAnNniFZ9qoeqY/8UllxX6Tvv7cQcla6\n";
+const HTPASSWD: &str = "builder:$2y$05$0LLnu1zAf0BWcoCZ6Tk0LeAnNniFZ9qoeqY/8UllxX6Tvv7cQcla6\n\
+                        robot$team+kiln:$2y$05$0LLnu1zAf0BWcoCZ6Tk0LeAnNniFZ9qoeqY/8UllxX6Tvv7cQcla6\n";
 
 /// A running registry.
 pub(crate) struct Registry {
@@ -90,6 +93,19 @@ impl Registry {
     pub(crate) fn authority(&self) -> PathBuf {
         assert!(self.tls);
         self.work.join("ca.pem")
+    }
+
+    /// Whether it speaks TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// A directory with its authority under the name that skopeo looks for.
+    pub(crate) fn authority_directory(&self) -> PathBuf {
+        let directory = self.work.join("authorities");
+        fs::create_dir_all(&directory).unwrap();
+        fs::copy(self.authority(), directory.join("ca.crt")).unwrap();
+        directory
     }
 
     /// A docker configuration directory with this registry's account in it.

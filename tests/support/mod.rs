@@ -16,11 +16,13 @@ pub(crate) mod base;
 pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod distribution;
+pub(crate) mod emulators;
 pub(crate) mod engine;
 pub(crate) mod guard;
 pub(crate) mod image;
 pub(crate) mod kiln;
 pub(crate) mod need;
+pub(crate) mod own_image;
 pub(crate) mod program;
 #[path = "registry/mod.rs"]
 pub(crate) mod server;

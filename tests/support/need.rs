@@ -2,11 +2,14 @@
 
 use std::env;
 use std::path::Path;
+use std::process::Command;
 
 /// Something a test cannot do without.
 pub(crate) enum Need {
     /// A program on the PATH.
     Program(&'static str),
+    /// A module of Python's.
+    PythonModule(&'static str),
     /// The small base image and the registry it is served from.
     Busybox,
     /// The Debian base image: what `Busybox` needs and mmdebstrap.
@@ -15,7 +18,7 @@ pub(crate) enum Need {
     Root,
 }
 
-pub(crate) use Need::{Busybox, Debian, Program, Root};
+pub(crate) use Need::{Busybox, Debian, Program, PythonModule, Root};
 
 /// What `tools/base-image` and the registry need.
 const IMAGE_PROGRAMS: [&str; 4] = ["docker-registry", "skopeo", "umoci", "busybox"];
@@ -35,6 +38,10 @@ pub(crate) fn check(needs: &[Need]) -> Result<(), String> {
 fn missing(need: &Need) -> Option<String> {
     match need {
         Program(name) => find(name).is_none().then(|| format!("the program `{name}`")),
+        PythonModule(name) => {
+            let found = Command::new("python3").args(["-c", &format!("import {name}")]).output();
+            (!found.is_ok_and(|found| found.status.success())).then(|| format!("Python's module `{name}`"))
+        }
         Busybox => IMAGE_PROGRAMS.iter().find_map(|name| missing(&Program(name))),
         Debian => missing(&Busybox).or_else(|| missing(&Program("mmdebstrap"))).or_else(|| missing(&Root)),
         Root => (!can_mount()).then(|| "root with the right to mount".to_owned()),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use view::{NewDirectory, View};
 
-use crate::context::Ignore;
+use crate::context::{ContextError, Ignore};
 use crate::dockerfile::chmod::Chmod;
 use crate::layer::Change;
 use crate::tree::{RootDir, Timestamp};
@@ -74,6 +74,14 @@ pub enum CopyError {
         /// Whether an ignore file hides it.
         ignored: bool,
     },
+    /// A wildcard that matches nothing, in a directory that nothing else is copied from.
+    #[error("lstat /{directory}: no such file or directory: nothing matches `{pattern}`")]
+    NothingThere {
+        /// What is in front of the wildcard.
+        directory: String,
+        /// The source as it is written.
+        pattern: String,
+    },
     /// A directory over something else.
     #[error("cannot copy to non-directory: {}", path.display())]
     ToNonDirectory {
@@ -87,12 +95,13 @@ pub enum CopyError {
         path: PathBuf,
     },
     /// A pattern that is none.
-    #[error("invalid pattern `{pattern}`: {reason}")]
+    #[error("`{pattern}`: syntax error in pattern")]
     Pattern {
-        /// The pattern.
+        /// The source as it is written, or the patterns of `--exclude`.
         pattern: String,
         /// What is wrong with it.
-        reason: String,
+        #[source]
+        source: ContextError,
     },
     /// Reading the source failed.
     #[error("cannot read `{}` to copy it: {reason}", path.display())]

@@ -32,7 +32,7 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
             CopySource::Pattern { from, pattern } => {
                 for path in from.resolve(pattern)? {
                     copier.names.clear();
-                    copier.copy_one(from, &path, pattern)?;
+                    copier.copy_one(from, &path, &path.to_string_lossy())?;
                 }
             }
             CopySource::Found { from, path } => copier.copy_one(from, path, &path.to_string_lossy())?,
@@ -51,8 +51,7 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
 }
 
 fn compile(patterns: &[String]) -> Result<Ignore, CopyError> {
-    Ignore::new(patterns)
-        .map_err(|e| CopyError::Pattern { pattern: patterns.join(" "), reason: e.to_string() })
+    Ignore::new(patterns).map_err(|e| CopyError::Pattern { pattern: patterns.join(" "), source: e })
 }
 
 fn write_error(path: &Path, error: &io::Error) -> CopyError {
@@ -94,10 +93,6 @@ impl Copier<'_> {
         let include = include.trim_start_matches('/');
         let literal = include.split('/').take_while(|part| !glob::has_wildcard(part));
         let has_wildcard = glob::has_wildcard(pivot) || glob::has_wildcard(include);
-        if !has_wildcard {
-            let whole = format!("{}/{include}", clean(pivot, false));
-            from.follow(relative(&clean(&whole, false)), &whole)?;
-        }
         self.selection.include_prefix = literal.collect();
         self.selection.include = match include {
             "" => None,
@@ -105,6 +100,9 @@ impl Copier<'_> {
         };
         for pivot in from.resolve(pivot)? {
             self.names.clear();
+            if !has_wildcard {
+                from.must_take(&pivot, include, &self.selection)?;
+            }
             self.copy_one(from, &pivot, pattern)?;
         }
         self.selection.include = None;

@@ -62,16 +62,32 @@ impl CopyRoot {
             return Ok(vec![path]);
         };
         for part in &parts[first..] {
-            glob::check(part)
-                .map_err(|e| CopyError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })?;
+            glob::check(part).map_err(|e| CopyError::Pattern { pattern: pattern.to_owned(), source: e })?;
         }
         let literal = parts[..first].join("/");
         let base = self.root.resolve(&literal).map_err(|e| self.read_error(Path::new(&literal), &e))?;
         let mut found = Vec::new();
-        if first == 0 || self.root.exists(&base).map_err(|e| self.read_error(&base, &e))? {
-            self.search(&base, &parts[first..], &mut found)?;
+        // A pattern may match nothing, but the directory it is looked for in must be there.
+        if first > 0 {
+            self.follow(Path::new(&literal), &literal)?;
         }
+        self.search(&base, &parts[first..], &mut found)?;
         Ok(found)
+    }
+
+    /// Makes sure that `path` below `base` is there, is no name behind a link, and is not left out. Nothing, which
+    /// would be all of `base`, is not there for BuildKit.
+    pub(super) fn must_take(&self, base: &Path, path: &str, selection: &Selection) -> Result<(), CopyError> {
+        let (resolved, _) = self.follow(base, &base.to_string_lossy())?;
+        let path = Path::new(path);
+        let taken = !path.as_os_str().is_empty()
+            && self.walk(&resolved, selection)?.iter().any(|item| item.path.starts_with(path));
+        if taken {
+            return Ok(());
+        }
+        let whole = resolved.join(path);
+        let hidden = self.ignore.as_ref().is_some_and(|ignore| ignore.is_ignored(&whole));
+        Err(self.not_found(&whole.to_string_lossy(), hidden))
     }
 
     fn search(&self, directory: &Path, parts: &[&str], found: &mut Vec<PathBuf>) -> Result<(), CopyError> {

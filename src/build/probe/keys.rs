@@ -116,6 +116,7 @@ impl Build<'_> {
         parent: Key,
         ends: &Ends<'_>,
     ) -> Result<Option<StepKey>, Problem> {
+        crate::build::run::refuse_devices(run)?;
         let mut making = Making::new("RUN");
         let key = &mut making.key;
         key.list("command", stage.run_argv(run)?);
@@ -180,12 +181,13 @@ impl Build<'_> {
             MountKind::Tmpfs { size_bytes } => {
                 (vec!["tmpfs".to_owned(), target(spec)?, format!("{size_bytes:?}")], None)
             }
-            MountKind::Secret { id, env, required: _, mode, uid, gid } => {
-                let rest = format!("{env:?} {mode:o} {uid} {gid}");
+            // A step that may go without is another one than one that may not.
+            MountKind::Secret { id, env, required, mode, uid, gid } => {
+                let rest = format!("{env:?} {required} {mode:o} {uid} {gid}");
                 (vec!["secret".to_owned(), id.clone(), format!("{:?}", spec.target), rest], None)
             }
-            MountKind::Ssh { id, required: _, mode, uid, gid } => {
-                let rest = format!("{mode:o} {uid} {gid}");
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let rest = format!("{required} {mode:o} {uid} {gid}");
                 (vec!["ssh".to_owned(), id.clone(), format!("{:?}", spec.target), rest], None)
             }
         };
@@ -384,8 +386,7 @@ impl Build<'_> {
 
 /// Tells whether the layer of a copy depends on nothing below it: no names are looked up, no links followed.
 fn is_independent(flags: &CopyFlags<'_>) -> bool {
-    let is_numeric = |spec: &str| spec.split(':').all(|part| part.is_empty() || part.parse::<u32>().is_ok());
-    flags.link && flags.chmod.is_none() && flags.chown.as_deref().is_none_or(is_numeric)
+    flags.link && flags.chmod.is_none()
 }
 
 /// Reads an owner that is in numbers; one without a group is its own group.

@@ -34,6 +34,9 @@ pub struct BuildArgs {
     /// none (see `kiln doctor`)
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "kiln")]
     pub isolation: String,
+    /// With --isolation=in-place: also where this is not kiln's own image
+    #[arg(long, help_heading = "kiln")]
+    pub force: bool,
     /// How many stages are built at once [default: the number of CPUs]
     #[arg(long, value_name = "N", help_heading = "kiln")]
     pub jobs: Option<usize>,

@@ -26,7 +26,7 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
     let isolation: Isolation = args.isolation.parse().map_err(RequestError::Isolation)?;
     let root = environment.store_root(args.store.root.as_ref());
     // Before anything else: this may start the process over, and needs it to have one thread.
-    let (entered, repaired) = enter(isolation, &root)?;
+    let (entered, repaired) = enter(isolation, args.force, &root)?;
     let commit = commit::find(&args.source.context, environment);
     let mut invocation = invocation(args, environment, commit.as_ref(), &mut std::io::stdin())?;
     invocation.warnings.extend(repaired);
@@ -44,10 +44,20 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
     if stdout_is_taken { Ok(()) } else { print(out, outcome.image.digest().as_str()) }
 }
 
-/// Puts right what a killed kiln left behind (what that was, for a warning), and enters the sandbox.
-pub(crate) fn enter(isolation: Isolation, root: &Path) -> Result<(Entered, Option<String>), Failure> {
+/// Puts right what a killed kiln left behind, enters the sandbox, and hides this process from its neighbours; returns
+/// what to warn of.
+pub(crate) fn enter(
+    isolation: Isolation,
+    force: bool,
+    root: &Path,
+) -> Result<(Entered, Vec<String>), Failure> {
     let repaired = sandbox::recover(&wire::sandbox_state(root))?;
-    Ok((sandbox::enter(isolation, &sandbox::probe_for(isolation))?, repaired))
+    let entered = sandbox::enter(isolation, force, &sandbox::probe_for(isolation))?;
+    // From here on the arguments are blank for who lists processes; they have been read.
+    let concealed = sandbox::conceal().err();
+    let told = concealed.map(|error| format!("other processes can look into kiln's own: {error}"));
+    let warnings = repaired.into_iter().chain(told).collect();
+    Ok((entered, warnings))
 }
 
 /// Runs a build to its end; tells whether an output wrote to standard output.
@@ -56,22 +66,47 @@ pub(crate) fn perform(
     entered: &Entered,
     reporter: &Reporter,
 ) -> Result<(Outcome, bool), Failure> {
+    perform_under(&Watch::start()?, invocation, entered, reporter)
+}
+
+/// The watch for signals, which a process keeps once for all of its builds.
+pub(crate) struct Watch {
+    cancel: Arc<Cancel>,
+    ending: Arc<Ending>,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        let cancel = Arc::new(Cancel::new().map_err(|source| Failure::File {
+            action: "create",
+            path: "eventfd".into(),
+            source,
+        })?);
+        let ending = Arc::new(Ending::default());
+        signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
+        Ok(Self { cancel, ending })
+    }
+}
+
+/// Runs one of several builds to its end; tells whether an output wrote to standard output.
+pub(crate) fn perform_under(
+    watch: &Watch,
+    invocation: &Invocation,
+    entered: &Entered,
+    reporter: &Reporter,
+) -> Result<(Outcome, bool), Failure> {
     for warning in &invocation.warnings {
         reporter.warning(warning.clone());
     }
-    let cancel = Arc::new(Cancel::new().map_err(|source| Failure::File {
-        action: "create",
-        path: "eventfd".into(),
-        source,
-    })?);
-    let ending = Arc::new(Ending::default());
-    signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
-    let mut workshop = wire::open_workshop(invocation, entered, cancel, reporter)?;
+    let Watch { cancel, ending } = watch;
+    let mut workshop = wire::open_workshop(invocation, entered, Arc::clone(cancel), reporter)?;
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
     *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
         Some(workshop.services.work_dir.clone());
     let outcome = match invocation.verify {
-        false => build(&invocation.request, &workshop.services).map_err(Failure::from),
+        false => wire::read_secrets(&invocation.request)
+            .and_then(|request| build(&request, &workshop.services).map_err(Failure::from)),
         true => verify::build_twice(invocation, entered, &workshop.services),
     };
     let stdout_is_taken = workshop.stdout_is_taken;

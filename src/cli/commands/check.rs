@@ -1,6 +1,7 @@
 //! `kiln check`: BuildKit's build checks without a build.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -24,11 +25,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
     registry.retries.count = 0;
     let reporter = Reporter::silent();
     let fetch = wire::open_fetch(&registry, reporter.clone());
-    let work_dir = tempfile::tempdir().map_err(|source| Failure::File {
-        action: "create",
-        path: std::env::temp_dir(),
-        source,
-    })?;
+    let work_dir = temporary_directory(environment)?;
     let bench = Workbench {
         reporter: &reporter,
         fetch: fetch.as_ref(),
@@ -62,6 +59,22 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         Format::Text => text(&dockerfile, &report, out)?,
     }
     verdict(&dockerfile, report)
+}
+
+/// Makes a directory for what is downloaded. An image with nothing in it, as kiln's own, has no `/tmp`.
+fn temporary_directory(environment: &Environment) -> Result<tempfile::TempDir, Failure> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Failure::File { action: "create a directory in", path, source }
+    };
+    match tempfile::tempdir() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let root = environment.store_root(None);
+            std::fs::create_dir_all(&root).map_err(failed(&root))?;
+            tempfile::tempdir_in(&root).map_err(failed(&root))
+        }
+        made => made.map_err(failed(&std::env::temp_dir())),
+    }
 }
 
 /// Says in JSON that a Dockerfile could not be read at all.

@@ -44,7 +44,7 @@ fn storage(root: &Path) -> Result<Finding, Failure> {
         detail,
         meaning: meaning.to_owned(),
     };
-    let entered = match enter(Isolation::Auto, root) {
+    let entered = match enter(Isolation::Auto, false, root) {
         Ok((entered, _)) => entered,
         Err(error) => return Ok(finding(false, error.to_string(), "")),
     };

@@ -56,7 +56,7 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
 }
 
 /// Writes a line of a command's result.
-fn print(out: &mut dyn Write, line: &str) -> Result<(), Failure> {
+pub(crate) fn print(out: &mut dyn Write, line: &str) -> Result<(), Failure> {
     match writeln!(out, "{line}") {
         // `kiln images | head` has seen enough; that is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

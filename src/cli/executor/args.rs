@@ -79,9 +79,9 @@ pub(super) struct ExecutorArgs {
     /// Path or URL of the Dockerfile
     #[arg(short = 'f', long, default_value = "Dockerfile")]
     pub dockerfile: String,
-    /// Build context: a directory, or dir://, tar://, git://, https://
-    #[arg(short = 'c', long, default_value = "/workspace/")]
-    pub context: String,
+    /// Build context: a directory (/workspace/ if none is given), or dir://, tar://, git://, s3://, gs://, https://
+    #[arg(short = 'c', long)]
+    pub context: Option<String>,
     /// Directory inside the context to build from
     #[arg(long, default_value = "")]
     pub context_sub_path: String,
@@ -247,9 +247,9 @@ pub(super) struct CacheFlags {
     /// Repository of the cache
     #[arg(long)]
     pub cache_repo: Option<String>,
-    /// Directory of cached base images
-    #[arg(long, default_value = "/cache")]
-    pub cache_dir: PathBuf,
+    /// Directory that the warmer put base images into: /cache if none is given
+    #[arg(long)]
+    pub cache_dir: Option<PathBuf>,
     /// How long the cache is good for
     #[arg(long, default_value = "336h")]
     pub cache_ttl: String,

@@ -1,5 +1,6 @@
 //! kaniko's cache flags: a cache of layers with `--cache`, in `--cache-repo` or beside the image.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::CacheFlags;
@@ -9,6 +10,9 @@ use crate::cli::environment::Environment;
 use crate::cli::request::{CacheSetup, RequestError};
 use crate::cli::values::{CachePlace, ValueError};
 use crate::oci::Reference;
+
+/// kaniko's default for `--cache-dir`.
+const DEFAULT_CACHE_DIR: &str = "/cache";
 
 /// Reads the cache flags. Their values are checked whether or not there is a cache.
 pub(super) fn cache_setup(
@@ -22,11 +26,9 @@ pub(super) fn cache_setup(
     if flags.cache != Some(true) {
         return Ok(CacheSetup::default());
     }
+    // RUN is always run, as was asked for; copies alone are made faster than they are looked up.
     if flags.cache_run_layers == Some(false) {
-        return Err(ExecutorError::Unsupported {
-            what: "--cache-run-layers=false".to_owned(),
-            hint: "leave `--cache` out: a cache without the results of RUN saves next to nothing",
-        });
+        return Ok(CacheSetup::default());
     }
     let place = match (named, names.first()) {
         (Some(place), _) => place,
@@ -39,7 +41,6 @@ pub(super) fn cache_setup(
         sinks: pushes.then_some((place, CacheMode::Max)).into_iter().collect(),
         use_hits: true,
         most_age: Some(most_age),
-        base_layout: Some(environment.directory.join(&flags.cache_dir)),
         ..CacheSetup::default()
     })
 }
@@ -64,9 +65,34 @@ fn beside(name: &Reference) -> Result<Reference, ExecutorError> {
     Ok(Reference::new(name.registry(), &repository, None, None).map_err(RequestError::from)?)
 }
 
+/// Returns the directory of base images, if the warmer has put any there.
+pub(super) fn base_layouts(flags: &CacheFlags, environment: &Environment) -> Vec<PathBuf> {
+    let path = environment.directory.join(flags.cache_dir.as_deref().unwrap_or(Path::new(DEFAULT_CACHE_DIR)));
+    if path.join("index.json").is_file() { vec![path] } else { Vec::new() }
+}
+
 /// Says what kiln does instead of what other flags ask for.
-pub(super) fn notes(flags: &CacheFlags) -> Vec<String> {
+pub(super) fn notes(flags: &CacheFlags, environment: &Environment) -> Vec<String> {
     let mut notes = Vec::new();
+    if let Some(path) = &flags.cache_dir
+        && base_layouts(flags, environment).is_empty()
+    {
+        notes.push(format!(
+            "--cache-dir: there are no images of the warmer's in {}; base images come from their registries",
+            path.display()
+        ));
+    }
+    match flags.cache_run_layers {
+        Some(true) => notes.push("--cache-run-layers: with --cache, RUN is always cached".to_owned()),
+        Some(false) => notes.push(
+            "--cache-run-layers=false: every RUN runs, and no step is cached: making copies costs less than looking them up"
+                .to_owned(),
+        ),
+        None => {}
+    }
+    if flags.no_push_cache == Some(true) && flags.cache != Some(true) {
+        notes.push("--no-push-cache: there is no cache without --cache".to_owned());
+    }
     if flags.cache_copy_layers.is_some() {
         notes.push(
             "--cache-copy-layers: with --cache, COPY and ADD are cached as RUN is; the registry mounts their layers, nothing is uploaded twice"
@@ -108,13 +134,12 @@ mod tests {
         let beside = setup(&["--cache"], &["r.io/team/app:1", "r.io/other:1"]).unwrap();
         assert_eq!(beside.sources, [registry("r.io/team/app/cache")]);
         assert_eq!(beside.sinks, [(registry("r.io/team/app/cache"), CacheMode::Max)]);
-        assert_eq!(beside.base_layout.as_deref(), Some(std::path::Path::new("/cache")));
         assert_eq!(beside.most_age, Some(Duration::from_secs(336 * 3600)));
         let named = setup(&["--cache", "--cache-repo=r.io/c", "--no-push-cache"], &["r.io/a:1"]).unwrap();
         assert_eq!((named.sources, named.sinks), (vec![registry("r.io/c")], Vec::new()));
         let local = setup(&["--cache", "--cache-repo=oci:/c"], &[]).unwrap();
         assert_eq!(local.sources, [CachePlace::Local("/c".into())]);
         assert!(matches!(setup(&["--cache"], &[]), Err(ExecutorError::NoCacheRepository)));
-        assert!(setup(&["--cache", "--cache-run-layers=false"], &["r.io/a:1"]).is_err());
+        assert!(setup(&["--cache", "--cache-run-layers=false"], &["r.io/a:1"]).unwrap().is_empty());
     }
 }

@@ -1,14 +1,18 @@
-//! kaniko's build contexts: `dir://`, `tar://`, `git://`, `https://`, and what they mean to kiln.
+//! kaniko's build contexts: `dir://`, `tar://`, `git://`, `https://`, objects in buckets, and what they mean to kiln.
 
 use std::path::{Path, PathBuf};
 
 use url::form_urlencoded::Serializer;
 
 use super::args::ExecutorArgs;
+use super::objects::object;
 use super::request::ExecutorError;
 use crate::build::ContextSource;
 use crate::cli::environment::Environment;
 use crate::cli::values::{ValueError, parse_bool};
+
+/// kaniko's default.
+const DEFAULT_CONTEXT: &str = "/workspace/";
 
 /// Where the context is.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub(super) struct Place {
     pub(super) source: ContextSource,
     /// The directory in it, where it is inside an archive.
     pub(super) sub_path: Option<PathBuf>,
+    /// Whether git takes any certificate.
+    pub(super) git_skips_tls: bool,
 }
 
 /// What `--git` says.
@@ -24,45 +30,70 @@ pub(super) struct Place {
 struct GitFlags {
     branch: Option<String>,
     submodules: bool,
+    skip_tls: bool,
 }
 
-/// Reads `--context`, `--context-sub-path` and `--git`.
+/// Reads `--context`, `--bucket`, `--context-sub-path` and `--git`.
 pub(super) fn context(args: &ExecutorArgs, environment: &Environment) -> Result<Place, ExecutorError> {
     let git = git_flags(&args.git)?;
     let sub = sub_path(&args.context_sub_path)?;
-    let text = args.context.as_str();
+    let text = address(args)?;
+    let text = text.as_str();
     let directory = |path: &str, sub: Option<PathBuf>| {
         let path = environment.directory.join(path);
         let source = ContextSource::Directory(sub.map_or(path.clone(), |sub| path.join(sub)));
-        Ok(Place { source, sub_path: None })
+        Ok(Place { source, sub_path: None, git_skips_tls: false })
     };
-    let unsupported = |scheme: &str| {
-        Err(ExecutorError::Unsupported {
-            what: format!("--context {scheme}"),
-            hint: "fetch the archive first, and build from `--context tar://FILE`",
-        })
-    };
+    if let Some(object) = object(text, environment)? {
+        return Ok(Place {
+            source: ContextSource::Object(Box::new(object)),
+            sub_path: sub,
+            git_skips_tls: false,
+        });
+    }
     match text.split_once("://") {
         None => directory(text, sub),
         Some(("dir", path)) => directory(path, sub),
-        Some(("tar", "stdin")) => Ok(Place { source: ContextSource::Stdin, sub_path: sub }),
-        Some(("tar", path)) => {
-            Ok(Place { source: ContextSource::TarFile(environment.directory.join(path)), sub_path: sub })
+        Some(("tar", "stdin")) => {
+            Ok(Place { source: ContextSource::Stdin, sub_path: sub, git_skips_tls: false })
         }
+        Some(("tar", path)) => Ok(Place {
+            source: ContextSource::TarFile(environment.directory.join(path)),
+            sub_path: sub,
+            git_skips_tls: false,
+        }),
         Some(("git", rest)) => {
             let url = git_url(rest, &git, sub.as_deref(), environment);
-            Ok(Place { source: ContextSource::Git(url), sub_path: None })
+            Ok(Place { source: ContextSource::Git(url), sub_path: None, git_skips_tls: git.skip_tls })
         }
-        Some((scheme @ ("s3" | "gs"), _)) => unsupported(&format!("{scheme}://")),
         Some(("https" | "http", _)) => {
-            Ok(Place { source: ContextSource::Url(text.to_owned()), sub_path: sub })
+            Ok(Place { source: ContextSource::Url(text.to_owned()), sub_path: sub, git_skips_tls: false })
         }
         Some((scheme, _)) => Err(ValueError::new(
             "--context",
             text,
-            format!("unknown build context prefix `{scheme}://`, expected dir, tar, git or https"),
+            format!("unknown build context prefix `{scheme}://`, expected dir, tar, git, s3, gs or https"),
         )
         .into()),
+    }
+}
+
+/// Finds the context's address. A bucket without a prefix is one of Google's.
+fn address(args: &ExecutorArgs) -> Result<String, ValueError> {
+    let given = args.context.as_deref().filter(|text| !text.is_empty());
+    if args.bucket.is_empty() {
+        return Ok(given.unwrap_or(DEFAULT_CONTEXT).to_owned());
+    }
+    if let Some(context) = given {
+        return Err(ValueError::new(
+            "--bucket",
+            &args.bucket,
+            format!("there is `--context {context}`, too"),
+        ));
+    }
+    match args.bucket.contains("://") {
+        true => Ok(args.bucket.clone()),
+        false => Ok(format!("gs://{}", args.bucket)),
     }
 }
 
@@ -85,11 +116,9 @@ fn git_flags(texts: &[String]) -> Result<GitFlags, ValueError> {
         match key {
             "branch" => flags.branch = Some(value.to_owned()).filter(|branch| !branch.is_empty()),
             "recurse-submodules" => flags.submodules = boolean()?,
-            "insecure-skip-tls" if boolean()? => {
-                return Err(fail("kiln does not skip the check; trust the authority with SSL_CERT_FILE"));
-            }
+            "insecure-skip-tls" => flags.skip_tls = boolean()?,
             // kiln fetches the one commit it needs, whatever these say.
-            "insecure-skip-tls" | "single-branch" => {
+            "single-branch" => {
                 boolean()?;
             }
             "depth" => {
@@ -212,13 +241,34 @@ mod tests {
     }
 
     #[test]
+    fn git_takes_any_certificate_where_it_is_told_to() {
+        assert!(place(&["-c", "git://h/a", "--git", "insecure-skip-tls=true"], &[]).unwrap().git_skips_tls);
+        assert!(!place(&["-c", "git://h/a", "--git", "branch=b"], &[]).unwrap().git_skips_tls);
+    }
+
+    #[test]
+    fn buckets_are_contexts() {
+        let object = |words: &[&str]| match place(words, &[("STORAGE_EMULATOR_HOST", "h")]).unwrap() {
+            Place { source: ContextSource::Object(object), sub_path, .. } => (object.url, sub_path),
+            other => panic!("expected an object, found {other:?}"),
+        };
+        assert_eq!(object(&["-b", "bucket"]), ("gs://bucket".to_owned(), None));
+        assert_eq!(object(&["-c", "", "--bucket=gs://b/k"]).0, "gs://b/k");
+        assert_eq!(
+            object(&["-c", "gs://b/k", "--context-sub-path=s"]),
+            ("gs://b/k".into(), Some("s".into()))
+        );
+        let both = place(&["-c", "/x", "-b", "bucket"], &[]).unwrap_err().to_string();
+        assert!(both.contains("there is `--context /x`, too"), "{both}");
+    }
+
+    #[test]
     fn what_is_unknown_is_named() {
         for (words, expected) in [
-            (&["-c", "s3://bucket/a"][..], "`--context s3://` is not supported"),
-            (&["-c", "ftp://x"], "unknown build context prefix `ftp://`"),
+            (&["-c", "ftp://x"][..], "unknown build context prefix `ftp://`"),
             (&["--context-sub-path", "../x"], "leads out of the context"),
             (&["--git", "colour=red"], "expected branch"),
-            (&["--git", "insecure-skip-tls=true"], "SSL_CERT_FILE"),
+            (&["--git", "insecure-skip-tls=perhaps"], "expected true or false"),
             (&["--git", "depth=x"], "expected a number"),
         ] {
             let error = place(words, &[]).unwrap_err().to_string();

@@ -9,8 +9,11 @@ mod cache;
 mod context;
 mod log;
 mod moot;
+mod objects;
+mod planned;
 mod registry;
 mod request;
+mod results;
 mod unpack;
 mod warmer;
 
@@ -21,22 +24,43 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 pub use request::ExecutorError;
 
 use args::{ExecutorArgs, ExecutorCli, ExecutorCommand, LogFlags, Verbosity, WarmerCli};
 use log::Log;
-use request::{DigestFiles, Execution, execution};
+use planned::{describe, planned};
+use request::{Execution, execution};
 
 use super::args::CredentialArgs;
-use super::commands::build::{enter, perform, write_file};
-use super::commands::{credentials, push_image};
+use super::commands::build::{Watch, enter, perform_under};
+use super::commands::{credentials, print, push_image};
 use super::environment::Environment;
 use super::fail::{FAILED, Failure};
+use super::request::Invocation;
+use super::wire;
+use crate::build::{ContextSource, Request};
 use crate::event::{Event, Report, Reporter};
-use crate::oci::{Digest, Reference};
-use crate::sandbox::Isolation;
+use crate::output::OutputSpec;
+use crate::sandbox::{Entered, Isolation};
+
+/// Tells whether a word is one of the executor's flags: an image called with them is meant to be the executor.
+pub fn is_flag(word: &str) -> bool {
+    let command = ExecutorCli::command();
+    let name = word.split('=').next().unwrap_or(word);
+    match (name.strip_prefix("--"), name.strip_prefix('-')) {
+        (Some(long), _) => command.get_arguments().any(|argument| {
+            argument.get_long_and_visible_aliases().is_some_and(|all| all.contains(&long))
+                || argument.get_all_aliases().is_some_and(|all| all.contains(&long))
+        }),
+        (None, Some(short)) => {
+            let first = short.chars().next();
+            command.get_arguments().any(|argument| first.is_some() && argument.get_short() == first)
+        }
+        (None, None) => false,
+    }
+}
 
 /// Passes events on to a log that is used directly as well.
 struct Shared(Arc<Log>);
@@ -98,8 +122,9 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         None => Isolation::Auto,
     };
     // Before anything else: this may start the process over, and needs it to have one thread.
-    let (entered, repaired) = enter(isolation, &request::root(args, environment))?;
-    let Execution { mut invocation, sub_path, files } = execution(args, environment)?;
+    let (entered, repaired) =
+        enter(isolation, args.moot.force == Some(true), &request::root(args, environment))?;
+    let Execution { mut invocation, sub_path, also, results } = execution(args, environment)?;
     invocation.warnings.extend(repaired);
     for note in moot::notes(args, environment) {
         log.message(Verbosity::Info, &note);
@@ -110,32 +135,68 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         Some(path) => Some(unpack::unpack(&mut invocation, &path, &reporter)?),
         None => None,
     };
-    let (outcome, _) = perform(&invocation, &entered, &reporter)?;
-    write_files(&files, &invocation.request.names, &outcome.image.digest())
+    let is_dry = args.dryrun == Some(true);
+    if is_dry || request::environment_bool(environment, "KANIKO_PRINT_PLAN") {
+        // Standard input is read once, and the build needs it.
+        if is_dry || invocation.request.context != ContextSource::Stdin {
+            print_plans(&also, &invocation, environment, &reporter)?;
+        } else {
+            reporter.info("KANIKO_PRINT_PLAN: --dryrun prints the plan of a context on standard input");
+        }
+        if is_dry {
+            return Ok(());
+        }
+    }
+    let fetch = match results.need_network() {
+        true => Some(wire::open_fetch(&invocation.registry, reporter.clone())),
+        false => None,
+    };
+    let watch = Watch::start()?;
+    build_also(&also, &mut invocation, &entered, &watch, &reporter)?;
+    let (outcome, _) = perform_under(&watch, &invocation, &entered, &reporter)?;
+    let pushed = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));
+    results.write(&invocation.request.names, pushed, &outcome.image.digest(), fetch.as_deref())
 }
 
-/// Writes the files that later jobs read.
-fn write_files(files: &DigestFiles, names: &[Reference], digest: &Digest) -> Result<(), Failure> {
-    if let Some(path) = &files.digest {
-        write_file(path, digest.as_str())?;
-    }
-    let lines = |line: &dyn Fn(&Reference) -> String| -> String { names.iter().map(line).collect() };
-    if let Some(path) = &files.name {
-        write_file(path, &lines(&|name| format!("{}@{digest}\n", shown(name))))?;
-    }
-    if let Some(path) = &files.name_tag {
-        let tag = |name: &Reference| name.tag().unwrap_or("latest").to_owned();
-        write_file(path, &lines(&|name| format!("{}:{}@{digest}\n", shown(name), tag(name))))?;
+/// Prints what would be built for each target, and where the first one's image would go.
+fn print_plans(
+    also: &[String],
+    invocation: &Invocation,
+    environment: &Environment,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let Invocation { request, registry, root, .. } = invocation;
+    let pushes = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));
+    let mut names = if pushes { request.names.as_slice() } else { &[] };
+    let further = also.iter().map(|target| Request { target: Some(target.clone()), ..request.clone() });
+    for request in std::iter::once(request.clone()).chain(further) {
+        let plan = planned(&request, root, registry, environment, reporter)?;
+        print(&mut io::stdout(), describe(&plan, names).trim_end())?;
+        names = &[];
     }
     Ok(())
 }
 
-/// Returns a repository as kaniko writes it: Docker Hub is `index.docker.io`.
-fn shown(name: &Reference) -> String {
-    match name.registry() {
-        "docker.io" => format!("index.docker.io/{}", name.repository()),
-        _ => name.name(),
+/// Builds the stages that `--target` names behind the first: they must succeed, and go nowhere.
+fn build_also(
+    targets: &[String],
+    invocation: &mut Invocation,
+    entered: &Entered,
+    watch: &Watch,
+    reporter: &Reporter,
+) -> Result<(), Failure> {
+    let first = invocation.request.target.clone();
+    let outputs = std::mem::take(&mut invocation.outputs);
+    for target in targets {
+        reporter.info(format!("Building the stage {target}, which is not pushed: the first --target is"));
+        invocation.request.target = Some(target.clone());
+        perform_under(watch, invocation, entered, reporter)?;
+        // They were said.
+        invocation.warnings.clear();
     }
+    invocation.request.target = first;
+    invocation.outputs = outputs;
+    Ok(())
 }
 
 fn run_command(command: ExecutorCommand, environment: &Environment) -> u8 {

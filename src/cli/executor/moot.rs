@@ -9,7 +9,7 @@ use crate::cli::environment::Environment;
 pub(super) fn notes(args: &ExecutorArgs, environment: &Environment) -> Vec<String> {
     let mut notes = flags(&args.moot);
     notes.extend(of_values(args));
-    notes.extend(super::cache::notes(&args.cache));
+    notes.extend(super::cache::notes(&args.cache, environment));
     notes.extend(registry(&args.registry));
     notes.extend(variables(environment));
     notes
@@ -58,7 +58,11 @@ fn flags(moot: &MootFlags) -> Vec<String> {
             "--force-build-metadata",
             "metadata instructions make no layers, as in BuildKit",
         ),
-        (moot.force.is_some(), "--force", "kiln runs inside and outside of containers"),
+        (
+            moot.force.is_some(),
+            "--force",
+            "kiln runs inside and outside of containers (with KILN_ISOLATION=in-place it is what insists)",
+        ),
     ];
     given
         .into_iter()
@@ -85,6 +89,13 @@ fn of_values(args: &ExecutorArgs) -> Vec<String> {
 
 fn registry(flags: &RegistryFlags) -> Vec<String> {
     let mut notes = Vec::new();
+    if flags.azure_container_registry_config.is_some() {
+        notes.push(
+            "--azure-container-registry-config: Azure is asked with AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET or a \
+             federated token"
+                .to_owned(),
+        );
+    }
     if flags.image_fs_extract_retry > 0 {
         notes.push(
             "--image-fs-extract-retry: a download that is cut is resumed where it was; an extraction need not be repeated"
@@ -151,7 +162,6 @@ const VARIABLES: &[(&str, &str)] = &[
     ("KANIKO_PRESERVE_CONTEXT", "a build does not change the container's own files"),
     ("KANIKO_TELEMETRY_ENDPOINT", "kiln sends nothing to anybody"),
     ("KANIKO_TELEMETRY_OMIT_DOCKERFILE", "kiln sends nothing to anybody"),
-    ("KANIKO_PRINT_PLAN", "every step is logged with its number"),
     ("KANIKO_IGNORE_ASSERTIONS", "kiln has no assertions that could be ignored"),
     ("UPSTREAM_CLIENT_TYPE", "kiln names itself to registries"),
 ];
@@ -208,6 +218,7 @@ mod tests {
             "--git=depth=1",
             "--cache-copy-layers",
             "--image-fs-extract-retry=2",
+            "--azure-container-registry-config=/etc/kubernetes/azure.json",
         ];
         let said = said(&words, &[]);
         assert_eq!(said.len(), words.len());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::args::{ExecutorArgs, OutputFlags};
 use super::registry::{insecure_cache, registry_config, retries};
+use super::results::Results;
 use super::{cache, context};
 use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
@@ -22,19 +23,10 @@ pub(super) struct Execution {
     pub invocation: Invocation,
     /// The directory inside a context that has to be unpacked first.
     pub sub_path: Option<PathBuf>,
-    /// Files to write about what was built.
-    pub files: DigestFiles,
-}
-
-/// Files that later jobs of a pipeline read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct DigestFiles {
-    /// The digest alone.
-    pub digest: Option<PathBuf>,
-    /// `name@digest`, a line for each destination.
-    pub name: Option<PathBuf>,
-    /// `name:tag@digest`, a line for each destination.
-    pub name_tag: Option<PathBuf>,
+    /// Further stages that are built first and go nowhere.
+    pub also: Vec<String>,
+    /// What later jobs read.
+    pub results: Results,
 }
 
 /// Flags that cannot be honoured.
@@ -49,12 +41,14 @@ pub enum ExecutorError {
     /// A cache, and nowhere to put it.
     #[error("`--cache` without a destination needs `--cache-repo`")]
     NoCacheRepository,
-    /// Something that kaniko has and kiln has not.
-    #[error("`{what}` is not supported")]
-    Unsupported {
-        /// The flag, with its value where that matters.
+    /// An object store's credentials are missing or of no use.
+    #[error("no credentials for `{what}`: {reason}")]
+    Credentials {
+        /// The context, or the file they were to come from.
         what: String,
-        /// What to do instead.
+        /// What is wrong.
+        reason: String,
+        /// What to do about it.
         hint: &'static str,
     },
 }
@@ -77,17 +71,16 @@ impl ExecutorError {
         match self {
             Self::Request(error) => error.hint(),
             Self::NoDestination => None,
+            Self::Credentials { hint, .. } => Some(hint),
             Self::NoCacheRepository => {
                 Some("name a repository, or a directory: `--cache-repo oci:/cache/layers`")
             }
-            Self::Unsupported { hint, .. } => Some(hint),
         }
     }
 }
 
 /// Reads everything the executor was given.
 pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Result<Execution, ExecutorError> {
-    refuse(args)?;
     let mut warnings = Vec::new();
     let place = context::context(args, environment)?;
     let mut request = request(args, &place.source, environment, &mut warnings)?;
@@ -109,8 +102,12 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         Some(text) => text.parse()?,
         None => Isolation::Auto,
     };
+    let mut git_environment = environment.for_git();
+    if place.git_skips_tls {
+        git_environment.push(("GIT_SSL_NO_VERIFY".into(), "true".into()));
+    }
     let invocation = Invocation {
-        git_environment: environment.for_git(),
+        git_environment,
         outputs: outputs(&args.output, no_push, environment),
         caches: cache::cache_setup(&args.cache, &request.names, environment)?,
         registry,
@@ -124,34 +121,15 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         warnings,
         request,
     };
-    Ok(Execution { invocation, sub_path: place.sub_path, files: files(&args.output, environment)? })
+    let also = args.target.iter().skip(1).filter(|target| !target.is_empty()).cloned().collect();
+    let results = Results::of(&args.output, environment);
+    Ok(Execution { invocation, sub_path: place.sub_path, also, results })
 }
 
 /// Returns kiln's root directory: kaniko's own directory where one is named.
 pub(super) fn root(args: &ExecutorArgs, environment: &Environment) -> PathBuf {
     let named = args.kaniko_dir.clone().or_else(|| environment.set_var("KANIKO_DIR").map(PathBuf::from));
     environment.store_root(named.filter(|_| environment.set_var("KILN_ROOT").is_none()).as_ref())
-}
-
-/// Refuses what would otherwise be dropped without a word.
-fn refuse(args: &ExecutorArgs) -> Result<(), ExecutorError> {
-    let unsupported = |what: &str, hint| Err(ExecutorError::Unsupported { what: what.to_owned(), hint });
-    if args.dryrun == Some(true) {
-        return unsupported("--dryrun", "`kiln check` looks at a Dockerfile without building it");
-    }
-    if args.target.len() > 1 {
-        return unsupported("--target with several stages", "run the executor once for each of them");
-    }
-    if !args.bucket.is_empty() {
-        return unsupported("--bucket", "fetch the archive first, and build from `--context tar://FILE`");
-    }
-    if args.registry.azure_container_registry_config.is_some() {
-        return unsupported(
-            "--azure-container-registry-config",
-            "kiln asks Azure with the variables AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET",
-        );
-    }
-    Ok(())
 }
 
 fn request(
@@ -177,6 +155,7 @@ fn request(
         request.annotations.insert(key.to_owned(), value.to_owned());
     }
     request.ignore_paths.clone_from(&args.ignore_path);
+    request.base_layouts = cache::base_layouts(&args.cache, environment);
     request.single_layer = args.single_snapshot == Some(true);
     Ok(request)
 }
@@ -261,22 +240,6 @@ fn outputs(flags: &OutputFlags, no_push: bool, environment: &Environment) -> Vec
         });
     }
     outputs
-}
-
-fn files(flags: &OutputFlags, environment: &Environment) -> Result<DigestFiles, ExecutorError> {
-    let file = |flag: &str, text: &Option<String>| match text.as_deref() {
-        None | Some("") => Ok(None),
-        Some(url) if crate::cli::request::is_remote(url) => Err(ExecutorError::Unsupported {
-            what: format!("--{flag} {url}"),
-            hint: "write to a file, and upload that in the next line of the job",
-        }),
-        Some(path) => Ok(Some(environment.directory.join(path))),
-    };
-    Ok(DigestFiles {
-        digest: file("digest-file", &flags.digest_file)?,
-        name: file("image-name-with-digest-file", &flags.image_name_with_digest_file)?,
-        name_tag: file("image-name-tag-with-digest-file", &flags.image_name_tag_with_digest_file)?,
-    })
 }
 
 /// Reads a variable as kaniko reads its booleans: anything Go takes for true.

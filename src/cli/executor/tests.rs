@@ -3,10 +3,11 @@
 use std::fs;
 
 use super::args::SnapshotMode;
+use super::results::{Results, Sink};
 use super::*;
 use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::environment::tests::environment;
-use crate::oci::ManifestFormat;
+use crate::oci::{Digest, ManifestFormat};
 use crate::output::{Destination, OutputSpec, PushOptions};
 use crate::stream::Compression;
 
@@ -165,7 +166,7 @@ fn gitlabs_job_works_as_it_is() {
     assert_eq!(request.names[0].to_string(), "registry.gitlab.com/a/b:1.0");
     let registry = OutputSpec::Registry { names: vec![], options: PushOptions::default() };
     assert_eq!(execution.invocation.outputs, [registry]);
-    assert_eq!(execution.files, DigestFiles::default());
+    assert_eq!(execution.results, Results::default());
 }
 
 #[test]
@@ -235,12 +236,7 @@ fn the_image_is_shaped_by_kanikos_flags() {
 #[test]
 fn what_cannot_be_honoured_is_named() {
     for (words, expected) in [
-        (&["--dryrun"][..], "`--dryrun` is not supported"),
-        (&["--target=a,b"], "--target with several stages"),
-        (&["--bucket=b"], "`--bucket` is not supported"),
-        (&["--azure-container-registry-config=/x"], "azure"),
-        (&["--digest-file=https://h/d"], "--digest-file https://h/d"),
-        (&["--cache-ttl=soon"], "expected a duration"),
+        (&["--cache-ttl=soon"][..], "expected a duration"),
         (&["--cache-repo=UPPER:CASE:x"], "invalid reference"),
         (&["--image-format=flat"], "expected docker or oci"),
         (&["--compression=lzma"], "unknown compression"),
@@ -267,15 +263,80 @@ fn kanikos_directory_is_kilns_root() {
 #[test]
 fn the_digest_files_are_as_kaniko_writes_them() {
     let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| Some(directory.path().join(name));
-    let files = DigestFiles { digest: path("d"), name: path("n"), name_tag: path("t") };
+    let path = |name: &str| Some(Sink::File(directory.path().join(name)));
+    let results = Results {
+        digest: path("made/on/the/way/d"),
+        name: path("n"),
+        name_tag: path("t"),
+        builder_output: Some(directory.path().join("out")),
+    };
     let names = ["r.io/a:1".parse().unwrap(), "b".parse().unwrap()];
     let digest = Digest::of(b"");
-    write_files(&files, &names, &digest).unwrap();
+    results.write(&names, true, &digest, None).unwrap();
     let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
-    assert_eq!(read("d"), digest.to_string());
+    assert_eq!(read("made/on/the/way/d"), digest.to_string());
     assert_eq!(read("n"), format!("r.io/a@{digest}\nindex.docker.io/library/b@{digest}\n"));
     assert_eq!(read("t"), format!("r.io/a:1@{digest}\nindex.docker.io/library/b:latest@{digest}\n"));
+    let images: Vec<serde_json::Value> =
+        read("out/images").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(images[1]["name"], "index.docker.io/library/b:latest");
+    assert_eq!(images[0]["digest"], digest.as_str());
+}
+
+#[test]
+fn results_go_to_files_and_to_addresses() {
+    let words = ["--no-push", "--digest-file=https://h/d?sig=x", "--image-name-with-digest-file", "n"];
+    let results = execute(&words, &[("BUILDER_OUTPUT", "/out")]).unwrap().results;
+    assert_eq!(results.digest, Some(Sink::Url("https://h/d?sig=x".into())));
+    assert_eq!(results.name, Some(Sink::File("/work/n".into())));
+    assert_eq!(results.builder_output, Some("/out".into()));
+    assert!(results.need_network());
+}
+
+#[test]
+fn the_first_of_several_targets_is_the_image() {
+    let words = ["--no-push", "--target=a,b", "--target", "c"];
+    let execution = execute(&words, &[]).unwrap();
+    assert_eq!(execution.invocation.request.target.as_deref(), Some("a"));
+    assert_eq!(execution.also, ["b", "c"]);
+}
+
+/// The flags in the first column of the tables that tell kaniko's users what becomes of their flags.
+fn documented_flags(heading: &str) -> std::collections::BTreeSet<String> {
+    let page = include_str!("../../../docs/migrating-from-kaniko.md");
+    let section = page.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `-"));
+    let cells = rows.filter_map(|row| row.split(" | ").next());
+    let spans = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let long =
+        spans.filter_map(|span| span.split([' ', '=', '[']).next()).filter(|word| word.starts_with("--"));
+    long.map(|flag| flag.trim_start_matches('-').to_owned()).collect()
+}
+
+/// The document and the parser name the same flags.
+#[test]
+fn every_flag_is_documented_and_every_documented_flag_is_a_flag() {
+    use clap::CommandFactory;
+    for (heading, command) in [("Flag by flag", ExecutorCli::command()), ("The warmer", WarmerCli::command())]
+    {
+        let documented = documented_flags(heading);
+        let names = |argument: &clap::Arg| -> Vec<String> {
+            let aliases = argument.get_all_aliases().unwrap_or_default();
+            argument.get_long().into_iter().chain(aliases).map(str::to_owned).collect()
+        };
+        let known: Vec<Vec<String>> =
+            command.get_arguments().map(names).filter(|names| !names.is_empty()).collect();
+        assert!(documented.len() > 15, "{heading}: {documented:?}");
+        for flag in &documented {
+            assert!(known.iter().any(|names| names.contains(flag)), "{heading}: `--{flag}` is no flag");
+        }
+        for names in known {
+            assert!(
+                names.iter().any(|name| documented.contains(name)),
+                "{heading}: `{names:?}` is not documented"
+            );
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,10 @@ pub(super) fn unpack(
             let fetch = wire::open_fetch(&invocation.registry, reporter.clone());
             fetch.get(url, &[]).map_err(context_error)?.reader
         }
+        ContextSource::Object(object) => {
+            let fetch = wire::open_fetch(&invocation.registry, reporter.clone());
+            fetch.object(object).map_err(context_error)?.reader
+        }
         // These were given their directory when they were read.
         ContextSource::Directory(_) | ContextSource::Git(_) => return Ok(directory),
     };

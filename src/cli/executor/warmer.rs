@@ -17,6 +17,9 @@ use crate::output::{BuildResult, OutputSpec};
 /// Fetches the images.
 pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporter) -> Result<(), Failure> {
     parse_duration_seconds("--cache-ttl", &cli.cache_ttl).map_err(ExecutorError::from)?;
+    for note in notes(cli) {
+        reporter.info(note);
+    }
     let platform = match cli.custom_platform.as_str() {
         "" => Platform::host(),
         text => platform(text)?,
@@ -55,4 +58,16 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         reporter.info(format!("Stored {reference} in {}", directory.display()));
     }
     Ok(())
+}
+
+/// Says what kiln does instead of what these flags ask for.
+fn notes(cli: &WarmerCli) -> Vec<&'static str> {
+    let mut notes = Vec::new();
+    if cli.force == Some(true) {
+        notes.push("--force: every image is looked up at its registry in any case");
+    }
+    if cli.cache_ttl != "336h" {
+        notes.push("--cache-ttl: every image is looked up at its registry, so none can be too old");
+    }
+    notes
 }

@@ -1,6 +1,5 @@
 //! Which caches a build has.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::RequestError;
@@ -24,8 +23,6 @@ pub struct CacheSetup {
     pub mounts_from: Vec<CacheOption>,
     /// Where they are saved.
     pub mounts_to: Vec<CacheOption>,
-    /// A directory that may be a layout with base images (`--cache-dir` of kaniko's executor).
-    pub base_layout: Option<PathBuf>,
 }
 
 impl CacheSetup {
@@ -63,7 +60,6 @@ pub fn cache_setup(
         most_age: args.cache_ttl.as_deref().map(|text| parse_age("--cache-ttl", text)).transpose()?,
         mounts_from: mounts(CacheUse::MountsFrom, &args.cache_mounts_from)?,
         mounts_to: mounts(CacheUse::MountsTo, &args.cache_mounts_to)?,
-        base_layout: None,
     })
 }
 

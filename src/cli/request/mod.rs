@@ -277,6 +277,7 @@ pub(crate) fn base_request(
         epoch: EpochChoice::Now,
         rewrite_timestamp: false,
         single_layer: false,
+        base_layouts: Vec::new(),
         ignore_paths: Vec::new(),
         jobs: cpus,
         compression_threads: cpus,

@@ -18,6 +18,7 @@ use super::answer::{disposition_name, parse_http_date};
 use super::{Fetch, Fetched};
 use crate::context::ContextError;
 use crate::context::git::redact_url;
+use crate::context::object::{self, ObjectSource};
 use crate::event::{Reporter, Transfer, TransferKind};
 
 /// No pause is longer, whatever a server asks for.
@@ -135,21 +136,14 @@ impl HttpFetch {
     }
 
     /// Sends a request again while that may help.
-    fn send(
-        &self,
-        Ready { client, runtime }: &Ready,
-        url: &Url,
-        headers: &HeaderMap,
-    ) -> Result<Response, ContextError> {
-        let shown = redact_url(url.as_str());
+    fn send(&self, runtime: &Runtime, request: &Attempt<'_>) -> Result<Response, ContextError> {
         for attempt in 0.. {
-            let request = client.get(url.clone()).headers(headers.clone());
             // Timers are armed when the request is made, which takes the runtime.
-            let (error, asked) = match runtime.block_on(async { request.send().await }) {
+            let (error, asked) = match runtime.block_on(async { (request.make)().send().await }) {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => {
                     let status = response.status();
-                    let error = ContextError::Status { url: shown.clone(), status: status.as_u16() };
+                    let error = (request.refused)(status.as_u16());
                     if !is_temporary(status) {
                         return Err(error);
                     }
@@ -157,7 +151,7 @@ impl HttpFetch {
                 }
                 Err(error) => {
                     let is_final = error.is_builder() || error.is_redirect();
-                    let error = ContextError::Download { url: shown.clone(), reason: causes(error) };
+                    let error = (request.failed)(causes(error));
                     if is_final {
                         return Err(error);
                     }
@@ -180,13 +174,27 @@ impl HttpFetch {
     }
 }
 
+/// A request that can be made several times, and what its failures are called.
+struct Attempt<'a> {
+    make: &'a dyn Fn() -> reqwest::RequestBuilder,
+    refused: &'a dyn Fn(u16) -> ContextError,
+    failed: &'a dyn Fn(String) -> ContextError,
+}
+
+/// Understands a URL that is asked by HTTP.
+fn http_url(url: &str) -> Result<Url, ContextError> {
+    let bad = |reason: String| ContextError::Url { url: redact_url(url), reason };
+    let parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
+    match parsed.scheme() {
+        "http" | "https" => Ok(parsed),
+        other => Err(bad(format!("expected http or https, found `{other}`"))),
+    }
+}
+
 impl Fetch for HttpFetch {
     fn get(&self, url: &str, headers: &[(String, String)]) -> Result<Fetched, ContextError> {
         let bad = |reason: String| ContextError::Url { url: redact_url(url), reason };
-        let parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
-        if !matches!(parsed.scheme(), "http" | "https") {
-            return Err(bad(format!("expected http or https, found `{}`", parsed.scheme())));
-        }
+        let parsed = http_url(url)?;
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             let name: reqwest::header::HeaderName =
@@ -196,8 +204,14 @@ impl Fetch for HttpFetch {
             value.set_sensitive(true);
             map.append(name, value);
         }
-        let ready = self.ready()?;
-        let response = self.send(&ready, &parsed, &map)?;
+        let shown = redact_url(parsed.as_str());
+        let Ready { client, runtime } = self.ready()?;
+        let request = Attempt {
+            make: &|| client.get(parsed.clone()).headers(map.clone()),
+            refused: &|status| ContextError::Status { url: shown.clone(), status },
+            failed: &|reason| ContextError::Download { url: shown.clone(), reason },
+        };
+        let response = self.send(&runtime, &request)?;
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let last_modified = text(LAST_MODIFIED).and_then(parse_http_date);
         let content_type = text(CONTENT_TYPE).map(str::to_owned);
@@ -205,9 +219,61 @@ impl Fetch for HttpFetch {
         let size_bytes = response.content_length();
         let final_url = response.url().to_string();
         let transfer = self.reporter.transfer(TransferKind::Fetch, redact_url(url), size_bytes);
-        let body =
-            Body { response, runtime: ready.runtime, chunk: bytes::Bytes::new(), transfer: Some(transfer) };
+        let body = Body { response, runtime, chunk: bytes::Bytes::new() };
+        let body = Shown { body, transfer: Some(transfer) };
         Ok(Fetched { reader: Box::new(body), final_url, last_modified, content_type, file_name, size_bytes })
+    }
+
+    fn put(&self, url: &str, content_type: &'static str, body: &[u8]) -> Result<(), ContextError> {
+        let parsed = http_url(url)?;
+        // A signed URL's signature is in its query.
+        let shown = redact_url(parsed.as_str().split('?').next().unwrap_or_default());
+        let Ready { client, runtime } = self.ready()?;
+        let request = Attempt {
+            make: &|| client.put(parsed.clone()).header(CONTENT_TYPE, content_type).body(body.to_vec()),
+            refused: &|status| ContextError::Upload {
+                url: shown.clone(),
+                reason: format!("invalid response status {status}"),
+            },
+            failed: &|reason| ContextError::Upload { url: shown.clone(), reason },
+        };
+        self.send(&runtime, &request)?;
+        Ok(())
+    }
+
+    fn object(&self, source: &ObjectSource) -> Result<Fetched, ContextError> {
+        let Ready { client, runtime } = self.ready()?;
+        let opened = object::open(source, &client, &runtime, self.options.retries)?;
+        let size_bytes = Some(opened.size_bytes);
+        let transfer = self.reporter.transfer(TransferKind::Fetch, source.url.clone(), size_bytes);
+        Ok(Fetched {
+            reader: Box::new(Shown { body: opened.reader, transfer: Some(transfer) }),
+            final_url: source.url.clone(),
+            last_modified: opened.last_modified,
+            content_type: None,
+            file_name: None,
+            size_bytes,
+        })
+    }
+}
+
+/// A body whose progress is shown.
+struct Shown<R> {
+    body: R,
+    transfer: Option<Transfer>,
+}
+
+impl<R: Read> Read for Shown<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.body.read(buffer)?;
+        if count == 0 && !buffer.is_empty() {
+            if let Some(transfer) = self.transfer.take() {
+                transfer.finish("done");
+            }
+        } else if let Some(transfer) = &mut self.transfer {
+            transfer.advance(count as u64);
+        }
+        Ok(count)
     }
 }
 
@@ -216,7 +282,6 @@ struct Body {
     response: Response,
     runtime: Arc<Runtime>,
     chunk: bytes::Bytes,
-    transfer: Option<Transfer>,
 }
 
 impl Read for Body {
@@ -224,20 +289,12 @@ impl Read for Body {
         while self.chunk.is_empty() && !buffer.is_empty() {
             match self.runtime.block_on(async { self.response.chunk().await }) {
                 Ok(Some(chunk)) => self.chunk = chunk,
-                Ok(None) => {
-                    if let Some(transfer) = self.transfer.take() {
-                        transfer.finish("done");
-                    }
-                    return Ok(0);
-                }
+                Ok(None) => return Ok(0),
                 Err(error) => return Err(io::Error::other(causes(error))),
             }
         }
         let count = buffer.len().min(self.chunk.len());
         buffer[..count].copy_from_slice(&self.chunk.split_to(count));
-        if let Some(transfer) = &mut self.transfer {
-            transfer.advance(count as u64);
-        }
         Ok(count)
     }
 }
@@ -277,7 +334,9 @@ fn tls(extra_authorities: &[Vec<u8>]) -> Result<rustls::ClientConfig, ContextErr
 }
 
 fn proxies(proxies: &Proxies) -> Result<Vec<Proxy>, ContextError> {
-    let direct = format!("localhost,127.0.0.0/8,::1,{}", proxies.no_proxy);
+    // Addresses of a machine's own services in the clouds (credentials for object stores) are never a proxy's.
+    let direct =
+        format!("localhost,127.0.0.0/8,::1,169.254.0.0/16,metadata.google.internal,{}", proxies.no_proxy);
     let mut made = Vec::new();
     for (name, text, make) in [
         ("HTTP_PROXY", &proxies.http, Proxy::http as fn(Url) -> reqwest::Result<Proxy>),

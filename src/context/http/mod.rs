@@ -9,12 +9,18 @@ use std::io::Read;
 pub use client::{HttpFetch, HttpOptions, Proxies};
 pub use download::{Download, download, validate_checksum};
 
-use super::ContextError;
+use super::{ContextError, ObjectSource};
 
 /// How files are downloaded.
 pub trait Fetch: Send + Sync {
     /// Begins to download; a status that is no success is an error.
     fn get(&self, url: &str, headers: &[(String, String)]) -> Result<Fetched, ContextError>;
+
+    /// Uploads a small text with PUT.
+    fn put(&self, url: &str, content_type: &'static str, body: &[u8]) -> Result<(), ContextError>;
+
+    /// Begins to download an object of an object store.
+    fn object(&self, source: &ObjectSource) -> Result<Fetched, ContextError>;
 }
 
 /// An answer whose body is still to be read.

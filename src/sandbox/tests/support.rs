@@ -21,7 +21,7 @@ static ENTERED: OnceLock<Entered> = OnceLock::new();
 pub(in crate::sandbox) fn enter_for_tests() {
     if let Some(isolation) = std::env::var_os("KILN_TEST_ISOLATION") {
         let isolation: Isolation = isolation.to_str().expect("a name").parse().expect("an isolation");
-        let entered = enter(isolation, &probe(None)).expect("the isolation asked for");
+        let entered = enter(isolation, true, &probe(None)).expect("the isolation asked for");
         eprintln!("{} ({:?})", entered.description, entered.advice);
         let _ = ENTERED.set(entered);
     } else if rustix::process::geteuid().is_root()
@@ -46,6 +46,7 @@ pub(crate) fn entered() -> Option<&'static Entered> {
             fresh_proc: probes.own.fresh_proc.works(),
             description: "tests".to_owned(),
             advice: None,
+            claim: None,
         });
     }
     ENTERED.get().filter(|entered| entered.launch != LaunchKind::None)
@@ -88,7 +89,8 @@ impl Sandbox {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let state_dir = dir.path().join("state");
         std::fs::create_dir(&state_dir).unwrap();
-        let options = LaunchOptions { state_dir, dns: b"nameserver 192.0.2.1\n".to_vec() };
+        let options =
+            LaunchOptions { state_dir, dns: b"nameserver 192.0.2.1\n".to_vec(), private_files: Vec::new() };
         let launch = open(entered, options).unwrap();
         let sandbox = Self { dir, launch, entered };
         if entered.launch == LaunchKind::Chroot {

@@ -181,3 +181,18 @@ fn bad_settings_are_told() {
         assert!(error.starts_with("cannot set up downloads"), "{error}");
     }
 }
+
+#[test]
+fn a_text_is_put_again_until_it_is_taken() {
+    let server = Server::start(|_, before| Answer::new(if before == 0 { 503 } else { 201 }, ""));
+    let log = Log::default();
+    client(&log).put(&format!("{}/digest?sig=secret", server.url), "text/plain", b"sha256:0").unwrap();
+    let requests = server.requests();
+    assert_eq!((requests.len(), requests[1].path.as_str()), (2, "/digest?sig=secret"));
+    assert_eq!(requests[1].header("content-type"), Some("text/plain"));
+    assert_eq!(requests[1].header("content-length"), Some("8"));
+    assert!(!log.warnings().concat().contains("secret"), "{:?}", log.warnings());
+    let refusing = Server::start(|_, _| Answer::new(403, ""));
+    let error = client(&log).put(&refusing.url, "text/plain", b"x").unwrap_err().to_string();
+    assert!(error.contains("cannot upload to") && error.contains("403"), "{error}");
+}
