@@ -298,7 +298,7 @@ mod tests {
         };
         let found = reasons(
             |key| files(key, vec![file("a", "1", 0o644), file("b", "1", 0o644), file("c", "1", 0o644)]),
-            |key| files(key, vec![file("a", "22", 0o644), file("b", "1", 0o755), file("d", "1", 0o644)]),
+            |key| files(key, vec![file("a", "22", 0o644), file("b", "1", 0o755), file("d", "4", 0o644)]),
         );
         let expected =
             ["a: other content, 2 bytes instead of 1", "b: mode 0755 instead of 0644", "d: new", "c: gone"];

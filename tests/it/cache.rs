@@ -1,4 +1,4 @@
-//! Results of steps and cache mounts that outlive a build: in kiln's store, in a registry, in a directory.
+//! Results of steps that outlive a build: in kiln's store, in a registry, in a directory.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn project_on(base: &str) -> Context {
 }
 
 /// The steps that ran: those whose instruction was shown and that were not taken from a cache.
-fn ran(outcome: &Outcome) -> Vec<String> {
+pub(super) fn ran(outcome: &Outcome) -> Vec<String> {
     let text = format!("{}\n{}", outcome.stdout, outcome.stderr);
     let steps = text.lines().filter_map(|line| {
         let (number, rest) = line.strip_prefix('#')?.split_once(' ')?;
@@ -40,7 +40,7 @@ fn ran(outcome: &Outcome) -> Vec<String> {
 }
 
 /// Requests in a registry's log from line `from` on: method, path, status, bytes sent.
-fn requests(registry: &Registry, from: usize) -> Vec<(String, String, u64, u64)> {
+pub(super) fn requests(registry: &Registry, from: usize) -> Vec<(String, String, u64, u64)> {
     let log = registry.log();
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     log.lines()
@@ -219,6 +219,33 @@ fn the_executor_has_a_cache_beside_its_destination() {
     drop(none);
 }
 
+/// `--cache-dir` was read and forgotten.
+#[test]
+fn the_executor_takes_layers_of_base_images_from_where_the_warmer_put_them() {
+    require!(Busybox);
+    let (registry, kiln) = (Registry::open(), Kiln::new());
+    registry.push(&base::layout("busybox"), "latest", "base:1");
+    let name = registry.image("base:1");
+    let context = Context::new(&format!("FROM {name}\nRUN echo x > /x\n"));
+    let directory = tempfile::tempdir().unwrap();
+    let cache_dir = format!("--cache-dir={}", directory.path().join("warm").display());
+    let start = |words: &[&str]| {
+        let mut command = Command::new(Kiln::program());
+        command.args(words).arg(&cache_dir).env("KILN_ROOT", kiln.store()).env("HOME", kiln.scratch("home"));
+        run(command.current_dir(context.path())).ok()
+    };
+    start(&["warmer", &format!("--image={name}")]);
+    let before = registry.log().lines().count();
+    let context_argument = format!("--context=dir://{}", context.path().display());
+    let repository = format!("--cache-repo={}", registry.image("cache"));
+    start(&["executor", &context_argument, "--no-push", "--cache", &repository]);
+    let layer = Image::read(&base::layout("busybox")).manifest["layers"][0]["digest"].clone();
+    let fetched = requests(&registry, before).into_iter().filter(|(method, path, ..)| {
+        method == "GET" && path.ends_with(&format!("/blobs/{}", layer.as_str().unwrap()))
+    });
+    assert_eq!(fetched.count(), 0);
+}
+
 #[test]
 fn poisoned_records_are_refused_and_their_steps_run() {
     require!(Busybox, Program("skopeo"));
@@ -331,47 +358,6 @@ fn records_that_are_too_old_are_made_anew() {
     let built = kiln.build(&context, &["--cache-ttl=1s"]).ok();
     assert!(ran(&built).len() >= 5, "{built}");
     assert_eq!(warnings(&built), 0, "{built}");
-}
-
-#[test]
-fn cache_mounts_follow_to_other_runners() {
-    require!(Busybox);
-    let registry = Registry::open();
-    let place = registry.image("mounts");
-    let (to, from) = (
-        format!("--cache-mounts-to=type=registry,ref={place}"),
-        format!("--cache-mounts-from=type=registry,ref={place}"),
-    );
-    let context = |text: &str| {
-        Context::on_busybox(&format!(
-            "RUN --mount=type=cache,id=pkg,target=/c,mode=0700 ls -ln /c && cat /c/log 2>/dev/null; {text}\n"
-        ))
-    };
-    let (one, two) = (Kiln::new(), Kiln::new());
-    let fill = "echo first >> /c/log; ln /c/log /c/link; mkdir /c/d; chown 7:8 /c/d";
-    let built = one.build(&context(fill), &[&to]).ok();
-    assert!(built.stderr.contains("cache mount pkg"), "{built}");
-    // The other runner sees it, and adds to it.
-    let built = two.build(&context("echo second >> /c/log"), &[&to, &from]).ok();
-    assert!(built.stderr.contains(" first\n") && built.stderr.contains(&format!("from {place}")), "{built}");
-    assert!(built.stderr.contains(" 7 "), "owners are kept: {built}");
-    // Nothing changed: nothing is uploaded.
-    let before = registry.log().lines().count();
-    let built = two.build(&context("true"), &[&to, &from]).ok();
-    let writes = requests(&registry, before)
-        .into_iter()
-        .filter(|(method, ..)| matches!(method.as_str(), "PUT" | "POST" | "PATCH"));
-    assert_eq!(writes.count(), 0, "{built}");
-    // A runner that has the mount keeps its own; one that has it not gets the newest.
-    let built = one.build(&context("echo third"), &[&from]).ok();
-    assert!(!built.stderr.contains(" second\n"), "{built}");
-    let three = Kiln::new();
-    let built = three.build(&context("echo fourth"), &[&from]).ok();
-    assert!(built.stderr.contains(" second\n"), "{built}");
-    // Above its bound it is not saved; the build is none the worse for it.
-    let built =
-        three.build(&context("head -c 100000 /dev/zero > /c/big"), &[&format!("{to},max-size=50k")]).ok();
-    assert!(built.stderr.contains("`max-size` is 51200"), "{built}");
 }
 
 /// How many builds there are at once; more by `KILN_TEST_CACHE_BUILDS`.

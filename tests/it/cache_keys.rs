@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::need::{Busybox, Root};
-use crate::support::{Context, Kiln, Outcome, base, run};
+use crate::support::{Context, Kiln, Outcome, Registry, base, run};
 
 const DOCKERFILE: &str = "\
 FROM BASE AS tools
@@ -58,6 +58,11 @@ fn above_link(number: usize) -> Vec<&'static str> {
 
 fn both(one: Vec<&'static str>, other: Vec<&'static str>) -> Vec<&'static str> {
     [one, other].concat()
+}
+
+/// Every step.
+fn all() -> Vec<&'static str> {
+    [vec!["tools 2", "tools 3"], from(&BUILD, 2), from(&FINAL, 2)].concat()
 }
 
 /// One change, and the steps that have to run after it.
@@ -229,6 +234,20 @@ fn of_texts() -> Vec<Case> {
         text("a step more", vec!["last 6", "last 7", "last 8", "last 9"], "RUN <<EOF", "RUN true\nRUN <<EOF"),
         text("a step less", vec!["last 7"], "WORKDIR /w\n", ""),
         arguments("a build argument", from(&BUILD, 4), &["--build-arg=USED=2"]),
+        text(
+            "the base of a stage",
+            vec!["tools 2", "tools 3"],
+            "busybox:latest AS tools",
+            "busybox:keys AS tools",
+        ),
+        // What is copied onto the same files is the same for any platform.
+        arguments(
+            "the platform",
+            [vec!["tools 2", "tools 3"], from(&BUILD, 2), from(&FINAL, 6)].concat(),
+            &["--platform=linux/386"],
+        ),
+        arguments("the source epoch", all(), &["--timestamp=5"]),
+        arguments("the source epoch as a build argument", all(), &["--build-arg=SOURCE_DATE_EPOCH=5"]),
         arguments(
             "a host's address",
             [vec!["tools 2", "tools 3"], from(&BUILD, 4), from(&FINAL, 6)].concat(),
@@ -277,6 +296,10 @@ fn ran(outcome: &Outcome) -> BTreeSet<String> {
 fn a_change_makes_exactly_the_steps_run_that_it_can_reach() {
     require!(Busybox, Root);
     let first = Kiln::new();
+    // Another image with the same files.
+    let other = Context::on_busybox("CMD [\"other\"]\nRUN touch /other\n");
+    let name = format!("--tag={}", Registry::shared().image("busybox:keys"));
+    Kiln::new().build(&other, &["--push", &name]).ok();
     let begun = first.build(&project(), &["--tag=example.test/app:1"]).ok();
     assert_eq!(ran(&begun).len(), 15, "{begun}");
     let cases: Vec<Case> = [harmless(), of_files(), of_texts()].into_iter().flatten().collect();

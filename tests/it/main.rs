@@ -12,6 +12,7 @@ mod artifacts;
 mod cache;
 mod cache_explain;
 mod cache_keys;
+mod cache_mounts;
 mod cleanup;
 mod clouds;
 mod commits;
