@@ -24,6 +24,10 @@ impl Build<'_> {
         refuse_devices(run)?;
         let insecure = self.security(run)?;
         let network = self.network(run)?;
+        if let Some(refusal) = self.services.launch.refusal() {
+            // Without privileges the files of the stage may not even be written.
+            return Err(refusal.into());
+        }
         let mut mounts = self.step_mounts(stage, run)?;
         let argv = stage.run_argv(run)?;
         if let RunScript::File { name, body } = run.script() {

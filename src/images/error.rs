@@ -85,7 +85,7 @@ pub enum ImagesError {
     },
     /// What is to be removed is needed by others.
     #[error(
-        "`{name}` is `{digest}`, which this registry can only remove as a whole, and {} it too",
+        "`{name}` is `{digest}`, which this registry can only remove as a whole, and {} would lose it, too",
         needed(tags, indexes)
     )]
     Shared {
@@ -134,7 +134,7 @@ fn needed(tags: &[String], indexes: &[String]) -> String {
     let indexes = (!indexes.is_empty())
         .then(|| format!("the index{} {}", if indexes.len() == 1 { "" } else { "es" }, list(indexes)));
     let all: Vec<String> = tags.into_iter().chain(indexes).collect();
-    format!("{} need", all.join(" and "))
+    all.join(" and ")
 }
 
 impl ImagesError {

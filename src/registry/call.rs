@@ -105,6 +105,14 @@ impl<'a> Call<'a> {
 }
 
 impl Inner {
+    /// Asks for nothing but to be let in.
+    pub(super) async fn check_login(&self, registry: &str) -> Result<(), RegistryError> {
+        let endpoint = self.endpoint(registry, Side::Push);
+        let url = endpoint.url(self, "").await?;
+        let call = Call::new(Method::GET, url, "", Access::Pull, "a login".to_owned());
+        self.call(&endpoint, &call, &[200]).await.map(drop)
+    }
+
     /// Sends `call` until it is answered with a status of `accept` or nothing more can be done.
     pub(super) async fn call(
         &self,

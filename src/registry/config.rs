@@ -50,6 +50,8 @@ pub struct HostConfig {
     pub authorities: Vec<Vec<u8>>,
     /// The certificate shown to this host.
     pub client_certificate: Option<ClientCertificate>,
+    /// Hosts whose token services may have this registry's credential, beside those of its own domain.
+    pub token_services: Vec<String>,
 }
 
 /// Which way an image goes.

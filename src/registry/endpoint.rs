@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
@@ -33,6 +34,8 @@ pub(super) struct Endpoint {
     tokens: Mutex<HashMap<BTreeSet<String>, Token>>,
     /// Held while a token is fetched, so that ten layers do not fetch ten.
     pub(super) fetching: tokio::sync::Mutex<()>,
+    /// Whether it was told that a credential is kept from its token service.
+    told_withheld: AtomicBool,
 }
 
 /// What the first request to a registry showed.
@@ -53,6 +56,7 @@ impl Endpoint {
             challenge: Mutex::default(),
             tokens: Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
+            told_withheld: AtomicBool::new(false),
         }
     }
 
@@ -113,6 +117,11 @@ impl Endpoint {
         let challenge = challenge::select(texts)?;
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
         Some(challenge)
+    }
+
+    /// Notes that a credential is kept from the token service; `true` the first time.
+    pub(super) fn note_withheld(&self) -> bool {
+        !self.told_withheld.swap(true, Ordering::Relaxed)
     }
 
     /// Returns a token for exactly these scopes that is still good.

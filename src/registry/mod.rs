@@ -25,6 +25,7 @@ mod pull;
 mod pump;
 mod push;
 mod put;
+mod realm;
 mod remote;
 mod retry;
 mod runtime;
@@ -244,6 +245,11 @@ impl Client {
     /// with is given back soon after.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
         self.inner.check_push(repository)
+    }
+
+    /// Asks a registry whether it takes the credential that there is for it.
+    pub fn check_login(&self, registry: &str) -> Result<(), RegistryError> {
+        self.inner.runtime.wait(self.inner.check_login(registry))
     }
 
     /// Lists the tags of a repository, in byte order.

@@ -28,7 +28,7 @@ impl Inner {
     pub(super) async fn list_tags(&self, repository: &Reference) -> Result<Vec<String>, RegistryError> {
         let endpoint = self.endpoint(repository.registry(), Side::Pull);
         let name = repository.repository();
-        let what = format!("the tags of `{name}`");
+        let what = format!("the list of tags of `{name}`");
         let mut url = endpoint.url(self, &format!("{name}/tags/list")).await?;
         let mut tags = BTreeSet::new();
         for _ in 0..MOST_PAGES {

@@ -1,9 +1,9 @@
 //! Proving who we are: the `Authorization` header for a request, and the tokens behind it.
 //!
 //! Basic credentials go to the registry's own host and, where the registry's challenge names a token
-//! service, to that service, as docker does: the registry vouches for its realm. They are not sent to a
-//! realm in plain HTTP unless the registry itself is spoken to in plain HTTP, and nothing is ever sent to
-//! the target of a redirect to another host. Tokens are cached by scope set until shortly before they
+//! service, to that service if it is the registry's own (see `realm`). They are not sent to a realm in plain
+//! HTTP unless the registry itself is spoken to in plain HTTP, and nothing is ever sent to the target of a
+//! redirect to another host. Tokens are cached by scope set until shortly before they
 //! expire, measured by our own clock from when they came: the server's may be wrong.
 
 use std::collections::BTreeSet;
@@ -22,6 +22,7 @@ use super::challenge::{Bearer, Challenge};
 use super::credential::{Credential, Found};
 use super::endpoint::{Endpoint, is_loopback};
 use super::error::RegistryError;
+use super::realm;
 use super::secret::Secret;
 use super::transport::{host_of, shown};
 
@@ -154,6 +155,12 @@ impl Inner {
         if !matches!(realm.scheme(), "http" | "https") {
             return Err(fail(format!("expected an https realm, found `{}`", realm.scheme())));
         }
+        let (found, withheld) = match found {
+            Some(found) if !self.is_its_own(endpoint, &host_of(&realm)) => {
+                (None, Some(self.withhold(endpoint, found, &host_of(&realm))))
+            }
+            found => (found, None),
+        };
         let in_the_clear = realm.scheme() == "http" && !endpoint.is_plain() && !is_loopback(&host_of(&realm));
         if in_the_clear && found.is_some() {
             return Err(fail("a credential is not sent over plain HTTP".to_owned()));
@@ -184,11 +191,32 @@ impl Inner {
             }
             Some(Credential::Bearer(_)) => return Err(fail("the credential is a token already".to_owned())),
         };
-        let origin = found.map(|found| found.origin.clone());
+        let origin = found.map(|found| found.origin.clone()).or(withheld);
         if status != 200 {
-            return Err(self.token_refused(&ask, status, &body, found));
+            return Err(self.token_refused(&ask, status, &body, (found, origin)));
         }
         read_token(&body, origin).map_err(fail)
+    }
+
+    /// Returns whether a token service is the registry's own or was said to be.
+    fn is_its_own(&self, endpoint: &Endpoint, service: &str) -> bool {
+        let registry = &endpoint.registry;
+        realm::belongs(registry, service)
+            || realm::is_among(&endpoint.settings.token_services, service)
+            || realm::is_gitlabs(&self.config.credentials.environment, registry, service)
+    }
+
+    /// Tells that a credential stays here; returns what to call it in errors.
+    fn withhold(&self, endpoint: &Endpoint, found: &Found, service: &str) -> String {
+        let (registry, origin) = (&endpoint.registry, &found.origin);
+        if endpoint.note_withheld() {
+            self.reporter.warning(format!(
+                "`{registry}` asks for tokens of `{service}`, which is another's: the credential from {origin} is not \
+                 sent there; if that is the registry's token service, say `--registry-token-service \
+                 {registry}={service}`"
+            ));
+        }
+        format!("{origin} (not sent to `{service}`: see `--registry-token-service`)")
     }
 
     fn token_refused(
@@ -196,7 +224,7 @@ impl Inner {
         ask: &TokenRequest<'_>,
         status: u16,
         body: &[u8],
-        found: Option<&Found>,
+        (found, origin): (Option<&Found>, Option<String>),
     ) -> RegistryError {
         let secrets = match found.map(|found| &found.credential) {
             Some(Credential::Basic { username, password }) => vec![
@@ -211,8 +239,7 @@ impl Inner {
         let status = if status == 400 && found.is_some() { 401 } else { status };
         let what = ask.scopes.iter().cloned().collect::<Vec<_>>().join(" ");
         let what = if what.is_empty() { "a login".to_owned() } else { format!("`{what}`") };
-        let authorization =
-            Authorization { origin: found.map(|found| found.origin.clone()), ..Authorization::default() };
+        let authorization = Authorization { origin, ..Authorization::default() };
         super::call::refusal(
             &ask.endpoint.registry,
             &what,

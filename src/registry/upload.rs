@@ -293,6 +293,8 @@ impl<'a> Upload<'a> {
             }
             _ => {
                 inner.runtime.wait(backoff.wait(what, error))?;
+                // May be all that it means by it is that it does not know this way.
+                self.monolithic &= status != 500;
                 self.realign()
             }
         }

@@ -68,6 +68,11 @@ pub trait Launch: Send + Sync {
     /// Returns how many steps can run at once; `None` means any number.
     fn capacity(&self) -> Option<usize>;
 
+    /// Returns why no step can run, where none can: then nothing needs to be made ready for one.
+    fn refusal(&self) -> Option<SandboxError> {
+        None
+    }
+
     /// Runs `task` to its end, handing on what it prints, and returns how it ended.
     ///
     /// An exit code other than 0 is not an error here. When this returns, no process of the step is alive and
@@ -108,6 +113,10 @@ impl Launch for NoLaunch {
 
     fn capacity(&self) -> Option<usize> {
         None
+    }
+
+    fn refusal(&self) -> Option<SandboxError> {
+        Some(SandboxError::NoLaunch { reason: self.reason.clone() })
     }
 
     fn run(&self, _task: &Task, _output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {

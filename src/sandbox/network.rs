@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use nix::sched::CloneFlags;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{DumpableBehavior, PidfdFlags, pidfd_open, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::reap;
@@ -33,6 +33,8 @@ fn borrow() -> io::Result<()> {
             let made = nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
                 .map_err(io::Error::from)
                 .and_then(|()| sys::loopback_up())
+                // kiln's processes are nobody's to look into; this one's namespace has to be reached by its parent.
+                .and_then(|()| Ok(set_dumpable_behavior(DumpableBehavior::Dumpable)?))
                 .and_then(|()| theirs.write_all(b"!"));
             if made.is_ok() {
                 // The namespace lives until the other side has moved in.

@@ -56,6 +56,20 @@ fn one_digest_in_every_kind_with_namespaces() {
 }
 
 #[test]
+fn no_network_in_every_kind_with_namespaces() {
+    require!(Busybox, Root, Program(RUNTIME), Program("capsh"), Program("python3"));
+    let context = Context::on_busybox(
+        "RUN --network=none ip addr show lo | grep -q LOOPBACK,UP && ping -c 1 -w 1 127.0.0.1 && ! ip addr | grep -q '^2:'\n",
+    );
+    let out = tempfile::tempdir().unwrap();
+    // SYS_ADMIN alone (F, Hs) brings no interface up: that takes a user namespace.
+    for kind in ["E", "F", "B", "P", "H", "Hs"] {
+        as_kind(kind, context.path(), out.path(), "kiln build --progress=plain --root=/var/kiln /context")
+            .ok();
+    }
+}
+
+#[test]
 fn without_any_privilege_images_without_steps_still_build() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
     let plain = Context::on_busybox("COPY --chown=5:6 note /in/\nENV A=b\nADD pack.tar /\n")
@@ -71,7 +85,8 @@ fn without_any_privilege_images_without_steps_still_build() {
             archive.into_inner().unwrap()
         });
     let copies = Context::on_busybox("COPY --chown=5:6 note /in/\nENV A=b\n").file("note", "n\n");
-    let steps = Context::on_busybox("RUN true\n");
+    // What is copied cannot get its owner here, and that is not what is wrong.
+    let steps = Context::on_busybox("COPY --chown=5:6 note /in/\nRUN true\n").file("note", "n\n");
     // An archive is unpacked into real files first, and without privileges those cannot have other owners.
     for (kind, context) in [("N", &copies), ("A", &copies), ("A", &plain)] {
         let expected = Kiln::new().build(context, &[EPOCH]).ok().stdout;
@@ -82,7 +97,7 @@ fn without_any_privilege_images_without_steps_still_build() {
     }
     let out = tempfile::tempdir().unwrap();
     let refused = as_kind("N", steps.path(), out.path(), "kiln build --root=/tmp/kiln /context");
-    refused.fails(1, &["RUN true", "hint"]);
+    refused.fails(1, &["RUN true", "no namespaces can be made", "hint"]);
 }
 
 #[test]

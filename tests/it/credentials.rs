@@ -85,6 +85,11 @@ fn every_source_reaches_the_registry() {
     let mut login = Command::new(Kiln::program());
     login.env("DOCKER_CONFIG", at("docker")).args(["login", "-u", USER, "-p", PASSWORD, &host]);
     run(&mut login).ok();
+    let mut login = Command::new(Kiln::program());
+    login.env("DOCKER_CONFIG", at("other")).args(["login", "-u", USER, "-p", "wr0ng", &host]);
+    let refused = run(&mut login).fails(1, &["not authorized", &host]);
+    assert!(!refused.stderr.contains("wr0ng") && !kiln.scratch("other").exists(), "{refused}");
+    run(login.arg("--skip-check")).ok();
     let elsewhere = auth_file("elsewhere.example.org", "x", "y");
     let both = [("DOCKER_CONFIG", at("docker")), ("DOCKER_AUTH_CONFIG", elsewhere)];
     let both: Vec<(&str, &str)> = both.iter().map(|(name, value)| (*name, value.as_str())).collect();

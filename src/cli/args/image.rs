@@ -135,7 +135,7 @@ pub struct DoctorArgs {
     pub store: StoreArgs,
 }
 
-/// Arguments of `kiln login`.
+/// Whose password is saved where.
 #[derive(Debug, Args)]
 pub struct CredentialArgs {
     /// The registry [default: Docker Hub]
@@ -153,6 +153,20 @@ pub struct CredentialArgs {
     /// Write to this file instead of docker's config.json
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
+}
+
+/// Arguments of `kiln login`, in all.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// What is saved.
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+    /// Save the password without asking the registry first whether it takes it
+    #[arg(long)]
+    pub skip_check: bool,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// Arguments of `kiln logout`.

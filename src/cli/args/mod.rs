@@ -17,8 +17,8 @@ pub use cache::{
     CacheArgs, CacheCommand, CacheCommandArgs, CacheListArgs, CachePlaceArgs, CachePruneArgs, KeepArgs,
 };
 pub use image::{
-    CredentialArgs, DiffArgs, DoctorArgs, ImagesArgs, InspectArgs, LogoutArgs, PruneArgs, PushArgs,
-    RemoveArgs,
+    CredentialArgs, DiffArgs, DoctorArgs, ImagesArgs, InspectArgs, LoginArgs, LogoutArgs, PruneArgs,
+    PushArgs, RemoveArgs,
 };
 pub use whole::{
     ArtifactCommand, ArtifactListArgs, ArtifactPullArgs, ArtifactPushArgs, CopyArgs, IndexAnnotateArgs,
@@ -86,7 +86,7 @@ pub enum Command {
     /// Show what this machine or container allows, and what a build would use.
     Doctor(DoctorArgs),
     /// Save a registry's credentials.
-    Login(CredentialArgs),
+    Login(LoginArgs),
     /// Forget a registry's credentials.
     Logout(LogoutArgs),
     /// Show kiln's version.
@@ -121,6 +121,9 @@ pub struct RegistryArgs {
     /// Show this client certificate to a registry
     #[arg(long, value_name = "HOST=CERT,KEY", alias = "registry-client-cert")]
     pub registry_cert: Vec<String>,
+    /// Send a registry's credential to this token service, too, though it is of another domain
+    #[arg(long, value_name = "HOST=TOKENHOST")]
+    pub registry_token_service: Vec<String>,
     /// Read credentials from this file in docker's format before all others
     #[arg(long, value_name = "FILE")]
     pub registry_auth: Vec<PathBuf>,

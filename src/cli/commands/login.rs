@@ -10,13 +10,35 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::print;
-use crate::cli::args::{CredentialArgs, LogoutArgs};
+use crate::cli::args::{CredentialArgs, LoginArgs, LogoutArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::request::docker_config_directory;
+use crate::cli::request::{docker_config_directory, registry_config};
+use crate::cli::wire;
+use crate::event::Reporter;
+use crate::registry::Credential;
 
 /// Docker Hub's name in every credentials file.
 const HUB: &str = "https://index.docker.io/v1/";
+
+/// Saves credentials that the registry takes.
+pub(super) fn checked(
+    args: &LoginArgs,
+    environment: &Environment,
+    stdin: &mut dyn Read,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let password = password(&args.credential, stdin)?;
+    if !args.skip_check {
+        let mut config = registry_config(&args.registry, environment)?;
+        let key = host(args.credential.host.as_deref());
+        let registry = if key == HUB { "docker.io" } else { key.split('/').next().unwrap_or_default() };
+        let credential = Credential::basic(&args.credential.username, password.clone());
+        config.credentials.explicit.push((registry.to_owned(), credential));
+        wire::open_client(config, Reporter::silent())?.check_login(registry)?;
+    }
+    save(&args.credential, &password, environment, out)
+}
 
 /// Saves credentials.
 pub(crate) fn login(
@@ -25,8 +47,13 @@ pub(crate) fn login(
     stdin: &mut dyn Read,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let password = match (&args.password, args.password_stdin) {
-        (Some(password), false) => password.clone(),
+    let password = password(args, stdin)?;
+    save(args, &password, environment, out)
+}
+
+fn password(args: &CredentialArgs, stdin: &mut dyn Read) -> Result<String, Failure> {
+    match (&args.password, args.password_stdin) {
+        (Some(password), false) => Ok(password.clone()),
         _ => {
             let mut text = String::new();
             stdin.read_to_string(&mut text).map_err(|source| Failure::File {
@@ -34,9 +61,17 @@ pub(crate) fn login(
                 path: "-".into(),
                 source,
             })?;
-            text.trim_end_matches(['\r', '\n']).to_owned()
+            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         }
-    };
+    }
+}
+
+fn save(
+    args: &CredentialArgs,
+    password: &str,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
     let path = file(args.authfile.as_ref(), environment);
     let mut config = read(&path)?;
     let host = host(args.host.as_deref());

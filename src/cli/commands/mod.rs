@@ -49,7 +49,7 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::Prune(args) => prune::run(&args, environment, out),
         Command::Cache(args) => cache::run(&args, environment, out),
         Command::Doctor(args) => doctor::run(&args, environment, out),
-        Command::Login(args) => login::login(&args, environment, &mut io::stdin(), out),
+        Command::Login(args) => login::checked(&args, environment, &mut io::stdin(), out),
         Command::Logout(args) => login::logout(&args, environment, out),
         Command::Version => print(out, &format!("kiln {}", env!("CARGO_PKG_VERSION"))),
     }

@@ -212,6 +212,9 @@ pub(super) struct RegistryFlags {
     /// Show a client certificate to a registry: HOST=CERT,KEY
     #[arg(long, alias = "registry-cert")]
     pub registry_client_cert: Vec<String>,
+    /// Send a registry's credential to this token service, too: HOST=TOKENHOST
+    #[arg(long)]
+    pub registry_token_service: Vec<String>,
     /// Mirror of Docker Hub
     #[arg(long)]
     pub registry_mirror: Vec<String>,

@@ -54,6 +54,9 @@ pub fn registry_config(
         let (host, files) = key_value("--registry-cert", text)?;
         client_certificate(&mut config, "--registry-cert", host, files, environment)?;
     }
+    for text in &args.registry_token_service {
+        token_service(&mut config, text)?;
+    }
     mirrors(&mut config, args)?;
     Ok(config)
 }
@@ -101,6 +104,17 @@ pub fn client_certificate(
     let key = pem(option, &environment.directory.join(key))?;
     let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
     config.host_mut(host).client_certificate = Some(ClientCertificate { certificate, key });
+    Ok(())
+}
+
+/// Reads `HOST=TOKENHOST`.
+pub fn token_service(config: &mut RegistryConfig, text: &str) -> Result<(), ValueError> {
+    let option = "--registry-token-service";
+    let (host, service) = key_value(option, text)?;
+    if service.is_empty() || service.contains('/') {
+        return Err(ValueError::new(option, text, "expected `HOST=TOKENHOST`, two hosts"));
+    }
+    config.host_mut(host).token_services.push(service.to_owned());
     Ok(())
 }
 

@@ -198,18 +198,69 @@ fn an_upload_location_on_another_host_gets_no_credential() {
     });
 }
 
+/// A registry whose token service is at `realm`.
+fn with_realm(realm: String) -> FaultRegistry {
+    let Auth::Bearer { users, refresh, life, .. } =
+        bearer(&[("", "", "pull"), ("ci", "hunter22", "pull,push")], LONG)
+    else {
+        unreachable!()
+    };
+    registry(Auth::Bearer { realm: Some(realm), users, refresh, life })
+}
+
 #[test]
-fn a_realm_that_is_not_encrypted_gets_no_password_from_an_encrypted_registry() {
-    // The registry is spoken to in plain HTTP here, so its realm may be too, as long as it says so itself.
-    let (registry, thief) = (FaultRegistry::start(), FaultRegistry::start());
-    let users = bearer(&[("ci", "pw", "pull")], LONG);
-    let Auth::Bearer { users, refresh, life, .. } = users else { unreachable!() };
-    let realm = Some("ftp://example.com/token".to_owned());
-    registry.with(|s| s.auth = Auth::Bearer { realm, users, refresh, life });
-    let (client, _) = client_with(with_login(config(), &registry.host(), "ci", "pw"));
+fn a_token_service_of_another_domain_gets_no_password() {
+    let thief = registry(bearer(&[("", "", "pull"), ("ci", "hunter22", "pull,push")], LONG));
+    let port = thief.host().rsplit_once(':').unwrap().1.to_owned();
+    let service = format!("tokens.example:{port}");
+    let registry = with_realm(format!("http://{service}/token"));
+    // What the thief grants, the registry takes: the two are one for this test.
+    let host = registry.host();
+    let config = || RegistryConfig {
+        hosts_file: Some(b"127.0.0.1 tokens.example\n".to_vec()),
+        ..with_login(config(), &host, "ci", "hunter22")
+    };
+    let (client, heard) = client_with(config());
+    let error = client.check_push(&reference(format!("{host}/app"))).unwrap_err();
+    let text = format!("{error} {}", error.hint().unwrap_or_default());
+    assert!(text.contains("the command line (not sent to `tokens.example"), "{text}");
+    let asked = thief.with(|state| state.log.clone());
+    assert!(!asked.is_empty(), "it is asked, by nobody in particular");
+    assert!(asked.iter().all(|request| request.header("authorization").is_none()), "{asked:?}");
+    assert!(asked.iter().all(|request| request.argument("account").is_none()), "{asked:?}");
+    let warnings = heard.warnings();
+    let told = warnings.iter().filter(|text| text.contains("--registry-token-service")).count();
+    assert_eq!(told, 1, "{warnings:?}");
+    // Neither by POST.
+    let mut refreshing = config();
+    refreshing.credentials.explicit = vec![(host.clone(), Credential::Identity(Secret::new("refresh-me")))];
+    assert!(client_with(refreshing).0.check_push(&reference(format!("{host}/app"))).is_err());
+    assert_eq!(thief.count("POST", "/token"), 0);
+    // Unless the configuration says whose it is.
+    let mut allowed = config();
+    allowed.host_mut(&host).token_services.push("tokens.example".to_owned());
+    let _ = client_with(allowed).0.check_push(&reference(format!("{host}/app")));
+    let last = thief.with(|state| state.log.last().cloned().unwrap());
+    assert!(last.header("authorization").is_some_and(|value| value.starts_with("Basic ")));
+}
+
+#[test]
+fn a_token_service_that_sends_us_elsewhere_is_not_followed() {
+    let (registry, thief) = (registry(bearer(&[("ci", "hunter22", "pull")], LONG)), FaultRegistry::start());
+    let elsewhere = Response::new(307).header("location", format!("http://{}/token", thief.host()));
+    registry.plan("GET", "/token", 9, Fault::Answer(elsewhere));
+    let (client, _) = client_with(with_login(config(), &registry.host(), "ci", "hunter22"));
+    let error = client.resolve(&reference(format!("{}/x", registry.host()))).unwrap_err();
+    assert!(error.to_string().contains("307"), "{error}");
+    assert!(thief.requests().is_empty());
+}
+
+#[test]
+fn a_realm_that_is_no_web_address_is_not_asked() {
+    let registry = with_realm("ftp://127.0.0.1/token".to_owned());
+    let (client, _) = client_with(with_login(config(), &registry.host(), "ci", "hunter22"));
     let error = client.resolve(&reference(format!("{}/x", registry.host()))).unwrap_err();
     assert!(matches!(error, RegistryError::Token { .. }), "{error:?}");
-    assert!(thief.requests().is_empty());
 }
 
 #[test]

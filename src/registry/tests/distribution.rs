@@ -219,6 +219,26 @@ fn plain_http_where_tls_was_expected() {
 }
 
 #[test]
+fn a_realm_that_is_not_encrypted_gets_no_password_from_an_encrypted_registry() {
+    let certificates = Certificates::make();
+    let realm = "http://tokens.example:1/token".to_owned();
+    let setup = Setup {
+        tls: Some((certificates.path("server.crt"), certificates.path("server.key"), None)),
+        token: Some((realm, certificates.path("ca.crt"))),
+        ..Setup::default()
+    };
+    let Some(registry) = Distribution::start(&setup) else { return };
+    let host = registry.host();
+    let mut config = with_login(config(), &host, "ci", "hunter22");
+    config.host_mut(&host).authorities.push(certificates.read("ca.crt"));
+    // It is the registry's own by the configuration, and still not spoken to in the clear.
+    config.host_mut(&host).token_services.push("tokens.example".to_owned());
+    let (client, _) = client_with(config);
+    let error = client.check_push(&reference(format!("{host}/app"))).unwrap_err();
+    assert!(error.full().contains("a credential is not sent over plain HTTP"), "{}", error.full());
+}
+
+#[test]
 fn a_read_only_registry() {
     let Some(registry) = Distribution::start(&Setup { read_only: true, ..Setup::default() }) else { return };
     let error = client().check_push(&reference(format!("{}/x:1", registry.host()))).unwrap_err();

@@ -129,6 +129,23 @@ fn a_registry_that_takes_no_whole_blobs_gets_a_patch() {
 }
 
 #[test]
+fn a_registry_that_fails_on_whole_blobs_gets_a_patch() {
+    let registry = FaultRegistry::start();
+    registry.plan(
+        "PUT",
+        "/blobs/uploads/",
+        1,
+        Fault::Answer(Response::error(500, "UNSUPPORTED", "no body here")),
+    );
+    let (client, heard) = client_with(config());
+    let bytes = noise(300_000, 1);
+    push(&client, &registry, &bytes).unwrap();
+    assert!(has(&registry, &bytes));
+    assert_eq!(registry.count("PATCH", "/blobs/uploads/"), 1);
+    assert_eq!(heard.warnings().len(), 1, "{:?}", heard.warnings());
+}
+
+#[test]
 fn absolute_locations_are_followed() {
     let registry = FaultRegistry::start();
     registry.with(|state| state.location_base = Some(format!("http://{}", registry.server.host())));

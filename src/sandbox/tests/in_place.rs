@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::support::Sandbox;
+use crate::sandbox::journal::{Line, Residual};
+use crate::sandbox::look::look;
 use crate::sandbox::swap::Swap;
 use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, SandboxError, recover};
 
@@ -136,7 +138,8 @@ fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
     drop(entered);
     assert!(recover(&state).unwrap().is_some());
     assert_eq!((container(&sandbox), sandbox.listing()), (before.clone(), stage.clone()));
-    // Half of the container's entries moved away: the journal says that `/` has been noted and nothing more.
+    // Half of the container's entries moved away: the journal says that `/` has been noted, and `/bin`, which could not
+    // be moved whole, and nothing more.
     let mut entered = swap();
     entered.enter().unwrap();
     drop(entered);
@@ -148,7 +151,9 @@ fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
         .take_while(|line| *line != "\"Away\"")
         .map(|line| format!("{line}\n"))
         .collect::<String>();
-    std::fs::write(&journal, cut + "{\"Resid").unwrap();
+    let bin = Residual { path: "/bin".into(), look: look(Path::new("/bin")).unwrap() };
+    let bin = serde_json::to_string(&Line::Residual(bin)).unwrap();
+    std::fs::write(&journal, cut + &bin + "\n{\"Resid").unwrap();
     std::fs::create_dir_all(state.join("park/bin")).unwrap();
     std::fs::rename("/bin/mkdir", state.join("park/bin/mkdir")).unwrap();
     assert!(recover(&state).unwrap().is_some());

@@ -126,6 +126,11 @@ pub struct Certificates {
 
 impl Certificates {
     pub fn make() -> Self {
+        Self::make_for("IP:127.0.0.1,DNS:localhost")
+    }
+
+    /// The same with a server certificate for other names: `DNS:a.example,DNS:b.example`.
+    pub fn make_for(names: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let this = Self { directory };
         this.openssl(&[
@@ -148,9 +153,9 @@ impl Certificates {
             "ca.crt",
         ]);
         for (name, extension) in [
-            ("server", "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n"),
-            ("other", "subjectAltName=DNS:other.example\nextendedKeyUsage=serverAuth\n"),
-            ("client", "extendedKeyUsage=clientAuth\n"),
+            ("server", format!("subjectAltName={names}\nextendedKeyUsage=serverAuth\n")),
+            ("other", "subjectAltName=DNS:other.example\nextendedKeyUsage=serverAuth\n".to_owned()),
+            ("client", "extendedKeyUsage=clientAuth\n".to_owned()),
         ] {
             let (key, request, certificate) =
                 (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"));

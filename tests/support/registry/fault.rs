@@ -121,6 +121,11 @@ impl FaultRegistry {
         self.server.host()
     }
 
+    /// What answers here, for another server to answer with.
+    pub fn handler(&self) -> Arc<dyn Handler> {
+        Arc::new(Shared(self.state.clone()))
+    }
+
     /// Plans a fault for the next `times` requests of `method` whose path contains `path`.
     pub fn plan(&self, method: &str, path: &str, times: usize, fault: Fault) {
         self.plan_after(0, method, path, times, fault);

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
 /// The head of a request; header names are in lower case.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -66,9 +68,26 @@ impl Response {
     }
 }
 
+/// What requests come in on.
+pub trait Connection: Read + Write {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Connection for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Connection for StreamOwned<ServerConnection, TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        &self.sock
+    }
+}
+
 /// The body of a request as it arrives.
 pub struct Body<'a> {
-    reader: &'a mut BufReader<TcpStream>,
+    reader: &'a mut BufReader<Box<dyn Connection>>,
     left: Left,
 }
 
@@ -82,7 +101,7 @@ enum Left {
 impl Body<'_> {
     /// Resets the connection: the client sees it cut.
     pub fn reset(&self) {
-        reset(self.reader.get_ref());
+        reset(self.reader.get_ref().socket());
     }
 
     pub fn is_done(&self) -> bool {
@@ -150,6 +169,19 @@ impl Server {
     }
 
     pub fn start_on(address: &str, handler: Arc<dyn Handler>) -> io::Result<Self> {
+        Self::start_with(address, handler, None)
+    }
+
+    /// Starts a proxy that plays every host it is asked to tunnel to, with TLS.
+    pub fn start_proxy(tls: Arc<ServerConfig>, handler: Arc<dyn Handler>) -> Self {
+        Self::start_with("127.0.0.1:0", handler, Some(tls)).expect("loopback can be listened on")
+    }
+
+    fn start_with(
+        address: &str,
+        handler: Arc<dyn Handler>,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let address = listener.local_addr().expect("a listener has an address");
         let stop = Arc::new(AtomicBool::new(false));
@@ -159,8 +191,8 @@ impl Server {
                 if stopped.load(Ordering::SeqCst) {
                     break;
                 }
-                let (Ok(stream), handler) = (stream, handler.clone()) else { break };
-                thread::spawn(move || serve(stream, &*handler));
+                let (Ok(stream), handler, tls) = (stream, handler.clone(), tls.clone()) else { break };
+                thread::spawn(move || serve(stream, tls, &*handler));
             }
         });
         Ok(Self { address, stop })
@@ -179,9 +211,13 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: TcpStream, handler: &dyn Handler) {
+fn serve(stream: TcpStream, tls: Option<Arc<ServerConfig>>, handler: &dyn Handler) {
     let _ = stream.set_nodelay(true);
-    let mut reader = BufReader::with_capacity(64 << 10, stream);
+    let mut reader: BufReader<Box<dyn Connection>> = BufReader::with_capacity(64 << 10, Box::new(stream));
+    if let Some(tls) = tls {
+        let Some(tunnelled) = tunnel(reader, tls) else { return };
+        reader = tunnelled;
+    }
     while let Ok(Some((request, left))) = read_head(&mut reader) {
         let mut body = Body { reader: &mut reader, left };
         let Some(response) = handler.handle(&request, &mut body) else { return };
@@ -190,10 +226,25 @@ fn serve(stream: TcpStream, handler: &dyn Handler) {
             break;
         }
     }
-    let _ = reader.get_ref().shutdown(Shutdown::Both);
+    let _ = reader.get_ref().socket().shutdown(Shutdown::Both);
 }
 
-fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<(Request, Left)>> {
+/// Answers the `CONNECT` to a proxy and takes the place of whom it is meant for.
+fn tunnel(
+    mut reader: BufReader<Box<dyn Connection>>,
+    tls: Arc<ServerConfig>,
+) -> Option<BufReader<Box<dyn Connection>>> {
+    let (request, _) = read_head(&mut reader).ok()??;
+    if request.method != "CONNECT" {
+        return None;
+    }
+    reader.get_mut().write_all(b"HTTP/1.1 200 X\r\n\r\n").ok()?;
+    let socket = reader.get_ref().socket().try_clone().ok()?;
+    let connection = StreamOwned::new(ServerConnection::new(tls).ok()?, socket);
+    Some(BufReader::with_capacity(64 << 10, Box::new(connection)))
+}
+
+fn read_head(reader: &mut BufReader<Box<dyn Connection>>) -> io::Result<Option<(Request, Left)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -225,7 +276,11 @@ fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<Option<(Request, L
     Ok(Some((request, left)))
 }
 
-fn write_response(stream: &mut TcpStream, request: &Request, response: &Response) -> io::Result<()> {
+fn write_response(
+    stream: &mut Box<dyn Connection>,
+    request: &Request,
+    response: &Response,
+) -> io::Result<()> {
     if let Some(delay) = response.delay {
         thread::sleep(delay);
     }
@@ -241,7 +296,7 @@ fn write_response(stream: &mut TcpStream, request: &Request, response: &Response
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
     if request.method == "HEAD" {
-        return Ok(());
+        return stream.flush();
     }
     let end = response.cut_after.unwrap_or(response.body.len()).min(response.body.len());
     match response.trickle {
@@ -256,13 +311,13 @@ fn write_response(stream: &mut TcpStream, request: &Request, response: &Response
     if response.cut_after.is_some() {
         // What was written must arrive before the reset does.
         thread::sleep(std::time::Duration::from_millis(5));
-        reset(stream);
+        reset(stream.socket());
         return Err(io::ErrorKind::ConnectionReset.into());
     }
     if length != response.body.len() as u64 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(())
+    stream.flush()
 }
 
 /// Closes with a reset instead of a farewell.

@@ -91,8 +91,8 @@ pub(super) async fn login(context: &Context<'_>, registry: &str) -> Outcome {
         .variable("AWS_ENDPOINT_URL_ECR")
         .or(context.variable("AWS_ENDPOINT_URL"))
         .map_or_else(|| place.endpoint.clone(), str::to_owned);
-    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let headers = signed_headers(&endpoint, &place, &keys, &time)?;
+    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", place.target)];
+    let headers = signed_headers(&endpoint, (&place.region, place.service), &keys, &headers, "{}")?;
     let reply = context.ask(Method::POST, &endpoint, headers, "{}".to_owned(), SERVICE_TIMEOUT).await?;
     let token = if place.service == "ecr-public" {
         read::<PublicAnswer>("ECR", reply)?.data.token
@@ -108,30 +108,33 @@ pub(super) async fn login(context: &Context<'_>, registry: &str) -> Outcome {
     Ok(Grant { credential, origin, life: TOKEN_LIFE })
 }
 
-fn signed_headers(
+/// Returns the headers of a signed request: `headers` and what Amazon wants beside them.
+pub(super) fn signed_headers(
     endpoint: &str,
-    place: &Place,
+    (region, service): (&str, &str),
     keys: &Keys,
-    time: &str,
+    headers: &[(&str, &str)],
+    body: &str,
 ) -> Result<Vec<(String, String)>, Failure> {
     let url = Url::parse(endpoint)
         .map_err(|error| Failure::Broken(format!("`{endpoint}` is not a URL: {error}")))?;
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let host = crate::registry::transport::host_of(&url);
-    let mut headers =
-        vec![("content-type", "application/x-amz-json-1.1"), ("host", host.as_str()), ("x-amz-date", time)];
+    let mut headers = headers.to_vec();
+    headers.extend([("host", host.as_str()), ("x-amz-date", &time)]);
     if let Some(session) = &keys.session {
         headers.push(("x-amz-security-token", session));
     }
-    headers.push(("x-amz-target", place.target));
+    headers.sort_unstable();
     let signed = Signed {
         method: "POST",
         path: url.path(),
         query: "",
         headers: &headers,
-        body: b"{}",
-        time,
-        region: &place.region,
-        service: place.service,
+        body: body.as_bytes(),
+        time: &time,
+        region,
+        service,
     };
     let authorization = signed.authorization(keys);
     let mut sent: Vec<(String, String)> = headers

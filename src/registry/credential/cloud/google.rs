@@ -81,6 +81,15 @@ async fn from_file(context: &Context<'_>, file: &Value, origin: &str) -> Result<
             read("Google's token service", context.form(url, &fields).await?)
         }
         "external_account" => external_account(context, file, origin).await,
+        "impersonated_service_account" => {
+            let url = get("service_account_impersonation_url")?;
+            let source = &file["source_credentials"];
+            if source["type"] == "impersonated_service_account" {
+                return Err(Failure::Broken(format!("{origin}: one impersonation leads to another")));
+            }
+            let token = Box::pin(from_file(context, source, origin)).await?;
+            impersonate(context, url, &token).await
+        }
         other => Err(Failure::Broken(format!("{origin} holds credentials of a kind not known: `{other}`"))),
     }
 }

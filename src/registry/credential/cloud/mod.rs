@@ -6,6 +6,7 @@
 
 mod amazon;
 mod amazon_keys;
+mod amazon_profile;
 mod azure;
 mod google;
 mod signature;

@@ -199,6 +199,97 @@ fn amazon_by_web_identity_profile_container_and_instance() {
 }
 
 #[test]
+fn amazon_by_profiles_that_lead_elsewhere() {
+    let api = ("https://api.ecr.eu-west-1.amazonaws.com/", 200, ECR_ANSWER);
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(directory.path().join(".aws")).unwrap();
+        std::fs::write(directory.path().join(name), text).unwrap();
+    };
+    let home = ("HOME", directory.path().to_str().unwrap());
+    write("jwt", "a-web-identity");
+    write(".aws/credentials", "[base]\naws_access_key_id = BASE\naws_secret_access_key = s\n");
+    write(
+        ".aws/config",
+        &format!(
+            "[default]\nregion = eu-west-1\ns3 =\n  aws_access_key_id = nested\n\
+             [profile role]\nrole_arn = arn:r\nsource_profile = base\nexternal_id = x1\n\
+             [profile chain]\nrole_arn = arn:c\nsource_profile = role\n\
+             [profile env]\nrole_arn = arn:e\ncredential_source = Environment\n\
+             [profile web]\nrole_arn = arn:w\nweb_identity_token_file = {}/jwt\n\
+             [profile program]\ncredential_process = printf '%s' '{{\"Version\":1,\"AccessKeyId\":\"PROG\",\"SecretAccessKey\":\"s\"}}'\n\
+             [profile bad]\ncredential_process = echo no luck >&2; exit 1\n\
+             [profile sso]\nsso_session = corp\n\
+             [profile round]\nrole_arn = arn:x\nsource_profile = round2\n\
+             [profile round2]\nrole_arn = arn:x\nsource_profile = round\n\
+             [profile lone]\nrole_arn = arn:x\n",
+            home.1
+        ),
+    );
+    let assumed = r#"{"AssumeRoleResponse":{"AssumeRoleResult":{"Credentials":{"AccessKeyId":"ROLE","SecretAccessKey":"s","SessionToken":"t"}}}}"#;
+    let sts = ("https://sts.eu-west-1.amazonaws.com/", 200, assumed);
+    let signer = |script: &Script, at: usize| {
+        let asked = script.asked.lock().unwrap();
+        let value = asked[at].headers.iter().find(|(name, _)| name == "authorization").unwrap().1.clone();
+        value.split(['=', '/']).nth(1).unwrap().to_owned()
+    };
+    let script = Script::new(&[sts, api]);
+    assert_eq!(find(&script, &[home, ("AWS_PROFILE", "role")], ECR), ecr_login());
+    assert!(script.asked()[0].contains("RoleArn=arn%3Ar") && script.asked()[0].contains("ExternalId=x1"));
+    assert_eq!((signer(&script, 0), signer(&script, 1)), ("BASE".to_owned(), "ROLE".to_owned()));
+    let script = Script::new(&[sts, api]);
+    assert_eq!(find(&script, &[home, ("AWS_PROFILE", "chain")], ECR), ecr_login());
+    assert_eq!(script.asked().len(), 3);
+    assert_eq!((signer(&script, 0), signer(&script, 1)), ("BASE".to_owned(), "ROLE".to_owned()));
+    let web = assumed.replace("AssumeRole", "AssumeRoleWithWebIdentity");
+    let script = Script::new(&[("https://sts.eu-west-1.amazonaws.com/", 200, &web), api]);
+    assert_eq!(find(&script, &[home, ("AWS_PROFILE", "web")], ECR), ecr_login());
+    assert!(script.asked()[0].contains("WebIdentityToken=a-web-identity"));
+    let script = Script::new(&[api]);
+    assert_eq!(find(&script, &[home, ("AWS_PROFILE", "program")], ECR), ecr_login());
+    assert_eq!(signer(&script, 0), "PROG");
+    // Settings below others are not the profile's; without keys the next in the chain is asked.
+    assert_eq!(find(&Script::new(&[api]), &[home, ("AWS_EC2_METADATA_DISABLED", "true")], ECR), None);
+    for (profile, reason) in [
+        ("bad", "failed: no luck"),
+        ("sso", "export-credentials"),
+        ("round", "circles"),
+        ("lone", "source_profile"),
+        ("none", "holds no keys"),
+        ("env", "no keys"),
+    ] {
+        let variables: BTreeMap<String, String> =
+            [home, ("AWS_PROFILE", profile)].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let script = Script::new(&[sts, api]);
+        let context = Context { environment: &variables, sender: &script };
+        let failed = Runtime::new().unwrap().wait(amazon::login(&context, ECR)).unwrap_err();
+        let Failure::Broken(said) = failed else { panic!("{profile}: nothing was said") };
+        assert!(said.contains(reason), "{profile}: {said}");
+    }
+}
+
+#[test]
+fn google_by_impersonation() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("adc.json");
+    let account = serde_json::json!({
+        "type": "impersonated_service_account",
+        "service_account_impersonation_url": "https://iamcredentials.googleapis.com/v1/x:generateAccessToken",
+        "source_credentials": {
+            "type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r",
+        },
+    });
+    std::fs::write(&file, account.to_string()).unwrap();
+    let script = Script::new(&[
+        ("https://oauth2.googleapis.com/token", 200, r#"{"access_token":"own"}"#),
+        ("https://iamcredentials.googleapis.com/", 200, r#"{"accessToken":"final"}"#),
+    ]);
+    let found = find(&script, &[("GOOGLE_APPLICATION_CREDENTIALS", file.to_str().unwrap())], "gcr.io");
+    assert_eq!(found, Some(Credential::basic("oauth2accesstoken", Secret::new("final"))));
+    assert!(script.asked()[0].contains("refresh_token=r"));
+}
+
+#[test]
 fn google_by_service_account() {
     let directory = tempfile::tempdir().unwrap();
     let output = Command::new("openssl").args(["genpkey", "-algorithm", "RSA"]).output().unwrap();
