@@ -3,12 +3,14 @@
 //! images under a real Docker engine.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use crate::support::distribution::{Options, PASSWORD, USER};
 use crate::support::engine::Engine;
 use crate::support::need::{Debian, Program, Root};
-use crate::support::own_image::{OwnImage, busybox};
-use crate::support::{Context, Image, Registry};
+use crate::support::own_image::{OwnImage, Pod, busybox};
+use crate::support::{Context, Image, Registry, run};
 
 /// A small project with a step that changes files which the job's container has, too.
 fn project() -> Context {
@@ -25,6 +27,73 @@ macro_rules! require_containers {
     () => {
         require!(Debian, Root, Program("runc"), Program("python3"), Program("strip"))
     };
+}
+
+/// A git server for the time of a test.
+struct GitServer {
+    child: Child,
+    port: String,
+}
+
+impl GitServer {
+    /// Serves the bare repository `repo.git` below a directory.
+    fn start(directory: &Path) -> Self {
+        use std::io::BufRead as _;
+        use std::os::unix::fs::PermissionsExt as _;
+        let script = directory.join("cgi-bin/git");
+        fs::create_dir(directory.join("cgi-bin")).unwrap();
+        fs::write(&script, "#!/bin/sh\nexec git -c safe.directory='*' http-backend\n").unwrap();
+        for path in [directory, &script] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut child = Command::new("python3")
+            .args(["-u", "-m", "http.server", "--cgi", "--bind", "127.0.0.1", "0"])
+            .current_dir(directory)
+            .envs([("GIT_PROJECT_ROOT", directory.as_os_str()), ("GIT_HTTP_EXPORT_ALL", "1".as_ref())])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port = line.split_whitespace().skip_while(|word| *word != "port").nth(1).unwrap().to_owned();
+        Self { child, port }
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The image brings its own git: kaniko has one built in.
+#[test]
+fn a_context_comes_out_of_git_in_kilns_own_image() {
+    require_containers!();
+    require!(Program("git"));
+    // Where the server's unprivileged user may look.
+    let directory = tempfile::tempdir().unwrap();
+    let git = |words: &[&str]| {
+        let mut command = Command::new("git");
+        command.current_dir(directory.path()).args(["-c", "user.name=a", "-c", "user.email=a@b"]);
+        run(command.args(words)).ok()
+    };
+    git(&["init", "--quiet", "--initial-branch=main", "work"]);
+    fs::write(directory.path().join("work/Dockerfile"), "FROM scratch\nCOPY note /\n").unwrap();
+    fs::write(directory.path().join("work/note"), "of the repository\n").unwrap();
+    git(&["-C", "work", "add", "--all"]);
+    git(&["-C", "work", "commit", "--quiet", "--message=one"]);
+    git(&["clone", "--quiet", "--bare", "work", "repo.git"]);
+    let server = GitServer::start(directory.path());
+    let registry = Registry::open();
+    let context = format!("http://127.0.0.1:{}/cgi-bin/git/repo.git#main", server.port);
+    let arguments =
+        ["build".to_owned(), "--push".to_owned(), format!("--tag={}", registry.image("app:1")), context];
+    let pod = Pod { volumes: &[], variables: &[], directory: "/", arguments: &arguments };
+    OwnImage::shared().pod("A", &pod).ok();
+    assert!(registry.tags("app").contains(&"1".to_owned()));
 }
 
 /// Writes credentials as GitLab's documentation did for years.

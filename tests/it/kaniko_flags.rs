@@ -157,6 +157,7 @@ const TABLE: &[(&str, Does)] = &[
     ("--push-ignore-immutable-tag-errors", IsOfRegistries),
     ("--skip-push-permission-check", IsOfRegistries),
     ("--insecure", IsOfRegistries),
+    ("--registry-token-service=r.example.org=auth.example.com", IsOfRegistries),
     ("--insecure-pull", IsOfRegistries),
     ("--insecure-registry=r.example.org", IsOfRegistries),
     ("--skip-tls-verify", IsOfRegistries),

@@ -13,7 +13,8 @@ fn a_registry_keeps_what_skopeo_pushes() {
     require!(Busybox);
     let reference = base::busybox();
     assert!(reference.starts_with(Registry::shared().address()));
-    assert_eq!(Registry::shared().tags("busybox"), ["latest"]);
+    // Other tests put tags of their own beside it.
+    assert!(Registry::shared().tags("busybox").contains(&"latest".to_owned()));
     let kiln = Kiln::new();
     let layout = kiln.scratch("layout");
     Registry::shared().pull("busybox:latest", &layout);
