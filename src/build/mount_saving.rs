@@ -18,7 +18,7 @@ use super::cache_mount::Cache;
 use super::error::Problem;
 use super::mounts::io_problem;
 use crate::cache::{Chain, Found, Inputs, MountCaches, MountSink, Record, StepName};
-use crate::event::Event;
+use crate::event::{Event, with_causes};
 use crate::layer::{LayerOptions, TarOptions, write_layer};
 use crate::oci::{Digest, Layer, ManifestFormat};
 use crate::rootfs::unpack_over;
@@ -101,7 +101,7 @@ impl Build<'_> {
                 let text = format!(
                     "cache mount {label} could not be restored from `{}`: {}",
                     found.from,
-                    full(&*error)
+                    with_causes(&*error)
                 );
                 services.reporter.warning(text);
                 false
@@ -119,7 +119,7 @@ impl Build<'_> {
                 return;
             }
             if let Err(error) = self.save_mount(&name, &label) {
-                let text = format!("cache mount {label} was not saved: {}", full(&error));
+                let text = format!("cache mount {label} was not saved: {}", with_causes(&error));
                 self.services.reporter.report(Event::Warning { text, hint: None });
             }
         }
@@ -239,15 +239,4 @@ fn read_saved(directory: &Path) -> Saved {
 fn write_saved(directory: &Path, saved: &Saved) -> io::Result<()> {
     let text = serde_json::to_vec(saved)?;
     fs::write(directory.join("saved"), text)
-}
-
-/// Returns an error with its causes, on one line.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

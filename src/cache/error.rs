@@ -67,13 +67,7 @@ impl CacheError {
 
     /// Returns the error with its causes, on one line.
     pub fn full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        crate::event::with_causes(self)
     }
 
     /// Returns what the user can do about it.

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt};
 use crate::blob::{BlobSource, Growing};
-use crate::event::Reporter;
+use crate::event::{Reporter, with_causes};
 use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
 use crate::registry::{Client, Pushed, RegistryError};
 use crate::stream::Counted;
@@ -205,7 +205,7 @@ impl Output for RegistryOutput {
                 match self.put_manifest(result, &name) {
                     Err(error) if self.options.keep_immutable && is_immutable(&error) => {
                         self.reporter
-                            .warning(format!("`{name}` exists and cannot be moved: {}", chain(&error)));
+                            .warning(format!("`{name}` exists and cannot be moved: {}", with_causes(&error)));
                     }
                     put => put?,
                 }
@@ -311,7 +311,7 @@ impl EarlyUploads {
                             continue;
                         }
                         let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
-                        outcomes.push((digest, done.map(drop).map_err(|error| chain(&error))));
+                        outcomes.push((digest, done.map(drop).map_err(|error| with_causes(&error))));
                     }
                 })
             })
@@ -359,18 +359,7 @@ fn is_immutable(error: &OutputError) -> bool {
     {
         return true;
     }
-    chain(error).to_ascii_lowercase().contains("immutable")
-}
-
-/// Writes an error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    with_causes(error).to_ascii_lowercase().contains("immutable")
 }
 
 #[cfg(test)]

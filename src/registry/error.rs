@@ -357,13 +357,7 @@ impl RegistryError {
 
     /// Returns the message with those of its causes.
     pub fn full(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        crate::event::with_causes(self)
     }
 
     /// Returns the error behind retries.

@@ -15,6 +15,7 @@ use super::config::{HostConfig, RegistryConfig, Side, Waivers};
 use super::dns::{NameError, Resolver, SharedResolver};
 use super::error::{RegistryError, Unreachable};
 use super::tls;
+use crate::event::with_causes;
 
 /// How much of a response one HTTP/2 stream may send ahead of its reader: enough for 1 Gbit/s at 30 ms.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -127,7 +128,7 @@ impl Transport {
         }
         builder.build().map_err(|error| RegistryError::Config {
             what: format!("the HTTP client for `{host}`"),
-            reason: causes(&error),
+            reason: with_causes(&error),
         })
     }
 }
@@ -151,7 +152,7 @@ fn proxies(config: &RegistryConfig) -> Result<Vec<Proxy>, RegistryError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad(format!("expected an http or https proxy, found `{}`", url.scheme())));
         }
-        let proxy = make(url).map_err(|error| bad(causes(&error.without_url())))?;
+        let proxy = make(url).map_err(|error| bad(with_causes(&error.without_url())))?;
         proxies.push(proxy.no_proxy(NoProxy::from_string(&direct)));
     }
     Ok(proxies)
@@ -169,16 +170,6 @@ pub(super) fn host_of(url: &Url) -> String {
 /// Returns a URL without what may be secret in it: user, query and fragment.
 pub(super) fn shown(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), host_of(url), url.path())
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Says what kept a request from being answered. The URL (which may hold a signature) is left out.
@@ -208,7 +199,7 @@ pub(super) fn explain(url: &Url, error: reqwest::Error, connect_timeout: Duratio
     if let Some((reason, hint)) = tls::explain_alert(&host, &innermost) {
         return RegistryError::Tls { host, reason, hint };
     }
-    let chain = causes(&error).to_ascii_lowercase();
+    let chain = with_causes(&error).to_ascii_lowercase();
     let reason =
         if error.is_timeout() || chain.contains("timed out") || chain.contains("deadline has elapsed") {
             Unreachable::Timeout(connect_timeout)

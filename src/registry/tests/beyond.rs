@@ -45,7 +45,7 @@ fn a_corrupt_blob_is_not_copied() {
     one.plan("GET", "/blobs/", 99, Fault::Replace(noise(50_000, 2)));
     let to = reference(format!("{}/a:1", two.host()));
     let error = client.copy(&from, std::slice::from_ref(&to), None).unwrap_err();
-    assert!(whole(&error).contains("corrupt"), "{}", whole(&error));
+    assert!(error.full().contains("corrupt"), "{}", error.full());
     assert!(two.with(|state| state.tags.is_empty() && state.blobs.is_empty()));
 }
 

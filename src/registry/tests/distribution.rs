@@ -67,7 +67,7 @@ fn a_registry_with_passwords() {
     let (wrong, heard) = client_with(with_login(config(), &host, "robot$ci", "wrongpass"));
     let error = wrong.check_push(&name).unwrap_err();
     assert!(matches!(error.last(), RegistryError::Unauthorized { credential: Some(_), .. }), "{error}");
-    assert!(!format!("{error:?}{}{}", whole(&error), heard.everything()).contains("wrongpass"));
+    assert!(!format!("{error:?}{}{}", error.full(), heard.everything()).contains("wrongpass"));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_registry_with_signed_tokens() {
     assert!(error.hint().unwrap().contains("may not do this"), "{error}");
     let (wrong, _) = client_with(with_login(config(), &host, "ci", "wrong"));
     let error = wrong.resolve(&name).unwrap_err();
-    assert!(whole(&error).contains("incorrect username or password"), "{error}");
+    assert!(error.full().contains("incorrect username or password"), "{error}");
     // One token per scope set, not one per request.
     let count = tokens.log.lock().unwrap().len();
     for _ in 0..5 {

@@ -77,7 +77,7 @@ fn an_upload_of_which_nothing_is_ever_taken_ends() {
     let nothing = Response::new(202).header("range", "0-0");
     registry.plan("PATCH", "/uploads/", 1000, Fault::Answer(nothing));
     let error = push(&client(), &registry, &noise(SIZE, 1)).unwrap_err();
-    assert!(whole(&error).contains("takes no bytes"), "{}", whole(&error));
+    assert!(error.full().contains("takes no bytes"), "{}", error.full());
     assert!(registry.count("PATCH", "/uploads/") < 10);
 }
 
@@ -88,7 +88,7 @@ fn a_registry_that_stops_reading_is_a_stall() {
     let (client, heard) = client_with(impatient(1));
     // More than the buffers of two sockets.
     let error = push(&client, &registry, &noise(30 * SIZE, 1)).unwrap_err();
-    assert!(whole(&error).contains("stalled"), "{}", whole(&error));
+    assert!(error.full().contains("stalled"), "{}", error.full());
     assert_eq!(heard.warnings().len(), 1, "{:?}", heard.warnings());
     assert!(registry.with(|state| state.blobs.is_empty()));
 }
@@ -100,7 +100,7 @@ fn a_manifest_that_trickles_is_a_timeout() {
     registry.put_manifest("app", "1", media_type::OCI_MANIFEST, manifest.as_bytes());
     registry.plan("GET", "/manifests/", 9, Fault::Trickle(1, Duration::from_millis(10)));
     let error = client_with(impatient(1)).0.manifest(&place(&registry)).unwrap_err();
-    assert!(whole(&error).contains("no answer within"), "{}", whole(&error));
+    assert!(error.full().contains("no answer within"), "{}", error.full());
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn chunks_are_as_small_as_allowed_and_no_smaller() {
     // What is both too large and too small is refused in the registry's words.
     registry.with(|state| state.body_limit = Some(500_000));
     let error = push(&client(), &registry, &noise(SIZE, 2)).unwrap_err();
-    assert!(whole(&error).contains("413"), "{}", whole(&error));
+    assert!(error.full().contains("413"), "{}", error.full());
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_repository_that_must_be_made_first_is_not_found() {
     let unknown = Response::error(404, "NAME_UNKNOWN", "repository name not known to registry");
     registry.plan("POST", "/uploads/", 9, Fault::Answer(unknown.clone()));
     let error = push(&client(), &registry, b"x").unwrap_err();
-    assert!(error.is_not_found() && whole(&error).contains("NAME_UNKNOWN"), "{}", whole(&error));
+    assert!(error.is_not_found() && error.full().contains("NAME_UNKNOWN"), "{}", error.full());
     assert_eq!(registry.count("POST", "/uploads/"), 1);
     registry.plan("GET", "/tags/list", 9, Fault::Answer(unknown));
     assert!(client().list_tags(&place(&registry)).unwrap_err().is_not_found());
@@ -212,7 +212,7 @@ fn a_manifest_that_is_refused_moves_no_tag() {
         let (image, memory) = image(&[noise(1000, 1)], "linux/amd64", ManifestFormat::Oci);
         registry.plan("PUT", "/manifests/", 9, Fault::Answer(Response::error(status, code, "no")));
         let error = client().push_image(&image, &memory, &[place(&registry)], &[]).unwrap_err();
-        assert!(whole(&error).contains(code), "{}", whole(&error));
+        assert!(error.full().contains(code), "{}", error.full());
         assert!(registry.with(|state| state.tags.is_empty()));
         assert_eq!(registry.count("PUT", "/manifests/"), 1, "asking again would not help");
     }
@@ -260,7 +260,7 @@ fn a_digest_by_another_algorithm_is_named_and_nothing_is_taken_on_trust() {
     let name = reference(format!("{}/app:512", registry.host()));
     let before = registry.count("GET", "/blobs/");
     let error = client().image(&name, &Platform::host()).unwrap_err();
-    assert!(whole(&error).contains("sha256 digests only"), "{}", whole(&error));
+    assert!(error.full().contains("sha256 digests only"), "{}", error.full());
     assert!(registry.count("GET", "/blobs/") <= before + 1, "the config at most");
 }
 

@@ -157,14 +157,3 @@ fn read_all(client: &Client, place: &Reference, descriptor: &Descriptor) -> std:
     reader.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
-
-/// The message with all its causes, as the command line prints it.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}

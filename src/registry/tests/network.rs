@@ -71,7 +71,7 @@ fn a_name_without_address_is_explained() {
     config.resolv_conf = Some(Vec::new());
     config.hosts_file = Some(Vec::new());
     let error = client_with(config).0.resolve(&reference("registry.invalid/app")).unwrap_err();
-    assert!(whole(&error).contains("/etc/resolv.conf"), "{}", whole(&error));
+    assert!(error.full().contains("/etc/resolv.conf"), "{}", error.full());
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_manifest_refused_for_a_blob_that_was_just_pushed_is_tried_again() {
     client().push_image(&image, &memory, std::slice::from_ref(&name), &[]).unwrap();
     registry.plan("PUT", "/manifests/", 99, Fault::Answer(unknown));
     let error = client().push_image(&image, &memory, &[name], &[]).unwrap_err();
-    assert!(whole(&error).contains("MANIFEST_BLOB_UNKNOWN"), "{}", whole(&error));
+    assert!(error.full().contains("MANIFEST_BLOB_UNKNOWN"), "{}", error.full());
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn a_lost_session_begins_again() {
     let registry = FaultRegistry::start();
     registry.plan("PUT", "/uploads/", 1000, Fault::ForgetSession);
     let error = push(&client(), &registry, &bytes).unwrap_err();
-    assert!(whole(&error).contains("BLOB_UPLOAD_UNKNOWN"), "{}", whole(&error));
+    assert!(error.full().contains("BLOB_UPLOAD_UNKNOWN"), "{}", error.full());
     assert_eq!(registry.count("POST", "/uploads/"), 5);
 }
 
@@ -115,7 +115,7 @@ fn bodies_that_are_too_large_go_in_chunks() {
     // A limit below all reason is an error that names it.
     registry.with(|state| state.body_limit = Some(1000));
     let error = push(&client(), &registry, &noise(SIZE, 2)).unwrap_err();
-    assert!(whole(&error).contains("413"), "{}", whole(&error));
+    assert!(error.full().contains("413"), "{}", error.full());
 }
 
 #[test]
@@ -208,13 +208,13 @@ fn a_source_that_fails_is_not_uploaded() {
     let open = || Ok(Box::new(Failing(2)) as Box<dyn Read + Send>);
     let to = reference(format!("{}/app:1", registry.host()));
     let error = client().push_blob(&to, &blob_descriptor(&noise(2 * SIZE, 1)), &open, &[]).unwrap_err();
-    assert!(whole(&error).contains("the disk is on fire"), "{}", whole(&error));
+    assert!(error.full().contains("the disk is on fire"), "{}", error.full());
     assert!(registry.with(|state| state.blobs.is_empty()));
     // A source that ends early, or is another than it should be, does not go through either.
     let open = || Ok(Box::new(Cursor::new(noise(SIZE, 2))) as Box<dyn Read + Send>);
     assert!(client().push_blob(&to, &blob_descriptor(&noise(2 * SIZE, 1)), &open, &[]).is_err());
     let error = client().push_blob(&to, &blob_descriptor(&noise(SIZE, 1)), &open, &[]).unwrap_err();
-    assert!(whole(&error).contains("DIGEST_INVALID"), "{}", whole(&error));
+    assert!(error.full().contains("DIGEST_INVALID"), "{}", error.full());
     assert!(registry.with(|state| state.blobs.is_empty()));
 }
 
@@ -226,7 +226,7 @@ fn a_registry_that_takes_nothing_is_a_stall() {
     config.retries.answer_timeout = Duration::from_millis(100);
     config.retries.count = 1;
     let error = push(&client_with(config).0, &registry, &noise(1000, 1)).unwrap_err();
-    assert!(whole(&error).contains("stalled"), "{}", whole(&error));
+    assert!(error.full().contains("stalled"), "{}", error.full());
 }
 
 #[test]
