@@ -219,9 +219,7 @@ impl Build<'_> {
         for path in &self.request.base_layouts {
             match Layout::open(path) {
                 Ok(layout) => {
-                    let has = |layer: &&Layer| {
-                        layout.contains(&descriptor_digest(&layer.descriptor)).is_ok_and(|there| there)
-                    };
+                    let has = |layer: &&Layer| layout.contains(&layer.digest()).is_ok_and(|there| there);
                     let there: Vec<Layer> = layers.iter().filter(has).cloned().collect();
                     let source: Arc<dyn BlobSource> = Arc::new(layout);
                     self.blobs.register(&there, &source);
@@ -279,7 +277,7 @@ pub(super) fn stored_image(
     }
     let image = read_image(&**store, &descriptor)?;
     let fits = any_platform || platform.accepts(&image.config.platform()).is_some();
-    if !fits || !image.layers.iter().all(|layer| store.has(&descriptor_digest(&layer.descriptor))) {
+    if !fits || !image.layers.iter().all(|layer| store.has(&layer.digest())) {
         return Ok(None);
     }
     Ok(Some((descriptor_digest(&tagged.descriptor), image)))

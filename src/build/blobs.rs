@@ -24,7 +24,7 @@ impl Blobs {
     pub(super) fn register(&self, layers: &[Layer], source: &Arc<dyn BlobSource>) {
         let mut elsewhere = self.elsewhere.lock().expect("no panic while blobs are registered");
         for layer in layers {
-            elsewhere.entry(descriptor_digest(&layer.descriptor)).or_insert_with(|| source.clone());
+            elsewhere.entry(layer.digest()).or_insert_with(|| source.clone());
         }
     }
 
@@ -35,7 +35,7 @@ impl Blobs {
     /// Brings the blobs of `layers` into the store.
     pub(super) fn fetch(&self, layers: &[Layer]) -> Result<(), BlobError> {
         for layer in layers {
-            let digest = descriptor_digest(&layer.descriptor);
+            let digest = layer.digest();
             if self.store.has(&digest) {
                 continue;
             }

@@ -16,9 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::inputs::Inputs;
 use super::key::{Chain, Key, StepName};
 use super::record::Record;
-use crate::oci::{
-    Descriptor, DiffId, Digest, Layer, Platform, canonical_json, descriptor, descriptor_digest, media_type,
-};
+use crate::oci::{Descriptor, DiffId, Digest, Layer, Platform, canonical_json, descriptor, media_type};
 use crate::registry::Artifact;
 
 /// What a record is (image-spec `manifest.md#artifacttype`).
@@ -247,9 +245,4 @@ pub(super) fn read_record(header: &Header, config: &[u8]) -> Result<Record, Stri
         seconds: json.seconds,
         inputs: json.inputs,
     })
-}
-
-/// Returns the digest of a record's layer.
-pub(super) fn layer_digest(layer: &Layer) -> Digest {
-    descriptor_digest(&layer.descriptor)
 }

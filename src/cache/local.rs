@@ -202,7 +202,7 @@ impl Cache for LocalCache {
             return Err(CacheError::io("write", &self.root, io::ErrorKind::ReadOnlyFilesystem.into()));
         };
         let failed = |error| blob_error(&self.root, error);
-        let digest: Digest = artifact::layer_digest(&record.layer);
+        let digest: Digest = record.layer.digest();
         if !store.has(&digest) {
             let mut reader = layer.open(&record.layer.descriptor).map_err(failed)?;
             let mut writer = store.writer().map_err(failed)?;

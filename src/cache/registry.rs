@@ -110,7 +110,7 @@ impl Cache for RegistryCache {
         if header.key != *key {
             return Err(self.refused(&at, format!("it is the record of another key, `{}`", header.key)));
         }
-        self.client.note_blob(&self.reference, &artifact::layer_digest(&header.layer));
+        self.client.note_blob(&self.reference, &header.layer.digest());
         let mut found = header.found(self.describe());
         found.blobs = Some(self.blobs.clone());
         found.repository = Some(self.reference.clone());

@@ -21,7 +21,7 @@ struct Seen {
 impl Broken {
     /// Tells whether the layer could not be read.
     pub(super) fn has(&self, layer: &Layer) -> bool {
-        self.seen(|seen| seen.layers.contains(&descriptor_digest(&layer.descriptor)))
+        self.seen(|seen| seen.layers.contains(&layer.digest()))
     }
 
     /// Tells whether a layer has become one that cannot be read since this was asked last.

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::listing::{normal, open, shown};
-use super::{CompareError, Subject, layer_digest};
+use super::{CompareError, Subject};
 use crate::layer::{LayerError, TarEntryKind, TarReader};
 use crate::oci::Layer;
 
@@ -36,7 +36,7 @@ pub fn contrast(
     let (Some(mut a), Some(mut b)) = (find(path, first)?, find(path, second)?) else { return Ok(None) };
     let failed = |layer: &Layer, source| {
         let source = LayerError::Archive { source };
-        CompareError::Layer { digest: layer_digest(layer), source }
+        CompareError::Layer { digest: layer.digest(), source }
     };
     let mut found = Contrast::default();
     // What was the same just now: the beginning of what is shown.
@@ -84,7 +84,7 @@ fn find<'a>(
     let mut reader = open(subject, layer)?;
     loop {
         let entry = reader.next_entry();
-        let entry = entry.map_err(|source| CompareError::Layer { digest: layer_digest(layer), source })?;
+        let entry = entry.map_err(|source| CompareError::Layer { digest: layer.digest(), source })?;
         let Some(entry) = entry else { return Ok(None) };
         let name = std::os::unix::ffi::OsStrExt::as_bytes(entry.path.as_os_str());
         if shown(&normal(name)) == path {

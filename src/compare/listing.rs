@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{CompareError, FieldChange, PathChange, Side, Subject, layer_digest};
+use super::{CompareError, FieldChange, PathChange, Side, Subject};
 use crate::layer::{LayerError, TarEntry, TarEntryKind, TarReader};
 use crate::oci::{Digest, Layer};
 use crate::stream::auto_decoder;
@@ -35,7 +35,7 @@ pub(super) fn open<'a>(
     subject: &'a Subject,
     layer: &Layer,
 ) -> Result<TarReader<Box<dyn Read + Send + 'a>>, CompareError> {
-    let digest = layer_digest(layer);
+    let digest = layer.digest();
     let reader = subject
         .blobs
         .open(&layer.descriptor)
@@ -51,7 +51,7 @@ pub(super) fn list(
     layer: &Layer,
     wanted: impl Fn(&[u8]) -> bool,
 ) -> Result<Listing, CompareError> {
-    let failed = |source| CompareError::Layer { digest: layer_digest(layer), source };
+    let failed = |source| CompareError::Layer { digest: layer.digest(), source };
     let mut reader = open(subject, layer)?;
     let mut listing = Listing::default();
     while let Some(mut entry) = reader.next_entry().map_err(failed)? {

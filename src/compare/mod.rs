@@ -22,7 +22,7 @@ pub use contrast::{Contrast, contrast};
 
 use crate::blob::{BlobError, BlobSource};
 use crate::layer::LayerError;
-use crate::oci::{Digest, Image, Layer, descriptor_digest};
+use crate::oci::{Digest, Image, Layer};
 
 /// An image, and where its layers are read.
 #[derive(Clone)]
@@ -153,8 +153,4 @@ impl PathChange {
     pub fn field(&self, name: &str) -> Option<&FieldChange> {
         self.fields.iter().find(|field| field.name == name)
     }
-}
-
-fn layer_digest(layer: &Layer) -> Digest {
-    descriptor_digest(&layer.descriptor)
 }

@@ -1,7 +1,7 @@
 //! Which layer stands in which one's place, and how the two compare.
 
 use super::listing::{Listed, Listing, list};
-use super::{CompareError, LayerChange, Likeness, PathChange, Side, Subject, layer_digest};
+use super::{CompareError, LayerChange, Likeness, PathChange, Side, Subject};
 use crate::oci::{Image, Layer};
 
 /// A place in the stacks, with what was listed for it.
@@ -43,7 +43,7 @@ fn pair(first: &Subject, second: &Subject, before: Place, after: Place) -> Resul
         (None, None) => String::new(),
     };
     let likeness = match (&before, &after) {
-        (Some((_, a)), Some((_, b))) if layer_digest(a) == layer_digest(b) => Some(Likeness::Same),
+        (Some((_, a)), Some((_, b))) if a.digest() == b.digest() => Some(Likeness::Same),
         (Some((_, a)), Some((_, b))) if a.diff_id == b.diff_id => Some(Likeness::Compression),
         _ => None,
     };

@@ -59,6 +59,13 @@ pub struct Layer {
     pub diff_id: DiffId,
 }
 
+impl Layer {
+    /// Returns the digest of the blob, which was checked when the layer was read or made.
+    pub fn digest(&self) -> Digest {
+        descriptor_digest(&self.descriptor)
+    }
+}
+
 /// Which family of media types a manifest uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum ManifestFormat {

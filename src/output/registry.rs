@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use super::{BuildResult, Output, OutputError, OutputParts, PushOptions, Receipt};
 use crate::blob::{BlobSource, Growing};
 use crate::event::{Reporter, with_causes};
-use crate::oci::{Descriptor, Digest, Layer, Reference, descriptor_digest};
+use crate::oci::{Descriptor, Digest, Layer, Reference};
 use crate::registry::{Client, Pushed, RegistryError};
 use crate::stream::Counted;
 
@@ -74,7 +74,7 @@ impl RegistryOutput {
     ) -> Result<(), OutputError> {
         let mut layers: BTreeMap<Digest, &Descriptor> = BTreeMap::new();
         for layer in &result.image.layers {
-            layers.insert(descriptor_digest(&layer.descriptor), &layer.descriptor);
+            layers.insert(layer.digest(), &layer.descriptor);
         }
         layers.retain(|digest, _| !there.contains(digest));
         let queue = Mutex::new(layers.into_values());
@@ -279,7 +279,7 @@ struct Stream {
 impl Stream {
     /// Returns whether the complete layer is in the repository: as soon as that is so, whoever brought it there.
     fn finish(self, client: &Client, repository: &Reference, layer: &Layer) -> bool {
-        let digest = descriptor_digest(&layer.descriptor);
+        let digest = layer.digest();
         if !self.upload.is_finished() && client.blob_exists(repository, &digest).unwrap_or(false) {
             self.growing.abandon();
             let _ = self.upload.join();
@@ -305,7 +305,7 @@ impl EarlyUploads {
                     loop {
                         let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok((layer, stream)) = next else { return outcomes };
-                        let digest = descriptor_digest(&layer.descriptor);
+                        let digest = layer.digest();
                         if stream.is_some_and(|stream| stream.finish(&client, &repository, &layer)) {
                             outcomes.push((digest, Ok(())));
                             continue;
@@ -330,7 +330,7 @@ impl EarlyUploads {
 
     /// Queues a layer, each blob once; a queue nobody reads any more is found out at the commit.
     fn queue(&mut self, layer: Layer) {
-        let digest = descriptor_digest(&layer.descriptor);
+        let digest = layer.digest();
         let at = self.streams.iter().position(|stream| stream.growing.digest().as_ref() == Some(&digest));
         let stream = at.map(|at| self.streams.swap_remove(at));
         if self.queued.insert(digest) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{BuildResult, Output, OutputError, Receipt, copy_blob};
 use crate::blob::Store;
-use crate::oci::{Layer, Reference, descriptor_digest};
+use crate::oci::{Layer, Reference};
 
 /// Keeps images and their names in the store.
 pub(super) struct StoreOutput {
@@ -33,7 +33,7 @@ impl Output for StoreOutput {
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
         let image = &result.image;
         for layer in &image.layers {
-            if self.store.has(&descriptor_digest(&layer.descriptor)) {
+            if self.store.has(&layer.digest()) {
                 continue;
             }
             let mut writer = self.store.writer().map_err(OutputError::Store)?;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::blob::Layout;
-use crate::oci::{DiffId, ImageConfig, ManifestFormat, descriptor, descriptor_digest, media_type};
+use crate::oci::{DiffId, ImageConfig, ManifestFormat, descriptor, media_type};
 use crate::registry::RegistryConfig;
 
 /// A store with an image of three layers, two of them equal.
@@ -221,7 +221,7 @@ fn the_store_keeps_names_and_the_nameless() {
 #[test]
 fn a_missing_layer_leaves_no_trace() {
     let fixture = Fixture::new(&["r.io/app:1"]);
-    let digest = descriptor_digest(&fixture.result.image.layers[1].descriptor);
+    let digest = fixture.result.image.layers[1].digest();
     fs::remove_file(fixture.path("store/blobs/sha256").join(digest.hex())).unwrap();
     assert!(fixture.put(&fixture.oci_file("a.tar")).is_err());
     assert!(!fixture.path("a.tar").exists());

@@ -60,7 +60,7 @@ impl Inner {
             })?;
         let layers = pair_layers(reference, &manifest, &config)?;
         for layer in &layers {
-            let digest = descriptor_digest(&layer.descriptor);
+            let digest = layer.digest();
             self.flights.note(name.registry(), &digest, name.repository());
         }
         let mut descriptor = fetched.descriptor;

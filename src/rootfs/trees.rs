@@ -21,7 +21,7 @@ use super::{RootfsError, removal};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::layer::{Applied, Whiteouts};
-use crate::oci::{ChainId, Digest, Layer, descriptor_digest};
+use crate::oci::{ChainId, Digest, Layer};
 use crate::sandbox::Overlay;
 use crate::tree::{FileKind, RootDir, copy_tree};
 
@@ -371,7 +371,7 @@ fn copy_links(
             Ok(true)
         };
         if !copy().map_err(failed)? {
-            let digest = descriptor_digest(&layer.descriptor);
+            let digest = layer.digest();
             return Err(RootfsError::DanglingLink { digest, name: name.clone(), target: target.clone() });
         }
         copied.push((target, name));

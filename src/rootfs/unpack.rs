@@ -7,7 +7,7 @@ use super::RootfsError;
 use crate::blob::BlobSource;
 use crate::event::{Reporter, Transfer, TransferKind};
 use crate::layer::{Applied, ApplyOptions, Owners, Whiteouts, apply_tar};
-use crate::oci::{Layer, descriptor_digest};
+use crate::oci::Layer;
 use crate::stream::{Counted, HashingReader, PipeWriter, auto_decoder, pipe};
 use crate::tree::RootDir;
 
@@ -35,9 +35,9 @@ pub(super) fn unpack(
     whiteouts: Whiteouts,
     reporter: &Reporter,
 ) -> Result<Applied, RootfsError> {
-    let digest = descriptor_digest(&layer.descriptor);
+    let digest = layer.digest();
     let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| RootfsError::Read {
-        digest: descriptor_digest(&layer.descriptor),
+        digest: layer.digest(),
         source,
     };
     let blob = blobs.open(&layer.descriptor).map_err(|error| unreadable(error.into()))?;

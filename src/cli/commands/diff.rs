@@ -159,9 +159,7 @@ impl Page<'_> {
 
     fn layer(&mut self, number: usize, layer: &LayerChange) -> Result<(), Failure> {
         let short = |place: &Option<(usize, Layer)>| {
-            place
-                .as_ref()
-                .map(|(_, layer)| crate::oci::descriptor_digest(&layer.descriptor).short().to_owned())
+            place.as_ref().map(|(_, layer)| layer.digest().short().to_owned())
         };
         let (sign, digests) = match (short(&layer.before), short(&layer.after)) {
             (Some(before), None) => ('-', before),

@@ -81,7 +81,7 @@ fn an_image_goes_into_a_store_and_out_again() {
     one.plan("GET", "/blobs/", 1, Fault::CutDownload(20_000));
     let top = client.download(&from, None, &store).unwrap();
     assert_eq!(descriptor_digest(&top), image.digest());
-    assert!(image.layers.iter().all(|layer| store.has(&descriptor_digest(&layer.descriptor))));
+    assert!(image.layers.iter().all(|layer| store.has(&layer.digest())));
     // Again, nothing is downloaded but the manifest.
     let blobs = one.count("GET", "/blobs/");
     client.download(&from, Some(&"linux/amd64".parse().unwrap()), &store).unwrap();
@@ -94,7 +94,7 @@ fn an_image_goes_into_a_store_and_out_again() {
     let bad = push(&client, &other, "linux/amd64", 6);
     one.plan("GET", "/blobs/", 99, Fault::Replace(heard));
     assert!(client.download(&other, None, &store).is_err());
-    assert!(!store.has(&descriptor_digest(&bad.layers[0].descriptor)));
+    assert!(!store.has(&bad.layers[0].digest()));
 }
 
 fn sbom() -> (Artifact, Memory) {

@@ -79,9 +79,9 @@ fn wrong_lengths_are_found() {
         registry.plan("GET", "/blobs/", 9, Fault::Replace(body));
         let error = read_all(&client(), &place(&registry), &blob_descriptor(&bytes)).unwrap_err();
         assert!(
-            error.to_string().contains("blob") && error.full().contains("1000000"),
+            error.to_string().contains("blob") && crate::event::with_causes(&error).contains("1000000"),
             "{name}: {}",
-            error.full()
+            crate::event::with_causes(&error)
         );
     }
 }
@@ -111,7 +111,7 @@ fn a_slow_loris_is_cut_off() {
     config.retries.count = 1;
     let (client, _) = client_with(config);
     let error = read_all(&client, &place(&registry), &blob_descriptor(&bytes)).unwrap_err();
-    assert!(error.full().contains("stalled"), "{}", error.full());
+    assert!(crate::event::with_causes(&error).contains("stalled"), "{}", crate::event::with_causes(&error));
 }
 
 #[test]
@@ -123,7 +123,11 @@ fn no_answer_at_all_is_a_timeout() {
     config.retries.stall_timeout = Duration::from_millis(100);
     config.retries.count = 1;
     let error = client_with(config).0.manifest(&place(&registry)).unwrap_err();
-    assert!(error.full().contains("no answer within"), "{}", error.full());
+    assert!(
+        crate::event::with_causes(&error).contains("no answer within"),
+        "{}",
+        crate::event::with_causes(&error)
+    );
 }
 
 #[test]
@@ -156,7 +160,11 @@ fn lasting_5xx_give_up_with_the_last_answer() {
     let down = Response::error(503, "UNAVAILABLE", "down for maintenance");
     registry.plan("GET", "/manifests/", 99, Fault::Answer(down));
     let error = client().manifest(&place(&registry)).unwrap_err();
-    assert!(error.full().contains("down for maintenance"), "{}", error.full());
+    assert!(
+        crate::event::with_causes(&error).contains("down for maintenance"),
+        "{}",
+        crate::event::with_causes(&error)
+    );
     assert!(error.to_string().contains("5 tries"), "{error}");
     assert_eq!(registry.count("GET", "/manifests/"), 5);
 }
