@@ -15,7 +15,7 @@ use crate::dockerfile::{Copy, Heredoc, Source, expand_heredoc, history};
 use crate::event::StepOutcome;
 use crate::layer::Change;
 use crate::plan::FromRef;
-use crate::tree::RootDir;
+use crate::tree::{RootDir, Timestamp};
 
 /// What `COPY` and `ADD` have in common, expanded.
 pub(super) struct CopyFlags<'a> {
@@ -25,6 +25,33 @@ pub(super) struct CopyFlags<'a> {
     pub(super) parents: bool,
     pub(super) exclude: &'a [String],
     pub(super) dest: String,
+}
+
+impl<'a> CopyFlags<'a> {
+    /// Tells whether the layer of the copy depends on nothing below it: no names are looked up, no links followed.
+    /// BuildKit's rule: a link with a mode is an ordinary copy.
+    pub(super) fn is_independent(&self) -> bool {
+        self.link && self.chmod.is_none()
+    }
+
+    /// Puts together what is copied where.
+    pub(super) fn request(
+        &self,
+        stage: &Stage,
+        sources: Vec<CopySource>,
+        owner: Option<(u32, u32)>,
+        now: Timestamp,
+    ) -> Result<CopyRequest<'a>, Problem> {
+        Ok(CopyRequest {
+            sources,
+            dest: absolute_destination(stage.working_dir(), &self.dest),
+            owner,
+            chmod: self.chmod.as_deref().map(parse_chmod).transpose()?,
+            parents: self.parents,
+            exclude: self.exclude,
+            now,
+        })
+    }
 }
 
 /// A `COPY` with everything expanded, before its source is looked at.
@@ -123,8 +150,7 @@ impl Build<'_> {
         sources: Vec<CopySource>,
         flags: &CopyFlags<'_>,
     ) -> Result<(), Problem> {
-        // BuildKit's rule: a link with a mode is an ordinary copy.
-        let independent = flags.link && flags.chmod.is_none();
+        let independent = flags.is_independent();
         let request = self.copy_request(stage, sources, flags, independent)?;
         let changes = if independent {
             let nothing = Below { root: None, pending: &Pending::default() };
@@ -148,15 +174,8 @@ impl Build<'_> {
         flags: &CopyFlags<'a>,
         independent: bool,
     ) -> Result<CopyRequest<'a>, Problem> {
-        Ok(CopyRequest {
-            sources,
-            dest: absolute_destination(stage.working_dir(), &flags.dest),
-            owner: self.owner(stage, flags.chown.as_deref(), independent)?,
-            chmod: flags.chmod.as_deref().map(parse_chmod).transpose()?,
-            parents: flags.parents,
-            exclude: flags.exclude,
-            now: self.services.now,
-        })
+        let owner = self.owner(stage, flags.chown.as_deref(), independent)?;
+        flags.request(stage, sources, owner, self.services.now)
     }
 
     /// Copies into the files themselves, as part of a step that is sealed later.
@@ -275,7 +294,7 @@ impl Build<'_> {
     }
 
     /// Returns the modification time of what a step itself creates.
-    fn step_time(&self) -> crate::tree::Timestamp {
+    fn step_time(&self) -> Timestamp {
         match self.epoch {
             Some(seconds) => crate::tree::Timestamp { seconds, nanoseconds: 0 },
             None => self.services.now,

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use super::files::{Stamps, add_files};
 use crate::build::Build;
 use crate::build::add::expand_add;
-use crate::build::copy::{self, Below, CopyRequest, CopyRoot, CopySource, Pending};
-use crate::build::copy_step::{CopyFlags, absolute_destination, expand_copy, parse_chmod};
+use crate::build::copy::{self, Below, CopyRoot, CopySource, Pending};
+use crate::build::copy_step::{CopyFlags, absolute_destination, expand_copy};
 use crate::build::error::Problem;
 use crate::build::stage::Stage;
+use crate::build::user::chown_owner;
 use crate::cache::{Inputs, Key, KeyBuilder};
 use crate::dockerfile::mount::{MountKind, MountSpec};
 use crate::dockerfile::{Add, Copy, Instruction, InstructionKind, Run, RunScript};
@@ -290,7 +291,7 @@ impl Build<'_> {
             making.stamps = self.add_content(&mut making.key, "files", stage, sources, &expanded.flags)?;
         }
         let copies_from_stage = !making.sources.is_empty();
-        let parent = (!is_independent(&expanded.flags)).then_some(parent);
+        let parent = (!expanded.flags.is_independent()).then_some(parent);
         Ok(Some(StepKey { copies_from_stage, ..making.finish(parent) }))
     }
 
@@ -345,16 +346,9 @@ impl Build<'_> {
                 key.list("found", found.iter().map(|path| format!("{path:?}")));
             }
         }
-        let owner = flags.chown.as_deref().and_then(numeric_owner);
-        let request = CopyRequest {
-            sources,
-            dest: absolute_destination(stage.working_dir(), &flags.dest),
-            owner,
-            chmod: flags.chmod.as_deref().map(parse_chmod).transpose()?,
-            parents: flags.parents,
-            exclude: flags.exclude,
-            now: self.services.now,
-        };
+        // Names are looked up in what is below, which has a key of its own.
+        let owner = flags.chown.as_deref().and_then(|spec| chown_owner(spec, None).ok());
+        let request = flags.request(stage, sources, owner, self.services.now)?;
         let (changes, _) = copy::plan(&request, Below { root: None, pending: &Pending::default() })?;
         add_files(key, name, &changes, self.hashing_threads())
     }
@@ -382,15 +376,4 @@ impl Build<'_> {
     fn hashing_threads(&self) -> NonZeroUsize {
         self.request.compression_threads
     }
-}
-
-/// Tells whether the layer of a copy depends on nothing below it: no names are looked up, no links followed.
-fn is_independent(flags: &CopyFlags<'_>) -> bool {
-    flags.link && flags.chmod.is_none()
-}
-
-/// Reads an owner that is in numbers; one without a group is its own group.
-fn numeric_owner(spec: &str) -> Option<(u32, u32)> {
-    let (user, group) = spec.split_once(':').unwrap_or((spec, spec));
-    Some((user.parse().ok()?, group.parse().ok()?))
 }
