@@ -296,7 +296,7 @@ impl Build<'_> {
     /// Returns the modification time of what a step itself creates.
     fn step_time(&self) -> Timestamp {
         match self.epoch {
-            Some(seconds) => crate::tree::Timestamp { seconds, nanoseconds: 0 },
+            Some(seconds) => Timestamp { seconds, nanoseconds: 0 },
             None => self.services.now,
         }
     }

@@ -9,11 +9,11 @@ use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
 use super::{Build, NamedContext, metadata};
 use crate::cache::{Key, KeyBuilder};
-use crate::dockerfile::{Instruction, InstructionKind, Span, parse_trigger};
+use crate::dockerfile::{Copy, Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::layer::ChangeSet;
 use crate::oci::{History, ImageConfig, Platform};
-use crate::plan::{Base, StageId};
+use crate::plan::{Base, FromRef, StageId};
 
 /// `PATH` of an image that sets none (BuildKit `util/system`).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -326,6 +326,14 @@ impl Build<'_> {
         result.map(drop)
     }
 
+    /// Tells whether an instruction copies from another stage, which may come out otherwise though nothing here changed.
+    fn copies_from_stage(&self, id: StageId, instruction: &Instruction) -> Result<bool, Problem> {
+        let InstructionKind::Copy(Copy { from: Some(from), .. }) = &instruction.kind else {
+            return Ok(false);
+        };
+        Ok(matches!(self.plan.resolve_from(from, id)?, FromRef::Stage(_)))
+    }
+
     /// Takes the step's layer from a cache, or runs the step.
     fn make_layer(
         &self,
@@ -334,8 +342,7 @@ impl Build<'_> {
         begun: std::time::Instant,
     ) -> Result<StepOutcome, Problem> {
         let cached = self.cached(stage, instruction)?;
-        let is_copy_from_stage =
-            matches!(&instruction.kind, InstructionKind::Copy(copy) if copy.from.is_some());
+        let is_copy_from_stage = self.copies_from_stage(stage.id, instruction)?;
         stage.copies_from_stage |= is_copy_from_stage && cached.is_some();
         if let Some(outcome) = cached {
             return Ok(outcome);
