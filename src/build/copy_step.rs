@@ -124,7 +124,8 @@ pub(super) fn expand_copy<'a>(stage: &Stage, copy: &'a Copy) -> Result<ExpandedC
 impl Build<'_> {
     pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<StepOutcome, Problem> {
         let expanded = expand_copy(stage, copy)?;
-        let from = self.copy_root(stage, copy.from.as_deref())?;
+        let from = copy.from.as_deref().map(|text| self.plan.resolve_from(text, stage.id)).transpose()?;
+        let from = self.copy_root(stage, from.as_ref())?;
         if copy.from.is_none() && !copy.parents {
             for pattern in expanded.patterns() {
                 self.refuse_unsent(&from, pattern)?;
@@ -230,12 +231,12 @@ impl Build<'_> {
         CopyRoot { root: context.root.clone(), ignore: Some(context.ignore.clone()), keep_owner: false }
     }
 
-    /// Finds the tree that `--from` names; without it, the build context.
-    pub(super) fn copy_root(&self, stage: &Stage, from: Option<&str>) -> Result<CopyRoot, Problem> {
-        let Some(text) = from else { return Ok(self.main_context()) };
-        match self.plan.resolve_from(text, stage.id)? {
+    /// Finds the tree that is read from; without a name, the build context.
+    pub(super) fn copy_root(&self, stage: &Stage, from: Option<&FromRef>) -> Result<CopyRoot, Problem> {
+        let Some(from) = from else { return Ok(self.main_context()) };
+        match from {
             FromRef::Stage(id) => {
-                let result = self.stage(id)?;
+                let result = self.stage(*id)?;
                 let root = result.lock_tree().root()?;
                 Ok(CopyRoot { root, ignore: None, keep_owner: true })
             }
@@ -243,10 +244,10 @@ impl Build<'_> {
                 Ok(CopyRoot { root: self.inputs.empty_root(self)?, ignore: None, keep_owner: true })
             }
             FromRef::Image(image) => {
-                let root = self.image_root(&image, &stage.platform)?;
+                let root = self.image_root(image, &stage.platform)?;
                 Ok(CopyRoot { root, ignore: None, keep_owner: true })
             }
-            FromRef::Context(name) => self.named_root(&name, stage),
+            FromRef::Context(name) => self.named_root(name, stage),
         }
     }
 

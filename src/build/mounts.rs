@@ -16,6 +16,7 @@ use super::{Build, SecretSource};
 use crate::dockerfile::Run;
 use crate::dockerfile::expand::expand;
 use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, parse_mount};
+use crate::plan::FromRef;
 use crate::sandbox::{Mount, MountKind};
 use crate::tree::{FileKind, RootDir, Walk, copy_tree};
 
@@ -71,7 +72,8 @@ impl Build<'_> {
         match &spec.kind {
             SpecKind::Bind { from, source } => {
                 let target = self.target(stage, spec)?;
-                let root = self.mount_root(stage, from.as_deref())?;
+                let from = self.mount_source(stage, spec, from.as_deref())?;
+                let root = self.copy_root(stage, from.as_ref())?;
                 let path = self.bind_source(stage, &root, source)?;
                 self.bind_mount(mounts, path, &target, spec.read_only)
             }
@@ -98,8 +100,15 @@ impl Build<'_> {
         Ok(target.to_owned())
     }
 
-    fn mount_root(&self, stage: &Stage, from: Option<&str>) -> Result<CopyRoot, Problem> {
-        self.copy_root(stage, from)
+    /// Finds what a mount reads from. A number is no stage here, as it is for a copy.
+    pub(super) fn mount_source(
+        &self,
+        stage: &Stage,
+        spec: &MountSpec,
+        from: Option<&str>,
+    ) -> Result<Option<FromRef>, Problem> {
+        let target = spec.target.as_deref().unwrap_or_default();
+        Ok(from.map(|text| self.plan.resolve_mount_from(text, target, stage.id)).transpose()?)
     }
 
     /// Finds the file or directory that a bind mount shows. What an ignore file hides must not be seen, and
@@ -222,7 +231,8 @@ impl Build<'_> {
             };
             set(&fresh).map_err(io_problem("prepare the cache", &fresh))?;
             if let Some(from) = from.as_ref().filter(|_| !is_restored) {
-                let from = self.copy_root(stage, Some(from))?;
+                let from = self.mount_source(stage, spec, Some(from))?;
+                let from = self.copy_root(stage, from.as_ref())?;
                 let (path, _) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
                 let into = RootDir::open(&fresh).map_err(io_problem("open", &fresh))?;
                 copy_tree(&from.root, &path, &into, "").map_err(io_problem("fill the cache from", &path))?;

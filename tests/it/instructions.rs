@@ -171,6 +171,20 @@ fn copy_between_stages_keeps_owners_and_hard_links() {
     assert!(image.text("passwd").starts_with("root:"));
 }
 
+/// As in BuildKit: a copy takes a number for a stage, a mount for an image.
+#[test]
+fn a_number_is_no_stage_to_a_mount() {
+    require!(Busybox);
+    let base = base::busybox();
+    let context = Context::new(&format!(
+        "FROM {base}\nRUN echo first > /f\nFROM {base}\nRUN --mount=from=0,target=/m cat /m/f\n"
+    ));
+    let registry = crate::support::Registry::shared().address();
+    let mirror = format!("--registry-mirror=docker.io={registry}");
+    let built = Kiln::new().build(&context, &[&mirror, "--skip-default-registry-fallback"]);
+    built.fails(1, &["RUN --mount=from=0", "failed to resolve source metadata for `0:latest`"]);
+}
+
 #[test]
 fn copy_heredoc_becomes_a_file() {
     require!(Busybox);

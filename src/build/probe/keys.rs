@@ -195,7 +195,10 @@ impl Build<'_> {
         making.key.list(&name, parts).text(&format!("{name} is read-only"), &spec.read_only.to_string());
         match from {
             None => Ok(true),
-            Some(bind) => self.add_bind_source(stage, making, &name, bind, ends),
+            Some((from, source)) => {
+                let from = self.mount_source(stage, spec, from)?;
+                self.add_bind_source(stage, making, &name, (from, source), ends)
+            }
         }
     }
 
@@ -204,7 +207,7 @@ impl Build<'_> {
         stage: &Stage,
         making: &mut Making,
         name: &str,
-        (from, source): (Option<&str>, &str),
+        (from, source): (Option<FromRef>, &str),
         ends: &Ends<'_>,
     ) -> Result<bool, Problem> {
         let source_name = format!("source of {name}");
@@ -234,11 +237,11 @@ impl Build<'_> {
         stage: &Stage,
         making: &mut Making,
         name: &str,
-        from: Option<&str>,
+        from: Option<FromRef>,
         ends: &Ends<'_>,
     ) -> Result<From, Problem> {
-        let Some(text) = from else { return Ok(From::Files(self.main_context())) };
-        match self.plan.resolve_from(text, stage.id)? {
+        let Some(from) = from else { return Ok(From::Files(self.main_context())) };
+        match from {
             FromRef::Stage(id) => {
                 let Some(end) = ends.key(id) else { return Ok(From::Unknown) };
                 making.key.text(name, "a stage");
@@ -272,7 +275,8 @@ impl Build<'_> {
         let mut making = Making::new("COPY");
         self.add_copy_flags(&mut making.key, stage, &expanded.flags);
         making.key.list("sources", expanded.shown.iter().cloned());
-        let root = match self.add_from(stage, &mut making, "from", copy.from.as_deref(), ends)? {
+        let from = copy.from.as_deref().map(|text| self.plan.resolve_from(text, stage.id)).transpose()?;
+        let root = match self.add_from(stage, &mut making, "from", from, ends)? {
             From::Unknown => return Ok(None),
             From::Files(root) => Some(root),
             From::Known => None,
