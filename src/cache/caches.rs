@@ -36,7 +36,7 @@ pub struct Caches {
     sinks: Vec<Sink>,
     /// `false` with `--no-cache`: nothing is looked for, records are still written.
     use_hits: bool,
-    /// Records older than this are not used.
+    /// Records of this age and older are not used.
     most_age: Option<Duration>,
     now_seconds: i64,
     reporter: Reporter,
@@ -76,7 +76,8 @@ impl Caches {
         self
     }
 
-    /// Ignores records that were made more than `most_age` before `now_seconds`, used or not.
+    /// Ignores records that were made `most_age` or more before `now_seconds`, used or not: with an age of 0 all of them,
+    /// those of this very second too.
     pub fn with_most_age(mut self, most_age: Option<Duration>, now_seconds: i64) -> Self {
         (self.most_age, self.now_seconds) = (most_age, now_seconds);
         self
@@ -166,8 +167,8 @@ impl Caches {
     }
 
     fn is_too_old(&self, created_seconds: i64) -> bool {
-        let age = self.now_seconds.saturating_sub(created_seconds);
-        self.most_age.is_some_and(|most| u64::try_from(age).is_ok_and(|age| age > most.as_secs()))
+        let age = u64::try_from(self.now_seconds.saturating_sub(created_seconds)).unwrap_or_default();
+        self.most_age.is_some_and(|most| age >= most.as_secs())
     }
 
     /// Asks a source, if it has not failed before.

@@ -456,12 +456,14 @@ fn sources_are_asked_in_order_and_sinks_get_what_their_mode_says() {
     assert_eq!(build.find(&shown.key).unwrap().from, dirs[1].path().display().to_string());
     let blind = Caches::new(caches.clone(), Vec::new(), Reporter::silent()).using_hits(false);
     assert!(blind.find(&shown.key).is_none() && blind.newest(&shown.step).is_some());
-    let aged = |most: u64| {
+    let found = |most: u64, age: i64| {
         let caches = Caches::new(caches.clone(), Vec::new(), Reporter::silent());
-        caches.with_most_age(Some(Duration::from_secs(most)), shown.created_seconds + 100)
+        let caches = caches.with_most_age(Some(Duration::from_secs(most)), shown.created_seconds + age);
+        caches.find(&shown.key).is_some()
     };
-    assert!(aged(100).find(&shown.key).is_some());
-    assert!(aged(99).find(&shown.key).is_none());
+    assert!(found(101, 100) && !found(100, 100));
+    assert!(!found(0, 0) && !found(0, -5), "nothing is young enough for an age of 0");
+    assert!(found(1, -5), "another machine's clock may be ahead");
 }
 
 #[test]
