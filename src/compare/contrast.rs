@@ -1,6 +1,6 @@
 //! The contents of one path in two layers, side by side, as far as a person or a rule wants to see them.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use super::listing::{normal, open, shown};
 use super::{CompareError, Subject};
@@ -80,7 +80,7 @@ fn fill(content: &mut impl Read) -> io::Result<Vec<u8>> {
 fn find<'a>(
     path: &std::path::Path,
     (subject, layer): (&'a Subject, &Layer),
-) -> Result<Option<TarReader<Box<dyn Read + Send + 'a>>>, CompareError> {
+) -> Result<Option<TarReader<BufReader<Box<dyn Read + Send + 'a>>>>, CompareError> {
     let mut reader = open(subject, layer)?;
     loop {
         let entry = reader.next_entry();

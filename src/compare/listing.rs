@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub(super) struct Listing {
 pub(super) fn open<'a>(
     subject: &'a Subject,
     layer: &Layer,
-) -> Result<TarReader<Box<dyn Read + Send + 'a>>, CompareError> {
+) -> Result<TarReader<BufReader<Box<dyn Read + Send + 'a>>>, CompareError> {
     let digest = layer.digest();
     let reader = subject
         .blobs
