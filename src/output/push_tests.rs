@@ -85,6 +85,7 @@ fn layers_go_early_and_tags_last() {
     let requests = registry.requests();
     let first = requests.iter().position(|r| r.starts_with("PUT") && r.contains("/manifests/")).unwrap();
     assert!(requests[first..].iter().all(|r| r.contains("/manifests/")), "{requests:?}");
+    assert_eq!(registry.count("HEAD", "/blobs/"), 0, "small layers that are new are sent unasked");
     assert_eq!(receipt.tags.len(), 2);
     assert!(push.warnings.0.lock().unwrap().is_empty());
 }

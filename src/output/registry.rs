@@ -21,6 +21,9 @@ use crate::stream::Counted;
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
 
+/// Layers up to this size are sent unasked when they are new: no more than a few packets.
+const UNASKED_BYTES: u64 = 16 << 10;
+
 /// Pushes images.
 pub(super) struct RegistryOutput {
     client: Client,
@@ -257,6 +260,21 @@ fn push_layer(
     client.push_blob(repository, layer, &open, mount_from).map_err(|source| push_error(repository, source))
 }
 
+/// Puts a layer that this build has made into a repository: a small one without asking whether it is there, which in all
+/// likelihood it is not, and which costs about as much as sending it.
+fn push_made_layer(
+    client: &Client,
+    repository: &Reference,
+    layer: &Descriptor,
+    blobs: &dyn BlobSource,
+) -> Result<Pushed, OutputError> {
+    if layer.size() > UNASKED_BYTES {
+        return push_layer(client, repository, layer, blobs, &[]);
+    }
+    let open = || blobs.open(layer).map_err(io::Error::other);
+    client.push_new_blob(repository, layer, &open).map_err(|source| push_error(repository, source))
+}
+
 /// What became of an early upload; the error is for a warning.
 type EarlyOutcome = (Digest, Result<(), String>);
 
@@ -310,7 +328,7 @@ impl EarlyUploads {
                             outcomes.push((digest, Ok(())));
                             continue;
                         }
-                        let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
+                        let done = push_made_layer(&client, &repository, &layer.descriptor, store.as_ref());
                         outcomes.push((digest, done.map(drop).map_err(|error| with_causes(&error))));
                     }
                 })
@@ -323,8 +341,11 @@ impl EarlyUploads {
     /// Begins to upload a layer that is still written; what fails here is done again when it is complete.
     fn stream(&mut self, growing: &Arc<Growing>) {
         let (client, repository) = (self.client.clone(), self.repository.clone());
-        let mut follower = growing.follow();
-        let upload = thread::spawn(move || client.push_stream(&repository, &mut follower));
+        let blob = Arc::clone(growing);
+        // Hashed once: by the store, which writes it.
+        let upload = thread::spawn(move || {
+            client.push_hashed_stream(&repository, &mut blob.follow(), &|| blob.digest())
+        });
         self.streams.push(Stream { growing: Arc::clone(growing), upload });
     }
 

@@ -228,7 +228,18 @@ impl Client {
         repository: &Reference,
         reader: &mut dyn Read,
     ) -> Result<Counted, RegistryError> {
-        self.inner.push_stream(repository, reader)
+        self.inner.push_stream(repository, reader, None)
+    }
+
+    /// The same for bytes that somebody else hashes: `digest` tells the hash once `reader` is at its end. The registry
+    /// compares it with what it got.
+    pub fn push_hashed_stream(
+        &self,
+        repository: &Reference,
+        reader: &mut dyn Read,
+        digest: &dyn Fn() -> Option<Digest>,
+    ) -> Result<Counted, RegistryError> {
+        self.inner.push_stream(repository, reader, Some(digest))
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest where it has no tag.

@@ -346,11 +346,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest.
+    /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest, which `known` tells at the end or which is
+    /// found out on the way.
     pub(super) fn push_stream(
         &self,
         to: &Reference,
         reader: &mut dyn Read,
+        known: Option<&dyn Fn() -> Option<Digest>>,
     ) -> Result<Counted, RegistryError> {
         use sha2::Digest as _;
         let endpoint = self.destination(to)?;
@@ -367,7 +369,9 @@ impl Inner {
         let mut transfer = self.reporter.transfer(TransferKind::Push, "layer", None);
         let (mut hash, mut size_bytes) = (sha2::Sha256::new(), 0);
         let pumped = self.pump(request, &session, reader, None, &mut |chunk| {
-            hash.update(chunk);
+            if known.is_none() {
+                hash.update(chunk);
+            }
             size_bytes += chunk.len() as u64;
             transfer.advance(chunk.len() as u64);
         });
@@ -384,7 +388,13 @@ impl Inner {
             let refused = self.refused(&endpoint, &call.what, response, &authorization);
             return Err(self.runtime.wait(refused));
         }
-        let digest = Digest::from_sha256(hash.finalize().into());
+        let digest = match known {
+            None => Digest::from_sha256(hash.finalize().into()),
+            Some(known) => known().ok_or_else(|| RegistryError::Source {
+                digest: "of a stream".to_owned(),
+                source: std::io::Error::other("it ended before its digest was known"),
+            })?,
+        };
         let session = if response.headers().contains_key(reqwest::header::LOCATION) {
             self.session(&endpoint, &call, &response)?.url
         } else {

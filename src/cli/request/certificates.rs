@@ -24,6 +24,9 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// What a certificate in PEM begins with.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// Lists where `certs.d` directories are, the strongest first.
 pub(super) fn directories(environment: &Environment) -> Vec<PathBuf> {
     let own = environment.config_home();
@@ -126,7 +129,7 @@ fn bundle(directory: &Path) -> Result<Option<Vec<u8>>, RequestError> {
     let mut all = Vec::new();
     for path in paths.iter().filter(|path| path.is_file()) {
         let Ok(bytes) = fs::read(path) else { continue };
-        if String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE-----") {
+        if bytes.windows(BEGIN.len()).any(|window| window == BEGIN) {
             all.extend_from_slice(&bytes);
             all.push(b'\n');
         }

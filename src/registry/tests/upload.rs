@@ -230,6 +230,23 @@ fn a_registry_that_takes_nothing_is_a_stall() {
 }
 
 #[test]
+fn a_stream_that_somebody_else_hashes_goes_under_their_digest() {
+    let registry = FaultRegistry::start();
+    let bytes = noise(SIZE, 3);
+    let to = reference(format!("{}/app", registry.host()));
+    let push = |digest: Option<Digest>| {
+        client().push_hashed_stream(&to, &mut Cursor::new(bytes.clone()), &|| digest.clone())
+    };
+    let counted = push(Some(Digest::of(&bytes))).unwrap();
+    assert_eq!((counted.digest, counted.size_bytes), (Digest::of(&bytes), SIZE as u64));
+    assert!(has(&registry, &bytes));
+    // The registry finds out what they got wrong.
+    assert!(push(Some(Digest::of(b"other"))).unwrap_err().full().contains("DIGEST_INVALID"));
+    let error = push(None).unwrap_err();
+    assert!(matches!(error, RegistryError::Source { .. }), "{error:?}");
+}
+
+#[test]
 fn a_stream_is_uploaded_in_one_patch_of_unknown_length() {
     let registry = FaultRegistry::start();
     let bytes = noise(SIZE, 3);
