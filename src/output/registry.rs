@@ -33,6 +33,8 @@ pub(super) struct RegistryOutput {
     early: Mutex<Option<EarlyUploads>>,
     /// Asks the registries whether they will take the image.
     asking: Mutex<Option<JoinHandle<Result<(), OutputError>>>>,
+    /// Those that were asked.
+    repositories: Vec<Reference>,
 }
 
 impl RegistryOutput {
@@ -51,7 +53,7 @@ impl RegistryOutput {
             let (client, repositories) = (parts.client.clone(), repositories.clone());
             thread::spawn(move || {
                 repositories.iter().try_for_each(|repository| {
-                    client.check_push(repository).map_err(|source| push_error(repository, source))
+                    client.open_push(repository).map_err(|source| push_error(repository, source))
                 })
             })
         });
@@ -64,6 +66,7 @@ impl RegistryOutput {
             reporter: parts.reporter.clone(),
             early: Mutex::new(Some(early)),
             asking: Mutex::new(asking),
+            repositories,
         })
     }
 
@@ -135,6 +138,17 @@ impl RegistryOutput {
             Ok(())
         } else {
             Err(OutputError::OtherDigest { reference: name.to_string(), expected, found })
+        }
+    }
+}
+
+impl Drop for RegistryOutput {
+    /// A build that failed, or had only to mount, has no use for the sessions that it asked with.
+    fn drop(&mut self) {
+        let asking = self.asking.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Who is still waiting for an answer is not waited for.
+        if asking.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.repositories.iter().for_each(|repository| self.client.close_push(repository));
         }
     }
 }

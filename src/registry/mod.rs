@@ -21,6 +21,7 @@ mod graph;
 mod hashing;
 mod image;
 pub mod mirror;
+mod parked;
 mod pull;
 mod pump;
 mod push;
@@ -57,6 +58,7 @@ use credential::Credentials;
 use credential::cloud::Clouds;
 use endpoint::Endpoint;
 use flight::Flights;
+use parked::Parked;
 use runtime::Runtime;
 use transport::Transport;
 
@@ -80,6 +82,7 @@ struct Inner {
     clouds: Clouds,
     endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
     flights: Flights,
+    parked: Parked,
 }
 
 impl Inner {
@@ -137,9 +140,17 @@ impl Client {
         let credentials = Credentials::new(&config.credentials, reporter.clone());
         let sources = &config.credentials;
         let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
-        let endpoints = Mutex::default();
-        let flights = Flights::default();
-        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
+        let inner = Inner {
+            config,
+            reporter,
+            runtime,
+            transport,
+            credentials,
+            clouds,
+            endpoints: Mutex::default(),
+            flights: Flights::default(),
+            parked: Parked::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -256,6 +267,16 @@ impl Client {
     /// with is given back soon after.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
         self.inner.check_push(repository)
+    }
+
+    /// The same, but the session is kept for the first blob that goes there. [`Client::close_push`] ends that.
+    pub fn open_push(&self, repository: &Reference) -> Result<(), RegistryError> {
+        self.inner.open_push(repository)
+    }
+
+    /// Gives back the session that [`Client::open_push`] opened, if nothing has used it. Waits a moment at most.
+    pub fn close_push(&self, repository: &Reference) {
+        self.inner.close_push(repository);
     }
 
     /// Asks a registry whether it takes the credential that there is for it.

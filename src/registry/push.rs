@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, Response};
@@ -14,6 +15,7 @@ use url::Url;
 use super::call::{Access, Call, location};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::parked::Kept;
 use super::pump::Pumped;
 use super::upload::{Blob, Upload};
 use super::{Client, Inner, OpenBlob, Pushed};
@@ -21,6 +23,9 @@ use crate::blob::BlobSource;
 use crate::event::TransferKind;
 use crate::oci::{Descriptor, Digest, Image, Reference, descriptor_digest};
 use crate::stream::Counted;
+
+/// How long giving back a session may keep a build that is over.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
@@ -301,12 +306,22 @@ impl Inner {
         }
     }
 
-    /// Opens an upload session.
+    /// Returns a session for an upload: the one that is kept, else a new one.
     pub(super) async fn begin(
         &self,
         endpoint: &Endpoint,
         repository: &str,
     ) -> Result<Session, RegistryError> {
+        match self.parked.take(&endpoint.registry, repository) {
+            Some(Kept::Fresh(session)) => return Ok(session),
+            Some(Kept::Old(session)) => self.cancel(endpoint, repository, session.url).await,
+            None => {}
+        }
+        self.open_session(endpoint, repository).await
+    }
+
+    /// Opens an upload session.
+    async fn open_session(&self, endpoint: &Endpoint, repository: &str) -> Result<Session, RegistryError> {
         let url = endpoint.url(self, &format!("{repository}/blobs/uploads/")).await?;
         let what = format!("an upload to `{repository}`");
         let call = Call::new(Method::POST, url, repository, Access::Push, what);
@@ -337,13 +352,31 @@ impl Inner {
 
     pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
         let endpoint = self.destination(to)?;
-        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
+        let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?;
         // The answer is known; giving the session back is nobody's to wait for.
         let (inner, to) = (Arc::clone(self), to.clone());
         std::thread::spawn(move || {
             inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session.url));
         });
         Ok(())
+    }
+
+    pub(super) fn open_push(&self, to: &Reference) -> Result<(), RegistryError> {
+        let endpoint = self.destination(to)?;
+        let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?;
+        if let Some(other) = self.parked.keep(&endpoint.registry, to.repository(), session) {
+            self.runtime.wait(self.cancel(&endpoint, to.repository(), other.url));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_push(&self, to: &Reference) {
+        let Ok(endpoint) = self.destination(to) else { return };
+        if let Some(Kept::Fresh(session) | Kept::Old(session)) =
+            self.parked.take(&endpoint.registry, to.repository())
+        {
+            self.runtime.wait_at_most(CLOSING, self.cancel(&endpoint, to.repository(), session.url));
+        }
     }
 
     /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest, which `known` tells at the end or which is
@@ -356,7 +389,7 @@ impl Inner {
     ) -> Result<Counted, RegistryError> {
         use sha2::Digest as _;
         let endpoint = self.destination(to)?;
-        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?.url;
+        let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?.url;
         let what = format!("an upload to `{}`", to.repository());
         let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);
         let authorization = self.runtime.wait(self.authorize(&endpoint, to.repository(), &call.scopes()))?;
