@@ -369,7 +369,7 @@ impl Build<'_> {
             stage.last_run = Some(stage.step.clone());
         }
         if stage.layers.len() > layers {
-            self.keep(stage, instruction, begun.elapsed())?;
+            self.keep(stage, instruction)?;
         }
         Ok(outcome)
     }

@@ -183,7 +183,6 @@ fn record(name: &str, content: &[u8]) -> Record {
         sources: vec![("stage build".to_owned(), Chain::of(&[DiffId::new(Digest::of(b"x"))]))],
         layer: layer(content),
         created_seconds: 1_700_000_000,
-        seconds: 1.5,
         inputs,
     }
 }
@@ -283,7 +282,6 @@ fn poisons() -> Vec<(&'static str, Poison)> {
         ("a key that is none", annotation("kiln.cache.key", "x")),
         ("a diff id that is none", annotation("kiln.cache.diff-id", "sha256:00")),
         ("a time that is none", annotation("kiln.cache.created", "yesterday")),
-        ("a duration that is none", annotation("kiln.cache.seconds", "NaN")),
         ("sources that are none", annotation("kiln.cache.sources", "[[1]]")),
     ]
 }
