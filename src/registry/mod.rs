@@ -62,7 +62,6 @@ use transport::Transport;
 
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Image, Platform, Reference};
-use crate::stream::Counted;
 
 /// A client for any number of registries; clones share connections and tokens.
 #[derive(Clone)]
@@ -221,14 +220,15 @@ impl Client {
         self.inner.send_blob(repository, descriptor, open, &[])
     }
 
-    /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way. What was read
-    /// can't be read again, so a cut is the end of it.
+    /// Uploads what `reader` yields, of unknown length; `digest` is asked when it has ended, and the registry checks the
+    /// answer. What was read can't be read again, so a cut is the end of it.
     pub fn push_stream(
         &self,
         repository: &Reference,
         reader: &mut dyn Read,
-    ) -> Result<Counted, RegistryError> {
-        self.inner.push_stream(repository, reader)
+        digest: &dyn Fn() -> Option<Digest>,
+    ) -> Result<(), RegistryError> {
+        self.inner.push_stream(repository, reader, digest)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest where it has no tag.
