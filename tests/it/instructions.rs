@@ -53,6 +53,18 @@ fn run_leaves_no_trace_of_its_sandbox() {
     assert_eq!(image.last_layer(), ["done"]);
 }
 
+/// The code is the shell's, though no shell was there to say it.
+#[test]
+fn run_of_a_program_that_is_not_there_says_so() {
+    require!(Busybox);
+    for (command, exec) in [("[\"nope\"]", "exec: \"nope\""), ("echo hi", "exec: \"/bin/sh\"")] {
+        let context = Context::new(&format!("FROM scratch\nRUN {command}\n"));
+        Kiln::new()
+            .build(&context, &[])
+            .fails(1, &["exit code: 127: ", exec, "there is no such program in the image"]);
+    }
+}
+
 #[test]
 fn run_that_changes_nothing_still_makes_a_layer() {
     require!(Busybox);
