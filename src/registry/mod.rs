@@ -43,7 +43,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use answer::{Answer, AnswerError};
 pub use artifact::Artifact;
 pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries, Side, Sides, Waivers};
-pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
+pub use credential::{
+    AuthFile, CloudProvider, Credential, CredentialFile, CredentialFileError, CredentialSources, Keeper,
+    Scope,
+};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
 pub use graph::Graph;
