@@ -173,16 +173,6 @@ impl Client {
         Ok(size.is_some())
     }
 
-    /// Asks the registry to take a blob from another of its repositories; `false` if it does not.
-    pub fn mount_blob(
-        &self,
-        repository: &Reference,
-        descriptor: &Descriptor,
-        from: &Reference,
-    ) -> Result<bool, RegistryError> {
-        self.inner.runtime.wait(self.inner.mount_only(repository, descriptor, from))
-    }
-
     /// Puts a blob into the repository: nothing if it is there, a mount if one of `mount_from` (others
     /// than of the same registry are ignored) has it, else an upload.
     pub fn push_blob(

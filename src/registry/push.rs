@@ -280,7 +280,7 @@ impl Inner {
     }
 
     /// Mounts a blob or leaves everything as it was.
-    pub(super) async fn mount_only(
+    async fn mount_only(
         &self,
         to: &Reference,
         descriptor: &Descriptor,

@@ -84,6 +84,17 @@ fn a_step_may_mount_one_cache_several_times() {
     }
 }
 
+/// As in BuildKit, which takes the target as it is written, cleaned.
+#[test]
+fn a_cache_without_an_id_is_named_by_its_target_in_any_working_directory() {
+    require!(Busybox);
+    let mount = "RUN --mount=type=cache,target";
+    let image = build(&format!(
+        "WORKDIR /a\n{mount}=c echo here > c/f\nWORKDIR /b\n{mount}=./c/ cp c/f /got\n{mount}=/a/c ls /a/c > /other\n"
+    ));
+    assert_eq!((image.text("got"), image.text("other")), ("here\n".to_owned(), String::new()));
+}
+
 #[test]
 fn run_exec_form_and_heredocs() {
     require!(Busybox);
