@@ -5,39 +5,25 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Mutex;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
-use reqwest::{Method, Response};
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use url::Url;
 
-use super::call::{Access, Call, location};
+use super::call::{Access, Call};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::parked::Kept;
 use super::pump::Pumped;
+use super::session::Session;
 use super::upload::{Blob, Upload};
 use super::{Client, Inner, OpenBlob, Pushed};
 use crate::blob::BlobSource;
 use crate::event::TransferKind;
 use crate::oci::{Descriptor, Digest, Image, Reference, descriptor_digest};
 
-/// How long giving back a session may keep a build that is over.
-const CLOSING: Duration = Duration::from_secs(1);
-
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
-
-/// Where the bytes of an upload go.
-pub(super) struct Session {
-    pub(super) url: Url,
-    /// The least that a chunk that is not the last may have, as the registry said.
-    pub(super) least_chunk_bytes: u64,
-}
-
-/// Says how small chunks may be (distribution-spec, "Pushing a blob in chunks").
-const LEAST_CHUNK_HEADER: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// A session to upload into, or no need for one.
 enum Begun {
@@ -302,79 +288,6 @@ impl Inner {
                 self.cancel(&endpoint, to.repository(), session.url).await;
                 Ok(false)
             }
-        }
-    }
-
-    /// Returns a session for an upload: the one that is kept, else a new one.
-    pub(super) async fn begin(
-        &self,
-        endpoint: &Endpoint,
-        repository: &str,
-    ) -> Result<Session, RegistryError> {
-        match self.parked.take(&endpoint.registry, repository) {
-            Some(Kept::Fresh(session)) => return Ok(session),
-            Some(Kept::Old(session)) => self.cancel(endpoint, repository, session.url).await,
-            None => {}
-        }
-        self.open_session(endpoint, repository).await
-    }
-
-    /// Opens an upload session.
-    async fn open_session(&self, endpoint: &Endpoint, repository: &str) -> Result<Session, RegistryError> {
-        let url = endpoint.url(self, &format!("{repository}/blobs/uploads/")).await?;
-        let what = format!("an upload to `{repository}`");
-        let call = Call::new(Method::POST, url, repository, Access::Push, what);
-        let response = self.call(endpoint, &call, &[202, 201, 200]).await?;
-        self.session(endpoint, &call, &response)
-    }
-
-    fn session(
-        &self,
-        endpoint: &Endpoint,
-        call: &Call<'_>,
-        response: &Response,
-    ) -> Result<Session, RegistryError> {
-        let url = location(&endpoint.registry, &call.what, response.url(), response.headers())?;
-        let least = response.headers().get(LEAST_CHUNK_HEADER);
-        let least_chunk_bytes = least.and_then(|value| value.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
-        Ok(Session { url: endpoint.repair(url), least_chunk_bytes })
-    }
-
-    /// Gives an upload session back. Registries forget them after a while anyway.
-    async fn cancel(&self, endpoint: &Endpoint, repository: &str, session: Url) {
-        let what = format!("an upload to `{repository}` that is not needed");
-        let call = Call::new(Method::DELETE, session, repository, Access::Push, what);
-        if let Err(error) = self.call_once(endpoint, &call, &[204, 202, 200]).await {
-            self.reporter.debug(error.full());
-        }
-    }
-
-    pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.destination(to)?;
-        let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?;
-        // The answer is known; giving the session back is nobody's to wait for.
-        let (inner, to) = (Arc::clone(self), to.clone());
-        std::thread::spawn(move || {
-            inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session.url));
-        });
-        Ok(())
-    }
-
-    pub(super) fn open_push(&self, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.destination(to)?;
-        let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?;
-        if let Some(other) = self.parked.keep(&endpoint.registry, to.repository(), session) {
-            self.runtime.wait(self.cancel(&endpoint, to.repository(), other.url));
-        }
-        Ok(())
-    }
-
-    pub(super) fn close_push(&self, to: &Reference) {
-        let Ok(endpoint) = self.destination(to) else { return };
-        if let Some(Kept::Fresh(session) | Kept::Old(session)) =
-            self.parked.take(&endpoint.registry, to.repository())
-        {
-            self.runtime.wait_at_most(CLOSING, self.cancel(&endpoint, to.repository(), session.url));
         }
     }
 
