@@ -1,10 +1,10 @@
 //! The contents of one path in two layers, side by side, as far as a person or a rule wants to see them.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 
-use super::listing::{normal, open, shown};
+use super::listing::{LayerTar, normal, open, shown};
 use super::{CompareError, Subject};
-use crate::layer::{LayerError, TarEntryKind, TarReader};
+use crate::layer::{LayerError, TarEntryKind};
 use crate::oci::Layer;
 
 /// Enough of a file to tell what it is, and the whole of most that are text.
@@ -80,7 +80,7 @@ fn fill(content: &mut impl Read) -> io::Result<Vec<u8>> {
 fn find<'a>(
     path: &std::path::Path,
     (subject, layer): (&'a Subject, &Layer),
-) -> Result<Option<TarReader<BufReader<Box<dyn Read + Send + 'a>>>>, CompareError> {
+) -> Result<Option<LayerTar<'a>>, CompareError> {
     let mut reader = open(subject, layer)?;
     loop {
         let entry = reader.next_entry();

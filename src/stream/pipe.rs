@@ -290,7 +290,7 @@ mod tests {
         impl Read for Lumps {
             fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
                 self.1 += 1;
-                if self.1 % 7 == 0 {
+                if self.1.is_multiple_of(7) {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 let length = (self.1 * 10_007).min(buf.len()).min(self.0.len());
