@@ -80,9 +80,8 @@ pub(super) fn unpack(
 /// Sends the uncompressed content of `blob` through `to`, and says what it was.
 fn decode(blob: impl Read + Send, mut to: PipeWriter) -> io::Result<Counted> {
     let copy = |to: &mut PipeWriter| -> io::Result<Counted> {
-        let (_, tar) = auto_decoder(blob)?;
+        let (_, mut tar) = auto_decoder(blob)?;
         let mut hash = HashingWriter::new(io::sink());
-        let mut tar = tar;
         loop {
             let bytes = to.fill(&mut tar)?;
             if bytes.is_empty() {

@@ -141,7 +141,7 @@ impl PipeWriter {
         Ok(())
     }
 
-    /// Returns what is still free of the chunk being filled; never empty.
+    /// Returns what is still free of the chunk being filled: nothing only where [`Self::fill`] left none.
     fn room(&mut self) -> &mut [u8] {
         if self.pending.buffer.is_empty() {
             self.pending.buffer = vec![0; CHUNK_BYTES.min(self.shared.capacity_bytes)];
@@ -169,6 +169,9 @@ impl PipeWriter {
 
 impl Write for PipeWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.pending.length > 0 && self.pending.room() == 0 {
+            self.send()?;
+        }
         let room = self.room();
         let taken = buf.len().min(room.len());
         room[..taken].copy_from_slice(&buf[..taken]);
@@ -330,6 +333,19 @@ mod tests {
             let chunks = capacity.div_ceil(CHUNK_BYTES) + 3;
             assert!(state.spare.len() <= chunks, "{} chunks were made", state.spare.len());
         }
+    }
+
+    #[test]
+    fn what_is_filled_and_what_is_written_come_in_order() {
+        let (mut writer, mut reader) = pipe(1 << 20);
+        let full = vec![1; CHUNK_BYTES];
+        assert_eq!(writer.fill(&mut &full[..]).unwrap().len(), CHUNK_BYTES);
+        writer.write_all(b"after a full chunk").unwrap();
+        assert_eq!(writer.fill(&mut &b", and more"[..]).unwrap(), b", and more");
+        writer.finish().unwrap();
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received).unwrap();
+        assert_eq!(received, [&full[..], b"after a full chunk, and more"].concat());
     }
 
     #[test]
