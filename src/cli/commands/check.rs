@@ -97,9 +97,19 @@ fn text(dockerfile: &Dockerfile, report: &LintReport, out: &mut dyn Write) -> Re
     Ok(())
 }
 
-/// Writes the report as buildx does, which writes what BuildKit gives it.
+/// Writes the report as buildx does, which writes what BuildKit gives it: Go's JSON escapes what HTML would.
 fn json(report: &Report<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    print(out, &serde_json::to_string_pretty(report).expect("a report has no keys but names"))
+    let mut text = serde_json::to_string_pretty(report).expect("a report has no keys but names");
+    for (char, escape) in [
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u{2028}", "\\u2028"),
+        ("\u{2029}", "\\u2029"),
+    ] {
+        text = text.replace(char, escape);
+    }
+    print(out, &text)
 }
 
 /// Fails if there is something to say, as `docker build --check` does: the Dockerfile cannot be built, or there are
