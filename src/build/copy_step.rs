@@ -202,7 +202,6 @@ impl Build<'_> {
     ) -> Result<(), Problem> {
         let root = stage.tree.root()?;
         let below = Below { root: Some(&root), pending: &Pending::default() };
-        let owner = owner.unwrap_or((0, 0));
         let (changes, _) = copy::plan_directory(path, owner, self.services.now, below)?;
         apply_now(&changes, &root)
     }
@@ -283,8 +282,8 @@ impl Build<'_> {
             // The owner is looked up as `--chown` is: a number is user and group alike.
             let user = stage.config.config.user.clone();
             let owner = match user.as_str() {
-                "root" => (0, 0),
-                user => self.owner(stage, Some(user), false)?.unwrap_or((0, 0)),
+                "root" => Some((0, 0)),
+                user => self.owner(stage, Some(user), false)?,
             };
             let mtime = self.step_time();
             let changes = stage.tree.plan(|below| copy::plan_directory(&directory, owner, mtime, below))?;

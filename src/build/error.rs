@@ -8,7 +8,7 @@ use super::offline::Missing;
 use super::user::UserError;
 use crate::blob::BlobError;
 use crate::context::ContextError;
-use crate::dockerfile::{Dockerfile, ExpandError, ParseError, Span};
+use crate::dockerfile::{Dockerfile, ExpandError, ParseError, Span, quote};
 use crate::layer::LayerError;
 use crate::oci::{PlatformError, ReferenceError};
 use crate::output::OutputError;
@@ -118,7 +118,7 @@ pub enum Problem {
     #[error(transparent)]
     User(#[from] UserError),
     /// An image's name is no reference.
-    #[error("failed to parse stage name or image reference")]
+    #[error("failed to parse stage name {}: invalid reference format: {}", quote::go(&.0.text), .0.reason)]
     Reference(#[from] ReferenceError),
     /// A platform is none.
     #[error(transparent)]

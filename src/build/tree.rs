@@ -57,9 +57,14 @@ impl Tree {
         Self { origin, storage, blobs, reporter, rootfs: None, queue: Vec::new(), merged }
     }
 
-    /// Tells whether there is no base and nothing was done yet.
+    /// Tells whether there is no base, or a stage that has none itself, and nothing was done yet.
     pub(super) fn is_untouched(&self) -> bool {
-        matches!(self.origin, Origin::Scratch) && self.rootfs.is_none() && self.queue.is_empty()
+        let is_empty = match &self.origin {
+            Origin::Scratch => true,
+            Origin::Layers(_) => false,
+            Origin::Stage(stage) => stage.lock_tree().is_untouched(),
+        };
+        is_empty && self.rootfs.is_none() && self.queue.is_empty()
     }
 
     /// Makes the files as they were before anything queued, and returns them.

@@ -79,6 +79,8 @@ pub struct ExpandError {
     pub word: String,
     /// What is wrong with it.
     pub reason: String,
+    /// The names that were found not to be set until then.
+    pub undefined: Vec<String>,
 }
 
 /// Expands one text; quotes are removed, nothing is split.

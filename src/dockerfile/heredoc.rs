@@ -1,5 +1,6 @@
 //! Here-documents: finding `<<WORD` in a line and reading the bodies' tabs away.
 
+use super::Heredoc;
 use super::expand::{ExpandError, NoVariables};
 use super::lexer::{Lexer, Mode};
 
@@ -10,6 +11,20 @@ pub(super) struct Opening {
     pub(super) file_descriptor: Option<u32>,
     pub(super) expand: bool,
     pub(super) strip_tabs: bool,
+}
+
+impl Opening {
+    /// Puts the heredoc together with what was written between the line and the terminator.
+    pub(super) fn with_body(self, raw_body: String) -> Heredoc {
+        Heredoc {
+            name: self.name,
+            file_descriptor: self.file_descriptor,
+            expand: self.expand,
+            strip_tabs: self.strip_tabs,
+            body: if self.strip_tabs { strip_tabs(&raw_body) } else { raw_body.clone() },
+            raw_body,
+        }
+    }
 }
 
 /// Reads one word as `[n]<<[-]WORD`; `None` if it is something else.

@@ -215,26 +215,28 @@ fn run(node: Node) -> Kind {
     Ok(InstructionKind::Run(Run { mounts, network, security, devices, command, heredocs: node.heredocs }))
 }
 
-/// Splits the arguments of `COPY` or `ADD`; a heredoc's body goes where its word stands.
+/// Splits the arguments of `COPY` or `ADD`; a heredoc's body goes where its word stands. As in BuildKit a word in JSON form
+/// names a heredoc as well, and one that the line does not open is an empty file of that name.
 fn sources(node: Node, keyword: &str) -> Result<(Vec<Source>, String), Failure> {
-    let is_json = matches!(node.args, Args::Json(_));
     let mut words = words(node.args);
-    let opening = |word: &str| {
-        if is_json { Ok(None) } else { heredoc::parse_opening(word).map_err(|error| error.to_string()) }
-    };
+    // A word that does not fall into quotes is a path.
+    let opening = |word: &str| heredoc::parse_opening(word).unwrap_or_default();
     let dest = words.pop().unwrap_or_default();
-    if opening(&dest)?.is_some() {
+    if opening(&dest).is_some() {
         return Err(format!("{keyword} cannot accept a heredoc as a destination").into());
     }
     let (mut paths, mut contents) = (Vec::new(), Vec::new());
-    let mut heredocs = node.heredocs.into_iter();
     for word in words {
-        match opening(&word)? {
+        match opening(&word) {
             None => paths.push(Source::Path(word)),
-            Some(opening) => match heredocs.find(|heredoc| heredoc.name == opening.name) {
-                Some(heredoc) => contents.push(Source::Heredoc(heredoc)),
-                None => return Err(format!("the body of heredoc {} was not found", opening.name).into()),
-            },
+            Some(opening) => {
+                // Of several with one name the last is the one.
+                let body = node.heredocs.iter().rfind(|heredoc| heredoc.name == opening.name);
+                contents.push(Source::Heredoc(match body {
+                    Some(body) => body.clone(),
+                    None => opening.with_body(String::new()),
+                }));
+            }
         }
     }
     paths.extend(contents);

@@ -112,7 +112,9 @@ impl<'a> Lexer<'a> {
                 expanded: Expanded { text: sink.text, undefined: self.undefined, used: self.used },
                 words: sink.words,
             }),
-            Err(reason) => Err(ExpandError { word: self.source.to_owned(), reason }),
+            Err(reason) => {
+                Err(ExpandError { word: self.source.to_owned(), reason, undefined: self.undefined })
+            }
         }
     }
 

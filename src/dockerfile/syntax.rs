@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::heredoc::{self, Opening};
+use super::heredoc;
 use super::lines::{LogicalLine, Reader};
 use super::words::{split_blanks, split_first, split_flags, split_quoted};
 use super::{Directives, Dockerfile, Heredoc, Instruction, InstructionKind, KeyValue, KeyValues};
@@ -99,7 +99,11 @@ fn fill(dockerfile: &mut Dockerfile, bytes: &[u8]) -> Result<(), ParseError> {
     let mut has_stage = false;
     for node in nodes {
         let span = node.span;
-        let instruction = understand(node)?;
+        let instruction = understand(node).map_err(|instruction::Failure { message, hint }| ParseError {
+            message: format!("dockerfile parse error on line {}: {message}", span.start_line),
+            span: Some(span),
+            hint,
+        })?;
         match instruction.kind {
             InstructionKind::From(_) => has_stage = true,
             InstructionKind::Arg(_) => {}
@@ -128,7 +132,12 @@ pub(super) fn parse_trigger(text: &str) -> Result<Instruction, ParseError> {
         let message = "onbuild trigger should be a single expression".to_owned();
         return Err(ParseError { message, span, hint: None });
     };
-    let instruction = understand(node)?;
+    // BuildKit's text: the line would be one of the trigger.
+    let instruction = understand(node).map_err(|instruction::Failure { message, hint }| ParseError {
+        message,
+        span,
+        hint,
+    })?;
     if let InstructionKind::From(_) = instruction.kind {
         let message = "FROM isn't allowed as an ONBUILD trigger".to_owned();
         return Err(ParseError { message, span, hint: None });
@@ -170,24 +179,13 @@ fn read_nodes(bytes: &[u8]) -> Result<Nodes, ParseError> {
                     });
                 };
                 node.invalid_utf8 |= body.invalid_utf8;
-                node.heredocs.push(into_heredoc(opening, body.text));
+                node.heredocs.push(opening.with_body(body.text));
             }
             node.span.end_line = reader.line_number();
         }
         nodes.push(node);
     }
     Ok(Nodes { nodes, escape: reader.escape(), empty_continuations, last_line: reader.line_number() })
-}
-
-fn into_heredoc(opening: Opening, raw_body: String) -> Heredoc {
-    Heredoc {
-        name: opening.name,
-        file_descriptor: opening.file_descriptor,
-        expand: opening.expand,
-        strip_tabs: opening.strip_tabs,
-        body: if opening.strip_tabs { heredoc::strip_tabs(&raw_body) } else { raw_body.clone() },
-        raw_body,
-    }
 }
 
 /// `RUN`, `COPY` and `ADD` not in JSON form, also as a trigger.
@@ -294,16 +292,10 @@ fn key_values(rest: &str, keyword: &str, escape: char) -> Result<Args, String> {
 }
 
 /// The second pass, for one node.
-fn understand(node: Node) -> Result<Instruction, ParseError> {
+fn understand(node: Node) -> Result<Instruction, instruction::Failure> {
     let span = node.span;
     let keyword = node.keyword.clone();
     let original = node.line.trim().to_owned();
     let comments = node.comments.clone();
-    let kind =
-        instruction::understand(node).map_err(|instruction::Failure { message, hint }| ParseError {
-            message: format!("dockerfile parse error on line {}: {message}", span.start_line),
-            span: Some(span),
-            hint,
-        })?;
-    Ok(Instruction { span, keyword, original, kind, comments })
+    Ok(Instruction { span, keyword, original, kind: instruction::understand(node)?, comments })
 }

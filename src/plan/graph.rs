@@ -13,58 +13,90 @@ struct Need {
     too_early: String,
 }
 
-/// Fills in dependencies and the order to build in.
+/// Fills in dependencies and the order to build in. What comes first is complained about first, in BuildKit's order: what
+/// the instructions of all stages name, cycles, bases, then the triggers of the stages that are needed.
 pub(super) fn connect(plan: &mut Plan, reach: Reach) -> Result<(), PlanError> {
     let mut needs = Vec::new();
     for stage in &plan.stages {
-        needs.push(needs_of(plan, stage)?);
-    }
-    for (stage, needs) in plan.stages.iter_mut().zip(&needs) {
-        stage.reads = needs.iter().map(|need| (need.what.clone(), need.span)).collect();
-        let base = match stage.base {
-            Base::Stage(base) => Some(base),
-            _ => None,
-        };
-        let mut add = |id: StageId| {
-            if !stage.depends_on.contains(&id) {
-                stage.depends_on.push(id);
-            }
-        };
-        base.into_iter().for_each(&mut add);
-        for need in needs {
-            if let FromRef::Stage(id) = need.what {
-                add(id);
-            }
-        }
+        needs.push(own_needs(plan, stage)?);
     }
     check_cycles(&plan.stages, &needs)?;
-    let needed: Vec<StageId> = match reach {
+    for stage in &plan.stages {
+        if let Base::Image { text } = &stage.base {
+            stages::check_reference(text, stage.from_span)?;
+        }
+    }
+    for need in needs.iter().flatten() {
+        if let FromRef::Image(text) = &need.what {
+            stages::check_reference(text, need.span)?;
+        }
+    }
+    for (stage, needs) in plan.stages.iter_mut().zip(&needs) {
+        if let Base::Stage(base) = stage.base {
+            stage.depends_on.push(base);
+        }
+        add_needs(stage, needs);
+    }
+    let wanted: Vec<StageId> = match reach {
         Reach::Target => vec![plan.target],
         Reach::All => plan.stages.iter().map(|stage| stage.id).collect(),
     };
-    let in_scope = closure(&plan.stages, &needed);
+    plan.reachable = add_triggers(plan, &mut needs)?;
+    let in_scope = closure(&plan.stages, &wanted);
     for stage in plan.stages.iter().filter(|stage| in_scope.contains(&stage.id)) {
         for need in &needs[stage.id.0] {
             check_order(plan, need, stage.id)?;
         }
     }
-    plan.reachable = closure(&plan.stages, &[plan.target]);
     Ok(())
 }
 
-/// Lists what a stage's own steps and the triggers of the stage it is `FROM` need.
-fn needs_of(plan: &Plan, stage: &Stage) -> Result<Vec<Need>, PlanError> {
-    let mut needs = Vec::new();
-    if let Base::Stage(parent) = stage.base {
-        for step in &plan.stages[parent.0].steps {
-            let InstructionKind::OnBuild(on_build) = &step.kind else { continue };
-            let trigger = parse_trigger(&on_build.text)
-                .map_err(|error| PlanError { span: Some(stage.from_span), ..error.into() })?;
-            needs.extend(needs_of_step(plan, stage, &trigger, stage.from_span)?);
+fn add_needs(stage: &mut Stage, needs: &[Need]) {
+    for need in needs {
+        stage.reads.push((need.what.clone(), need.span));
+        if let FromRef::Stage(id) = need.what
+            && !stage.depends_on.contains(&id)
+        {
+            stage.depends_on.push(id);
         }
     }
+}
+
+/// Adds what the triggers of the stages need that the target needs, which may be more stages with triggers. Returns all
+/// stages that the target needs.
+fn add_triggers(plan: &mut Plan, needs: &mut [Vec<Need>]) -> Result<Vec<StageId>, PlanError> {
+    let mut triggered = vec![false; plan.stages.len()];
+    loop {
+        let reachable = closure(&plan.stages, &[plan.target]);
+        let Some(next) = reachable.iter().filter(|id| !triggered[id.0]).min() else { return Ok(reachable) };
+        triggered[next.0] = true;
+        let mut more = trigger_needs(plan, &plan.stages[next.0])?;
+        let stage = &mut plan.stages[next.0];
+        add_needs(stage, &more);
+        // Triggers come before the stage's own steps.
+        more.append(&mut needs[next.0]);
+        needs[next.0] = more;
+    }
+}
+
+/// Lists what a stage's own steps need.
+fn own_needs(plan: &Plan, stage: &Stage) -> Result<Vec<Need>, PlanError> {
+    let mut needs = Vec::new();
     for step in &stage.steps {
         needs.extend(needs_of_step(plan, stage, step, step.span)?);
+    }
+    Ok(needs)
+}
+
+/// Lists what the triggers of the stage that a stage is `FROM` need.
+fn trigger_needs(plan: &Plan, stage: &Stage) -> Result<Vec<Need>, PlanError> {
+    let mut needs = Vec::new();
+    let Base::Stage(parent) = stage.base else { return Ok(needs) };
+    for step in &plan.stages[parent.0].steps {
+        let InstructionKind::OnBuild(on_build) = &step.kind else { continue };
+        let trigger = parse_trigger(&on_build.text)
+            .map_err(|error| PlanError { span: Some(stage.from_span), ..error.into() })?;
+        needs.extend(needs_of_step(plan, stage, &trigger, stage.from_span)?);
     }
     Ok(needs)
 }

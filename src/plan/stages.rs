@@ -130,11 +130,6 @@ pub(super) fn build(
         };
         builder.add(part, &base.text, explicit);
     }
-    for stage in &builder.stages {
-        if let Base::Image { text } = &stage.base {
-            check_reference(text, stage.from_span)?;
-        }
-    }
     Ok(builder.stages)
 }
 
@@ -188,12 +183,18 @@ impl Builder<'_> {
 }
 
 /// Refuses a base that is neither a stage nor a reference, reachable or not.
-fn check_reference(text: &str, span: Span) -> Result<(), PlanError> {
+pub(super) fn check_reference(text: &str, span: Span) -> Result<(), PlanError> {
     match text.parse::<Reference>() {
         Ok(_) => Ok(()),
         Err(error) => {
             let text = crate::dockerfile::quote::go(text);
-            Err(PlanError::new(format!("failed to parse stage name {text}: {error}"), Some(span)))
+            let message = format!("failed to parse stage name {text}: invalid reference format");
+            let reason = error.reason;
+            // The one reason that BuildKit has a text for.
+            let is_case = reason.ends_with("must be lowercase");
+            let message = if is_case { format!("{message}: {reason}") } else { message };
+            let hint = (!is_case).then_some(reason);
+            Err(PlanError { hint, ..PlanError::new(message, Some(span)) })
         }
     }
 }

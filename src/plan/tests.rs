@@ -147,6 +147,18 @@ fn errors_have_their_literal_text_and_line() {
             "cannot copy from stage \"y\", it needs to be defined before current stage \"stage-0\"",
             2,
         ),
+        // What a name is for is asked before whether it is one, and a target before both.
+        ("FROM Bad AS x\nCOPY --from=9 a b", "invalid stage index 9", 2),
+        (
+            "FROM a\nCOPY --from=Bad a b\nFROM scratch",
+            "failed to parse stage name \"Bad\": invalid reference format: repository name (library/Bad) must be lowercase",
+            2,
+        ),
+        (
+            "FROM Bad",
+            "failed to parse stage name \"Bad\": invalid reference format: repository name (library/Bad) must be lowercase",
+            1,
+        ),
         (
             "FROM a\nRUN --mount=from=y,target=/t true\nFROM a AS y\nFROM a\nCOPY --from=0 a b",
             "cannot mount from stage \"y\" to \"/t\", stage needs to be defined before current command",
@@ -256,4 +268,27 @@ fn source_date_epochs() {
     ] {
         assert_eq!(error_of(&format!("ARG SOURCE_DATE_EPOCH=s\n{stage}\n"), &request()).0, message);
     }
+}
+
+/// BuildKit's: what nobody needs is not triggered, so it may be wrong; what triggers bring in is triggered in turn.
+#[test]
+fn triggers_are_looked_at_where_they_fire() {
+    let wrong = "FROM a AS a\nONBUILD COPY --bogus x y\nONBUILD COPY --from=$x y z\nFROM a AS b\n";
+    let plan = plan_of(&format!("{wrong}FROM scratch\n"), &request());
+    assert_eq!(plan.reachable, [StageId(2)]);
+    assert!(plan_of(wrong, &with_target("a")).reachable == [StageId(0)]);
+    let (message, line) = error_of(wrong, &request());
+    assert_eq!((message.as_str(), line), ("unknown flag: --bogus", Some(4)));
+    let (message, _) = error_of("FROM Bad\n", &with_target("nope"));
+    assert!(message.starts_with("target stage"), "{message}");
+
+    let chain = "FROM a AS x\nONBUILD COPY --from=y a b\nFROM b AS z\nONBUILD COPY --from=w a b\nFROM c AS w\n\
+                 FROM z AS y\nFROM x\n";
+    assert_eq!(
+        plan_of(chain, &request()).reachable,
+        [StageId(0), StageId(1), StageId(2), StageId(3), StageId(4)]
+    );
+    // A stage whose trigger names the stage itself needs one that is not there yet; that is no cycle.
+    let (message, _) = error_of("FROM scratch AS s\nONBUILD COPY --from=s / /o\nFROM s AS s\n", &request());
+    assert_eq!(message, "cannot copy from stage \"s\", it needs to be defined before current stage \"s\"");
 }

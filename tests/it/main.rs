@@ -13,6 +13,7 @@ mod cache;
 mod cache_explain;
 mod cache_keys;
 mod cache_mounts;
+mod checks;
 mod cleanup;
 mod clouds;
 mod commits;

@@ -133,12 +133,12 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
 /// Plans the directory of a `WORKDIR`: the parents too belong to `owner`; what exists is left alone.
 pub(super) fn plan_directory(
     path: &str,
-    owner: (u32, u32),
+    owner: Option<(u32, u32)>,
     mtime: Timestamp,
     below: Below<'_>,
 ) -> Result<(Vec<Change>, Pending), CopyError> {
     let mut view = View::new(below);
-    let new = NewDirectory { mode: 0o755, uid: owner.0, gid: owner.1, mtime };
+    let new = NewDirectory { mode: 0o755, owner, mtime };
     let result = view.resolve(relative(path)).and_then(|path| view.make_directories(&path, &new));
     let write_error = |e: std::io::Error| CopyError::Write { path: path.into(), reason: e.to_string() };
     result.map_err(write_error)?;

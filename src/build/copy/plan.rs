@@ -132,12 +132,11 @@ impl Copier<'_> {
     }
 
     fn make_directories(&mut self, path: &Path) -> Result<(), CopyError> {
-        let (uid, gid) = self.request.owner.unwrap_or((0, 0));
         let mode = match self.request.chmod {
             Some(Chmod::Octal(mode)) => mode & 0o777,
             _ => 0o755,
         };
-        let new = NewDirectory { mode, uid, gid, mtime: self.request.now };
+        let new = NewDirectory { mode, owner: self.request.owner, mtime: self.request.now };
         let path = self.view.resolve(path).map_err(|e| write_error(path, &e))?;
         self.view.make_directories(&path, &new).map_err(|e| write_error(&path, &e))
     }
@@ -153,8 +152,14 @@ impl Copier<'_> {
             None | Some(Seen::Directory) => {}
             Some(_) => return Err(CopyError::ToNonDirectory { path: Path::new("/").join(target) }),
         }
+        // BuildKit: a directory on the way to what is taken gets the source's mode (not that of `--chmod`) if it is
+        // there, and keeps its owner.
+        let write_error = |e| write_error(&target, &e);
+        if item.is_way && self.view.set_directory_mode(&target, item.metadata.mode).map_err(write_error)? {
+            return Ok(());
+        }
         let node = self.node(from, NodeKind::Directory, &item.metadata);
-        self.view.put(target.clone(), node).map_err(|e| write_error(&target, &e))
+        self.view.put(target.clone(), node).map_err(write_error)
     }
 
     /// Puts a file, link, device or pipe at `target`, over anything but a directory.

@@ -12,6 +12,8 @@ use crate::tree::{FileKind, Metadata, Walk};
 pub(super) struct Item {
     pub(super) path: PathBuf,
     pub(super) metadata: Metadata,
+    /// Whether it is a directory that the selection does not take, but something below it.
+    pub(super) is_way: bool,
 }
 
 /// Which entries of a directory a copy takes. Patterns count from the directory.
@@ -161,7 +163,8 @@ impl CopyRoot {
                 walk.skip_subtree();
                 continue;
             }
-            let item = Item { path: entry.path, metadata: entry.metadata };
+            let is_way = excluded || !included;
+            let item = Item { path: entry.path, metadata: entry.metadata, is_way };
             if taken {
                 items.append(&mut waiting);
                 items.push(item);

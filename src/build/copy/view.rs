@@ -14,6 +14,8 @@ use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
 
 /// How many symbolic links one path may lead through: the kernel's own limit.
 const LINK_LIMIT: usize = 40;
+/// The bit of a directory's mode that gives what is made in it the directory's group.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// What a path of the view is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub(super) enum Seen {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NewDirectory {
     pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+    /// Nobody in particular: root, and the group that a set-group-id directory passes on.
+    pub(super) owner: Option<(u32, u32)>,
     pub(super) mtime: Timestamp,
 }
 
@@ -126,6 +128,14 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Returns the entry at a canonical path.
+    fn node(&self, path: &Path) -> io::Result<Option<Node>> {
+        match self.planned.nodes.get(path) {
+            Some(node) => Ok(Some(node.clone())),
+            None => self.node_below(path),
+        }
+    }
+
     /// Follows every symbolic link of `path`, dangling ones too, and returns the canonical path it leads to.
     /// Components that do not exist stay as they are; `..` never climbs above the root.
     pub(super) fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
@@ -157,7 +167,8 @@ impl<'a> View<'a> {
         Ok(at)
     }
 
-    /// Makes the directory at a canonical path and those above it that are missing.
+    /// Makes the directory at a canonical path and those above it that are missing. As mkdir(2) has it, what is made
+    /// in a set-group-id directory is one itself.
     pub(super) fn make_directories(&mut self, path: &Path, new: &NewDirectory) -> io::Result<()> {
         let mut missing = Vec::new();
         let mut at = path;
@@ -172,12 +183,15 @@ impl<'a> View<'a> {
             }
             at = at.parent().expect("the root is a directory");
         }
+        let above = self.node(at)?;
+        let group = above.filter(|above| above.mode & SET_GROUP_ID != 0).map(|above| above.gid);
+        let (uid, gid) = new.owner.unwrap_or((0, group.unwrap_or(0)));
         for path in missing.into_iter().rev() {
             let node = Node {
                 kind: NodeKind::Directory,
-                mode: new.mode,
-                uid: new.uid,
-                gid: new.gid,
+                mode: new.mode | group.map_or(0, |_| SET_GROUP_ID),
+                uid,
+                gid,
                 mtime: new.mtime,
                 xattrs: BTreeMap::new(),
             };
@@ -190,11 +204,7 @@ impl<'a> View<'a> {
     /// Plans `node` at a canonical path whose parent exists. A directory that is there keeps its attributes.
     pub(super) fn put(&mut self, path: PathBuf, mut node: Node) -> io::Result<()> {
         if matches!(node.kind, NodeKind::Directory) {
-            let old = match self.planned.nodes.get(&path) {
-                Some(old) => Some(old.clone()),
-                None => self.node_below(&path)?,
-            };
-            match old.filter(|old| matches!(old.kind, NodeKind::Directory)) {
+            match self.node(&path)?.filter(|old| matches!(old.kind, NodeKind::Directory)) {
                 Some(old) => node.xattrs = old.xattrs,
                 None => drop(self.planned.new_directories.insert(path.clone())),
             }
@@ -205,6 +215,14 @@ impl<'a> View<'a> {
         }
         self.planned.nodes.insert(path, node);
         Ok(())
+    }
+
+    /// Gives the directory at a canonical path a mode and leaves the rest of it alone; tells whether there is one.
+    pub(super) fn set_directory_mode(&mut self, path: &Path, mode: u32) -> io::Result<bool> {
+        let old = self.node(path)?.filter(|old| matches!(old.kind, NodeKind::Directory));
+        let Some(old) = old else { return Ok(false) };
+        self.planned.nodes.insert(path.to_path_buf(), Node { mode, ..old });
+        Ok(true)
     }
 
     /// Takes what is planned at `path` from there. Its further names stay what they are: the first of them becomes

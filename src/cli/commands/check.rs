@@ -3,9 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde_json::json;
-
-use super::{print, print_json};
+use super::print;
 use crate::build::{BuildError, NamedContext, Place, Problem, Wanted, Workbench, check, read_dockerfile};
 use crate::cli::args::{CheckArgs, Format};
 use crate::cli::environment::Environment;
@@ -15,9 +13,9 @@ use crate::cli::wire;
 use crate::dockerfile::Dockerfile;
 use crate::event::Reporter;
 use crate::oci::{ImageConfig, Platform, Reference};
-use crate::plan::lint::{LintReport, to_json};
+use crate::plan::lint::{LintReport, Report};
 
-/// Checks a Dockerfile; findings go to `out`. Fails where a build would, and on `# check=error=true`.
+/// Checks a Dockerfile; findings go to `out`. Fails where a build would, and on any warning.
 pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let request = check_request(args, environment, &mut std::io::stdin())?;
     let mut registry = ambient_config(environment)?;
@@ -36,7 +34,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         Ok(read) => read,
         Err(error) => {
             if args.format == Format::Json {
-                print_json(out, &unread(&error))?;
+                json(&Report::unread(&error.to_string()), out)?;
             }
             return Err(error.into());
         }
@@ -55,7 +53,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
     };
     let (dockerfile, report) = check(&request, &Platform::host(), &source, &lookup);
     match args.format {
-        Format::Json => print_json(out, &to_json(&dockerfile, &report))?,
+        Format::Json => json(&Report::new(&dockerfile, &report), out)?,
         Format::Text => text(&dockerfile, &report, out)?,
     }
     verdict(&dockerfile, report)
@@ -77,41 +75,52 @@ fn temporary_directory(environment: &Environment) -> Result<tempfile::TempDir, F
     }
 }
 
-/// Says in JSON that a Dockerfile could not be read at all.
-fn unread(error: &BuildError) -> serde_json::Value {
-    let location = error.place.as_ref().map(|place| {
-        json!({"sourceIndex": 0, "ranges": [{
-            "start": {"line": place.span.start_line, "character": 0},
-            "end": {"line": place.span.end_line, "character": 0},
-        }]})
-    });
-    json!({"warnings": [], "buildError": {"message": error.to_string(), "location": location}})
-}
-
+/// Writes the report as buildx does: the number first, then the warnings in the order of the lines.
 fn text(dockerfile: &Dockerfile, report: &LintReport, out: &mut dyn Write) -> Result<(), Failure> {
-    for warning in &report.warnings {
+    match (report.warnings.len(), &report.error) {
+        (0, Some(_)) => {}
+        (0, None) => print(out, "Check complete, no warnings found.")?,
+        (1, _) => print(out, "Check complete, 1 warning has been found!")?,
+        (count, _) => print(out, &format!("Check complete, {count} warnings have been found!"))?,
+    }
+    let mut warnings: Vec<_> = report.warnings.iter().collect();
+    warnings.sort_by_key(|warning| warning.span.start_line);
+    for warning in warnings {
         let url = warning.rule.url;
         let more = if url.is_empty() { String::new() } else { format!(" - {url}") };
-        let mut lines = format!("WARNING: {}{more}\n{}\n", warning.rule.name, warning.detail);
+        let mut lines = format!("\nWARNING: {}{more}\n{}\n", warning.rule.name, warning.detail);
         let place =
             Place { name: dockerfile.name.clone(), source: dockerfile.source.clone(), span: warning.span };
         excerpt(&mut lines, &place);
-        print(out, &lines)?;
+        print(out, lines.trim_end_matches('\n'))?;
     }
-    match (report.warnings.len(), &report.error) {
-        (0, Some(_)) => Ok(()),
-        (0, None) => print(out, "Check complete, no warnings found."),
-        (1, _) => print(out, "Check complete, 1 warning has been found!"),
-        (count, _) => print(out, &format!("Check complete, {count} warnings have been found!")),
-    }
+    Ok(())
 }
 
-/// Fails if the Dockerfile cannot be built, or says itself that its warnings are errors.
+/// Writes the report as buildx does, which writes what BuildKit gives it: Go's JSON escapes what HTML would.
+fn json(report: &Report<'_>, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(report).expect("a report has no keys but names");
+    for (char, escape) in [
+        ("<", "\\u003c"),
+        (">", "\\u003e"),
+        ("&", "\\u0026"),
+        ("\u{2028}", "\\u2028"),
+        ("\u{2029}", "\\u2029"),
+    ] {
+        text = text.replace(char, escape);
+    }
+    print(out, &text)
+}
+
+/// Fails if there is something to say, as `docker build --check` does: the Dockerfile cannot be built, or there are
+/// warnings, whether it says itself that they are errors or not.
 fn verdict(dockerfile: &Dockerfile, report: LintReport) -> Result<(), Failure> {
     if let Some(message) = report.violation {
         return Err(Failure::Check { message });
     }
-    let Some(error) = report.error else { return Ok(()) };
+    let Some(error) = report.error else {
+        return if report.warnings.is_empty() { Ok(()) } else { Err(Failure::Warnings) };
+    };
     let place = error.span.map(|span| Place {
         name: dockerfile.name.clone(),
         source: dockerfile.source.clone(),

@@ -8,7 +8,7 @@ use crate::dockerfile::{Expanded, Variables, quote};
 use crate::oci::Reference;
 use crate::plan::globals::Globals;
 use crate::plan::stages::{self, Evaluated, Part, Parts};
-use crate::plan::{PlanRequest, platform};
+use crate::plan::{PlanRequest, epoch, platform};
 
 /// Looks at the global scope and every `FROM`; the error is the first that a build would meet.
 pub(super) fn check(
@@ -20,6 +20,7 @@ pub(super) fn check(
     let mut globals = Globals::defaults(request, parts.target_name(request));
     default_values(parts, &globals, escape, sink);
     globals.evaluate(&parts.globals, &request.build_args, escape)?;
+    epoch::find(parts, request, &globals, escape)?;
     for part in &parts.stages {
         undefined_in_base(part, &globals, escape, sink);
         let Evaluated { platform, .. } = stages::evaluate(part, &globals, escape)?;

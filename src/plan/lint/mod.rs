@@ -20,7 +20,7 @@ use super::{PlanError, PlanRequest, Reach, plan_scope};
 use crate::dockerfile::{Dockerfile, ParseError, Span};
 use crate::oci::Platform;
 
-pub use json::to_json;
+pub use json::Report;
 pub use options::{CheckOptions, check_options};
 pub use rules::{RULES, Rule};
 
@@ -156,7 +156,7 @@ pub fn lint(
 }
 
 /// Checks a Dockerfile that may not even parse: then the report says what was found before the error.
-/// The parsed part comes back for [`to_json`].
+/// The parsed part comes back for a [`Report`].
 pub fn lint_text(
     name: &str,
     bytes: &[u8],

@@ -275,7 +275,8 @@ fn errors_come_with_what_was_found_before() {
         ),
         ("FROM known\nSTOPSIGNAL SIGFOO\n", 0, "invalid signal: SIGFOO", Some(2)),
         ("FROM known\nEXPOSE x\n", 0, "invalid containerPort: x", Some(2)),
-        ("FROM known\nUSER ${x:?who}\n", 0, "failed to process \"${x:?who}\": x: who", Some(2)),
+        // What is not set is told also where the rest cannot be read.
+        ("FROM known\nUSER ${x:?who}\n", 1, "failed to process \"${x:?who}\": x: who", Some(2)),
         (
             "FROM known\nCOPY --chmod=9 a b\n",
             0,
@@ -283,6 +284,9 @@ fn errors_come_with_what_was_found_before() {
             Some(2),
         ),
         ("# check=x\nFROM known\n", 0, "failed to parse check options: invalid check option \"x\"", Some(1)),
+        ("FROM scratch\nVOLUME $x\n", 1, "VOLUME specified can not be an empty string", Some(2)),
+        // The epoch is asked for before any stage is looked at.
+        ("ARG SOURCE_DATE_EPOCH=x\nFROM known$b\n", 0, "invalid SOURCE_DATE_EPOCH: x", None),
         ("# check=error=true\nFROM known AS A\n", 1, "lint violation found for rules: StageNameCasing", None),
     ] {
         let report = report(text);
@@ -306,28 +310,37 @@ fn the_build_argument_counts_instead_of_the_directive() {
 
 #[test]
 fn json_has_buildkits_shape() {
-    let text = "# check=error=true\nFROM known \\\n  AS A\n";
-    let world = World { ignore: Vec::new() };
-    let (dockerfile, report) = lint_text("Dockerfile.x", text.as_bytes(), &request(&[]), Scope::All, &world);
+    let written = |text: &str| {
+        let world = World { ignore: Vec::new() };
+        let (dockerfile, report) =
+            lint_text("Dockerfile.x", text.as_bytes(), &request(&[]), Scope::All, &world);
+        serde_json::to_string(&Report::new(&dockerfile, &report)).unwrap()
+    };
     assert_eq!(
-        to_json(&dockerfile, &report),
-        serde_json::json!({
-            "warnings": [{
-                "ruleName": "StageNameCasing",
-                "description": "Stage names should be lowercase",
-                "url": "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/",
-                "detail": "Stage name 'A' should be lowercase",
-                "location": {"ranges": [
-                    {"start": {"line": 2}, "end": {"line": 2}},
-                    {"start": {"line": 3}, "end": {"line": 3}},
-                ]},
-            }],
-            "sources": [{
-                "filename": "Dockerfile.x",
-                "language": "Dockerfile",
-                "data": "IyBjaGVjaz1lcnJvcj10cnVlCkZST00ga25vd24gXAogIEFTIEEK",
-            }],
-            "buildError": {"message": "lint violation found for rules: StageNameCasing", "location": {}},
-        })
+        written("# check=error=true\nFROM known \\\n  AS A\n"),
+        concat!(
+            r#"{"warnings":[{"ruleName":"StageNameCasing","description":"Stage names should be lowercase","#,
+            r#""url":"https://docs.docker.com/go/dockerfile/rule/stage-name-casing/","#,
+            r#""detail":"Stage name 'A' should be lowercase","location":{"ranges":["#,
+            r#"{"start":{"line":2},"end":{"line":2}},{"start":{"line":3},"end":{"line":3}}]}}],"#,
+            r#""sources":[{"filename":"Dockerfile.x","#,
+            r#""data":"IyBjaGVjaz1lcnJvcj10cnVlCkZST00ga25vd24gXAogIEFTIEEK","language":"Dockerfile"}],"#,
+            r#""buildError":{"message":"lint violation found for rules: StageNameCasing","location":{}}}"#,
+        )
     );
+    assert_eq!(
+        written("FROM known\n"),
+        r#"{"warnings":null,"sources":[{"filename":"Dockerfile.x","data":"RlJPTSBrbm93bgo=","language":"Dockerfile"}]}"#
+    );
+}
+
+#[test]
+fn triggers_fire_where_the_target_needs_the_stage() {
+    let text = "FROM scratch AS a\nONBUILD COPY --from=$x y z\nONBUILD WORKDIR w\nFROM a AS b\nWORKDIR v\nFROM scratch\n";
+    let report = report(text);
+    assert!(report.error.is_none(), "{:?}", report.error);
+    assert_eq!(report.warnings.iter().map(|lint| lint.span.start_line).collect::<Vec<_>>(), [5]);
+    let report =
+        report_with(&text.replace("COPY --from=$x y z", "USER u"), &request(&[]), Scope::Reachable, &[]);
+    assert!(report.warnings.is_empty());
 }

@@ -12,7 +12,7 @@ use crate::dockerfile::ports::parse_port;
 use crate::dockerfile::signal::validate_signal;
 use crate::dockerfile::suggest::nearest;
 use crate::dockerfile::{
-    ArgDecl, Command, ExpandError, Expanded, Instruction, InstructionKind, KeyValues, Source, Span, expand,
+    ArgDecl, Command, ExpandError, Instruction, InstructionKind, KeyValues, Source, Span, expand,
     expand_heredoc, expand_words, parse_trigger, quote,
 };
 use crate::plan::globals::format_all;
@@ -67,7 +67,10 @@ impl<'a> Walk<'a> {
             let stage = &self.plan.stages[id.0];
             let base = bases.remove(id).flatten();
             let mut state = self.start(stage, base.as_ref());
-            for text in self.triggers(stage, base.as_ref()) {
+            // Triggers fire where the target needs the stage, also where all stages are looked into.
+            let fires = self.plan.reachable.contains(id);
+            let triggers = if fires { self.triggers(stage, base.as_ref()) } else { Vec::new() };
+            for text in triggers {
                 let trigger = parse_trigger(&text)
                     .map_err(|error| LintError { message: error.message, span: Some(stage.from_span) })?;
                 let step = Step { instruction: &trigger, span: stage.from_span, comments: &[] };
@@ -182,7 +185,13 @@ impl<'a> Walk<'a> {
             InstructionKind::Shell(_) => state.has_shell = true,
             InstructionKind::Workdir(path) => self.workdir(state, step, path)?,
             InstructionKind::User(user) => self.words(state, step, [user])?,
-            InstructionKind::Volume(volumes) => self.words(state, step, volumes)?,
+            InstructionKind::Volume(volumes) => {
+                for volume in volumes {
+                    if self.word(state, step, volume)?.is_empty() {
+                        return Err(fail(step, "VOLUME specified can not be an empty string"));
+                    }
+                }
+            }
             InstructionKind::StopSignal(signal) => {
                 let signal = self.word(state, step, signal)?;
                 validate_signal(&signal).map_err(|error| fail(step, error))?;
@@ -199,9 +208,13 @@ impl<'a> Walk<'a> {
 
     /// Expands one text and reports what is not set.
     fn word(&mut self, state: &State, step: &Step<'_>, word: &str) -> Result<String, LintError> {
-        let expanded = expand(word, &state.variables, self.plan.escape).map_err(|error| fail(step, error))?;
-        self.undefined(state, step, &expanded);
-        Ok(expanded.text)
+        let result = expand(word, &state.variables, self.plan.escape);
+        let undefined = match &result {
+            Ok(expanded) => &expanded.undefined,
+            Err(error) => &error.undefined,
+        };
+        self.undefined(state, step, undefined);
+        Ok(result.map_err(|error| fail(step, error))?.text)
     }
 
     fn words<'w>(
@@ -214,11 +227,11 @@ impl<'a> Walk<'a> {
     }
 
     /// `UndefinedVar`; an unknown base may have set anything, so then it keeps silent.
-    fn undefined(&mut self, state: &State, step: &Step<'_>, expanded: &Expanded) {
+    fn undefined(&mut self, state: &State, step: &Step<'_>, names: &[String]) {
         if !state.base_known {
             return;
         }
-        for name in &expanded.undefined {
+        for name in names {
             if state.declared.contains(name) || NEVER_IN_ENVIRONMENT.contains(&name.as_str()) {
                 continue;
             }
@@ -235,7 +248,7 @@ impl<'a> Walk<'a> {
         for raw in mounts {
             parse_mount(raw, &mut |value| {
                 let expanded = expand(value, &state.variables, self.plan.escape)?;
-                self.undefined(state, step, &expanded);
+                self.undefined(state, step, &expanded.undefined);
                 Ok(expanded.text)
             })
             .map_err(|error| fail(step, error))?;
@@ -324,7 +337,7 @@ impl<'a> Walk<'a> {
             {
                 let expanded =
                     expand_heredoc(&heredoc.body, &state.variables).map_err(|error| fail(step, error))?;
-                self.undefined(state, step, &expanded);
+                self.undefined(state, step, &expanded.undefined);
             }
         }
         let verb = match &step.instruction.kind {

@@ -169,12 +169,31 @@ fn a_download_has_its_own_name_mode_and_time() {
 fn a_working_directory_belongs_to_its_user_with_all_new_parents() {
     let onto = Tree::new(&["dir a 700"]);
     let below = Below { root: Some(&onto.root), pending: &Pending::default() };
-    let (changes, _) = plan_directory("/a/b/c", (5, 6), NOW, below).unwrap();
+    let (changes, _) = plan_directory("/a/b/c", Some((5, 6)), NOW, below).unwrap();
     assert_eq!(listed(&changes), ["dir 700 0:0 a", "dir 755 5:6 a/b", "dir 755 5:6 a/b/c"]);
-    let (changes, _) = plan_directory("/a/", (5, 6), NOW, below).unwrap();
+    let (changes, _) = plan_directory("/a/", Some((5, 6)), NOW, below).unwrap();
     assert!(changes.is_empty(), "{:?}", listed(&changes));
     let onto = Tree::new(&["file a"]);
     let below = Below { root: Some(&onto.root), pending: &Pending::default() };
-    let error = plan_directory("/a/b", (0, 0), NOW, below).unwrap_err().to_string();
+    let error = plan_directory("/a/b", None, NOW, below).unwrap_err().to_string();
     assert_eq!(error, "cannot copy to `/a/b`: mkdir /a: not a directory");
+}
+
+/// mkdir(2)'s: Debian's `/var/local` is such a directory.
+#[test]
+fn what_is_made_in_a_set_group_id_directory_is_one_itself() {
+    if !is_root() {
+        return;
+    }
+    let from = Tree::new(&["dir d", "dir d/s 700", "file f x"]);
+    let onto = Tree::new(&["dir l 2775", "own l 0 50"]);
+    let below = Below { root: Some(&onto.root), pending: &Pending::default() };
+    let (changes, _) = plan_directory("/l/a/b", None, NOW, below).unwrap();
+    assert_eq!(listed(&changes), ["dir 2775 0:50 l", "dir 2755 0:50 l/a", "dir 2755 0:50 l/a/b"]);
+    let (changes, _) = plan_directory("/l/a", Some((5, 6)), NOW, below).unwrap();
+    assert_eq!(listed(&changes)[1], "dir 2755 5:6 l/a");
+    let lines = copy(&from, &["f"], "/l/a/").chmod("700").onto(&onto);
+    assert_eq!(lines[1..], ["dir 2700 0:50 l/a", "file 700 0:0 l/a/f x"]);
+    // What is copied has its own mode and owner.
+    assert_eq!(copy(&from, &["d"], "/l/").onto(&onto)[1..], ["dir 700 0:0 l/s"]);
 }

@@ -174,3 +174,40 @@ fn directories_above_a_change_come_as_they_are() {
     let below = Below { root: Some(&onto.root), pending: &Pending::default() };
     assert_eq!(node(&copying.plan(below).unwrap().0, "a").mtime, OLD);
 }
+
+/// BuildKit's: what is only on the way to what is taken keeps its owner where it is there already, and gets the source's
+/// own mode, also where an earlier source of the same copy made it with the mode of `--chmod`.
+#[test]
+fn directories_on_the_way_keep_their_owner_and_get_the_sources_mode() {
+    let from = Tree::new(&["dir x 750", "dir x/a 700", "file x/a/f 1", "dir x/b", "file x/b/f 3"]);
+    let copying = |patterns| copy(&from, patterns, "/").parents().chown(3, 4).chmod("711");
+    let expected = [
+        "dir 750 3:4 x",
+        "dir 711 3:4 x/a",
+        "file 711 3:4 x/a/f 1",
+        "dir 711 3:4 x/b",
+        "file 711 3:4 x/b/f 3",
+    ];
+    assert_eq!(copying(&["x/a/f", "x/b/f"]).onto_scratch(), expected);
+
+    if !is_root() {
+        return;
+    }
+    let onto = Tree::new(&["dir x 705", "own x 7 8", "dir x/a 711", "own x/a 9 9", "attr x/a user.kept"]);
+    let (changes, _) = {
+        let below = Below { root: Some(&onto.root), pending: &Pending::default() };
+        copying(&["x/a/f"]).plan(below).unwrap()
+    };
+    assert_eq!(listed(&changes), ["dir 750 7:8 x", "dir 700 9:9 x/a", "file 711 3:4 x/a/f 1"]);
+    assert!(node(&changes, "x/a").xattrs.contains_key(OsStr::new("user.kept")));
+    // What is taken itself is given all of it.
+    assert_eq!(copying(&["x/a"]).onto(&onto)[..2], ["dir 750 7:8 x", "dir 711 3:4 x/a"]);
+}
+
+#[test]
+fn an_excluded_directory_with_something_to_take_is_on_the_way_too() {
+    let from = Tree::new(&["dir d", "dir d/s 700", "file d/s/x 1", "file d/s/y 2"]);
+    let onto = Tree::new(&["dir to", "dir to/s 711"]);
+    let copying = copy(&from, &["d"], "/to").exclude(&["s", "!s/x"]).chown(3, 4).chmod("u=rwx,go=");
+    assert_eq!(copying.onto(&onto), ["dir 755 0:0 to", "dir 700 0:0 to/s", "file 700 3:4 to/s/x 1"]);
+}
