@@ -174,9 +174,6 @@ pub enum Failure {
     /// A build that takes the time of day has nothing to be the same as.
     #[error("`--verify` cannot go with `--timestamp now`: each build would have a time of its own")]
     VerifyNow,
-    /// A check has warnings; they have been shown already.
-    #[error("the check has warnings")]
-    Warnings,
     /// A check found what `# check=error=true` makes an error; it has been shown already.
     #[error("{message}")]
     Check {
@@ -254,7 +251,7 @@ impl Failure {
     /// Writes everything there is to say, with a newline at the end.
     pub fn render(&self, colour: bool) -> String {
         let mut text = String::new();
-        if matches!(self, Self::Different | Self::Warnings) {
+        if matches!(self, Self::Different) {
             return text;
         }
         if let Self::Unverified(unverified) = self

@@ -19,9 +19,9 @@ fn a_clean_dockerfile_is_said_to_be_one() {
 
 /// In the order of the lines, whatever rule found what first.
 #[test]
-fn warnings_are_shown_and_the_exit_code_is_1() {
+fn warnings_are_no_failure_unless_the_dockerfile_says_so() {
     let context = Context::new("FROM scratch\nWORKDIR a\nENV a b\nRUN x \\\n\n  y\n");
-    let outcome = check(&context, &[]).fails(1, &[]);
+    let outcome = check(&context, &[]).ok();
     assert_eq!(outcome.stderr, "");
     let rules = outcome.stdout.lines().filter_map(|line| line.strip_prefix("WARNING: "));
     let rules: Vec<_> = rules.filter_map(|line| line.split(' ').next()).collect();
@@ -31,11 +31,11 @@ fn warnings_are_shown_and_the_exit_code_is_1() {
                  Relative workdir \"a\" can have unexpected results if the base image changes\nDockerfile:2\n";
     assert!(outcome.stdout.starts_with(begin), "{outcome}");
 
-    let outcome = check(&context, &["--format=json"]).fails(1, &[]);
+    let outcome = check(&context, &["--format=json"]).ok();
     assert_eq!(outcome.stderr, "");
     let value: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     let context = Context::new("# check=experimental=all\n# about\nFROM scratch AS a\n");
-    let json = check(&context, &["--format=json"]).fails(1, &[]).stdout;
+    let json = check(&context, &["--format=json"]).ok().stdout;
     assert!(json.contains(r"`# a \u003cdescription\u003e`"), "{json}");
     // BuildKit's own order here: what the parser finds comes first.
     assert_eq!(value["warnings"][0]["ruleName"], "NoEmptyContinuation");

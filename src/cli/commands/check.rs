@@ -15,7 +15,7 @@ use crate::event::Reporter;
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::plan::lint::{LintReport, Report};
 
-/// Checks a Dockerfile; findings go to `out`. Fails where a build would, and on any warning.
+/// Checks a Dockerfile; findings go to `out`. Fails where a build would, and on `# check=error=true`.
 pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let request = check_request(args, environment, &mut std::io::stdin())?;
     let mut registry = ambient_config(environment)?;
@@ -112,15 +112,12 @@ fn json(report: &Report<'_>, out: &mut dyn Write) -> Result<(), Failure> {
     print(out, &text)
 }
 
-/// Fails if there is something to say, as `docker build --check` does: the Dockerfile cannot be built, or there are
-/// warnings, whether it says itself that they are errors or not.
+/// Fails if the Dockerfile cannot be built, or says itself that its warnings are errors.
 fn verdict(dockerfile: &Dockerfile, report: LintReport) -> Result<(), Failure> {
     if let Some(message) = report.violation {
         return Err(Failure::Check { message });
     }
-    let Some(error) = report.error else {
-        return if report.warnings.is_empty() { Ok(()) } else { Err(Failure::Warnings) };
-    };
+    let Some(error) = report.error else { return Ok(()) };
     let place = error.span.map(|span| Place {
         name: dockerfile.name.clone(),
         source: dockerfile.source.clone(),
