@@ -1,6 +1,6 @@
 //! One blob to a registry or from it, with kiln's client: what `benches/registry` measures.
 //!
-//! `transfer push PLACE FILE DIGEST SIZE`, `transfer stream PLACE FILE` or `transfer pull PLACE DIGEST SIZE [FILE]` prints
+//! `transfer push PLACE FILE DIGEST SIZE`, `transfer stream PLACE FILE DIGEST` or `transfer pull PLACE DIGEST SIZE [FILE]` prints
 //! wall seconds, CPU seconds and the peak of the resident memory in MiB.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -26,8 +26,9 @@ fn main() -> Outcome<()> {
     let client = Client::new(RegistryConfig::default(), Reporter::silent())?;
     let began = Instant::now();
     match (verb.as_str(), rest) {
-        ("stream", []) => {
-            client.push_stream(&place, &mut File::open(what)?)?;
+        ("stream", [digest]) => {
+            let digest: Digest = digest.parse()?;
+            client.push_stream(&place, &mut File::open(what)?, &|| Some(digest.clone()))?;
         }
         ("push", [digest, size]) => {
             let digest: Digest = digest.parse()?;

@@ -89,6 +89,16 @@ pub enum Problem {
         /// The options that would have brought what its mounts ask for and may go without.
         absent: Vec<String>,
     },
+    /// A step's process could not be started.
+    #[error("process {command:?} did not complete successfully: exit code: {code}: {reason}")]
+    NotStarted {
+        /// The command line, joined by blanks.
+        command: String,
+        /// The exit code a shell has for that.
+        code: i32,
+        /// What was in the way.
+        reason: SandboxError,
+    },
     /// A step needs a secret that was not given.
     #[error("secret {id}: not found")]
     NoSecret {
@@ -216,7 +226,7 @@ impl Problem {
             Self::Copy(CopyError::NotFound { .. }) => Some(
                 "paths of COPY and ADD are relative to the build context, not to the Dockerfile".to_owned(),
             ),
-            Self::Process { code: 127, ending, .. } if ending.contains("exec") => Some(
+            Self::NotStarted { code: 127, .. } => Some(
                 "there is no such program in the image, or its interpreter is missing; `FROM scratch` has not even a shell".to_owned(),
             ),
             Self::Process { code, absent, .. } => process_hint(*code, absent),

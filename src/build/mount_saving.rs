@@ -205,7 +205,6 @@ fn mount_record(name: &str, label: &str, layer: Layer, created_seconds: i64) -> 
         sources: Vec::new(),
         layer,
         created_seconds,
-        seconds: 0.0,
         inputs: Inputs::default(),
     }
 }

@@ -173,22 +173,23 @@ impl Build<'_> {
         mounts: &mut StepMounts,
         spec: &MountSpec,
     ) -> Result<(), Problem> {
-        let SpecKind::Cache { id, from, source, sharing, mode, uid, gid } = &spec.kind else {
+        let (SpecKind::Cache { from, source, sharing, mode, uid, gid, .. }, Some(id)) =
+            (&spec.kind, spec.cache_id())
+        else {
             unreachable!("called for cache mounts");
         };
         let target = self.target(stage, spec)?;
         let namespace = self.plan.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
-        let id = id.as_deref().filter(|id| !id.is_empty()).unwrap_or(&target);
         let numbers = format!("{mode:?} {uid:?} {gid:?}");
-        let key = frame(&[namespace, id, from.as_deref().unwrap_or(""), &numbers]);
+        let key = frame(&[namespace, &id, from.as_deref().unwrap_or(""), &numbers]);
         let data = match mounts.caches.get(&key) {
             // The step has it already: the lock is its own.
             Some(cache) => cache.data(),
             None => {
                 let root = &self.services.cache_mounts_dir;
                 let mut cache = Cache::claim(root, &key, *sharing, &self.services.cancel)?;
-                self.fill_cache(stage, &mut cache, spec, (&key, id))?;
-                self.used_mounts.note(&key, id);
+                self.fill_cache(stage, &mut cache, spec, (&key, &id))?;
+                self.used_mounts.note(&key, &id);
                 mounts.caches.entry(key).or_insert(cache).data()
             }
         };

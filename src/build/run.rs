@@ -89,13 +89,7 @@ impl Build<'_> {
             Err(crate::sandbox::SandboxError::Cancelled) => Err(Problem::Cancelled),
             Err(error) => match error.exit_code() {
                 // It was never started: the code is the one a shell has for that.
-                Some(code) => Err(Problem::Process {
-                    command: command_line(task),
-                    ending: format!("exit code: {code}: {error}"),
-                    code,
-                    last_output: Vec::new(),
-                    absent: Vec::new(),
-                }),
+                Some(code) => Err(Problem::NotStarted { command: command_line(task), code, reason: error }),
                 None => Err(error.into()),
             },
         }

@@ -316,7 +316,7 @@ impl Build<'_> {
         reporter.report(Event::StepStarted { step: step.clone(), instruction: instruction.heading() });
         let begun = std::time::Instant::now();
         let below = stage.layers.len();
-        let result = self.make_layer(stage, instruction, begun);
+        let result = self.make_layer(stage, instruction);
         for slot in stage.layers.iter_mut().skip(below) {
             slot.span = Some(instruction.span);
         }
@@ -335,12 +335,7 @@ impl Build<'_> {
     }
 
     /// Takes the step's layer from a cache, or runs the step.
-    fn make_layer(
-        &self,
-        stage: &mut Stage,
-        instruction: &Instruction,
-        begun: std::time::Instant,
-    ) -> Result<StepOutcome, Problem> {
+    fn make_layer(&self, stage: &mut Stage, instruction: &Instruction) -> Result<StepOutcome, Problem> {
         let cached = self.cached(stage, instruction)?;
         let is_copy_from_stage = self.copies_from_stage(stage.id, instruction)?;
         stage.copies_from_stage |= is_copy_from_stage && cached.is_some();
@@ -369,7 +364,7 @@ impl Build<'_> {
             stage.last_run = Some(stage.step.clone());
         }
         if stage.layers.len() > layers {
-            self.keep(stage, instruction, begun.elapsed())?;
+            self.keep(stage, instruction)?;
         }
         Ok(outcome)
     }

@@ -29,7 +29,6 @@ const PARENT: &str = "kiln.cache.parent";
 const SOURCES: &str = "kiln.cache.sources";
 const DIFF_ID: &str = "kiln.cache.diff-id";
 const CREATED: &str = "kiln.cache.created";
-const SECONDS: &str = "kiln.cache.seconds";
 
 /// Instructions are cut to this in annotations: a manifest stays small. The config has all of it.
 const INSTRUCTION_CHARACTERS: usize = 400;
@@ -51,7 +50,6 @@ pub(super) struct Header {
     pub(super) sources: Vec<(String, Chain)>,
     pub(super) layer: Layer,
     pub(super) created_seconds: i64,
-    pub(super) seconds: f64,
     pub(super) config: Descriptor,
 }
 
@@ -65,7 +63,6 @@ struct RecordJson {
     layer: Descriptor,
     diff_id: DiffId,
     created_seconds: i64,
-    seconds: f64,
     inputs: Inputs,
 }
 
@@ -90,7 +87,6 @@ pub(super) fn seal(record: &Record) -> (Artifact, Vec<u8>) {
         (SOURCES.to_owned(), sources),
         (DIFF_ID.to_owned(), record.layer.diff_id.to_string()),
         (CREATED.to_owned(), record.created_seconds.to_string()),
-        (SECONDS.to_owned(), format!("{:.3}", record.seconds)),
     ]);
     let artifact = Artifact {
         artifact_type: ARTIFACT_TYPE.to_owned(),
@@ -114,7 +110,6 @@ fn config(record: &Record) -> Vec<u8> {
         layer: record.layer.descriptor.clone(),
         diff_id: record.layer.diff_id.clone(),
         created_seconds: record.created_seconds,
-        seconds: record.seconds,
         inputs,
     });
     // Registries look at the platform and the diff ids of an image config, and at nothing else.
@@ -155,10 +150,6 @@ pub(super) fn read_header(artifact: &Artifact) -> Result<Header, String> {
     };
     let bad = |name: &str, error: &dyn std::fmt::Display| format!("annotation `{name}`: {error}");
     let diff_id = text(DIFF_ID)?.parse::<Digest>().map_err(|e| bad(DIFF_ID, &e))?;
-    let seconds = text(SECONDS)?.parse::<f64>().map_err(|e| bad(SECONDS, &e))?;
-    if !(seconds.is_finite() && seconds >= 0.0) {
-        return Err(bad(SECONDS, &format!("`{seconds}` is no duration")));
-    }
     let chain = text(PARENT)?.parse::<Digest>().map_err(|e| bad(PARENT, &e))?;
     let config = artifact.config.as_ref().ok_or("it has no config")?;
     Ok(Header {
@@ -169,7 +160,6 @@ pub(super) fn read_header(artifact: &Artifact) -> Result<Header, String> {
         sources: serde_json::from_str(text(SOURCES)?).map_err(|e| bad(SOURCES, &e))?,
         layer: Layer { descriptor: checked_layer(layer)?, diff_id: DiffId::new(diff_id) },
         created_seconds: text(CREATED)?.parse().map_err(|e| bad(CREATED, &e))?,
-        seconds,
         config: checked_config(config)?,
     })
 }
@@ -242,7 +232,6 @@ pub(super) fn read_record(header: &Header, config: &[u8]) -> Result<Record, Stri
         sources: json.sources,
         layer,
         created_seconds: json.created_seconds,
-        seconds: json.seconds,
         inputs: json.inputs,
     })
 }

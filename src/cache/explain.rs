@@ -282,7 +282,6 @@ mod tests {
                 diff_id: DiffId::new(digest),
             },
             created_seconds: 0,
-            seconds: 1.0,
             inputs,
         }
     }

@@ -83,8 +83,12 @@ impl std::fmt::Debug for LocalCache {
 
 impl LocalCache {
     fn record_path(&self, key: &Key) -> PathBuf {
-        let name = key.to_string();
-        self.records().join(&name[..2]).join(name)
+        self.file_path(&key.to_string())
+    }
+
+    /// Returns where the record with this file name lies. Names of strange files may be anything.
+    fn file_path(&self, name: &str) -> PathBuf {
+        self.records().join(name.get(..2).unwrap_or(name)).join(name)
     }
 
     fn step_path(&self, step: &StepName) -> PathBuf {
@@ -103,7 +107,7 @@ impl LocalCache {
         CacheError::Refused { place: self.describe(), name, reason }
     }
 
-    /// Reads a record's manifest, and marks the record as used.
+    /// Reads a record's manifest.
     fn header(&self, key: &Key) -> Result<Option<Header>, CacheError> {
         let path = self.record_path(key);
         let Some(bytes) = read(&path, MANIFEST_LIMIT_BYTES)? else { return Ok(None) };
@@ -249,7 +253,7 @@ impl Cache for LocalCache {
         };
         let mut removed = Removed::default();
         for entry in entries {
-            let path = self.records().join(&entry.name[..2.min(entry.name.len())]).join(&entry.name);
+            let path = self.file_path(&entry.name);
             match fs::remove_file(&path) {
                 Ok(()) => removed.records += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -27,8 +27,6 @@ pub struct Record {
     pub layer: Layer,
     /// When, in seconds since 1970.
     pub created_seconds: i64,
-    /// How long it took: what a hit saves.
-    pub seconds: f64,
     /// What went into the key.
     pub inputs: Inputs,
 }
@@ -46,8 +44,6 @@ pub struct Found {
     pub layer: Layer,
     /// When, in seconds since 1970.
     pub created_seconds: i64,
-    /// How long it took.
-    pub seconds: f64,
     /// The cache it was found in, for people.
     pub from: String,
     /// The number of that cache among the build's sources.
@@ -72,19 +68,8 @@ impl Found {
 impl Header {
     /// Returns the hit that this header makes in the cache called `from`.
     pub(super) fn found(self, from: String) -> Found {
-        let Self { key, parent, sources, layer, created_seconds, seconds, .. } = self;
-        Found {
-            key,
-            parent,
-            sources,
-            layer,
-            created_seconds,
-            seconds,
-            from,
-            source: 0,
-            blobs: None,
-            repository: None,
-        }
+        let Self { key, parent, sources, layer, created_seconds, .. } = self;
+        Found { key, parent, sources, layer, created_seconds, from, source: 0, blobs: None, repository: None }
     }
 }
 

@@ -185,7 +185,7 @@ impl Cache for RegistryCache {
             else {
                 continue;
             };
-            match self.client.delete(&self.bare()?.with_digest(manifest)) {
+            match self.client.delete(&self.reference.untagged().with_digest(manifest)) {
                 Ok(()) => removed.records += 1,
                 // Another prune was first.
                 Err(error) if error.is_not_found() => {}
@@ -202,17 +202,6 @@ impl Cache for RegistryCache {
 impl RegistryCache {
     fn prefix(&self) -> String {
         self.reference.tag().map(|tag| format!("{tag}-")).unwrap_or_default()
-    }
-
-    /// Returns the repository alone.
-    fn bare(&self) -> Result<Reference, CacheError> {
-        Reference::new(self.reference.registry(), self.reference.repository(), None, None).map_err(|error| {
-            CacheError::Refused {
-                place: self.describe(),
-                name: self.reference.to_string(),
-                reason: error.reason,
-            }
-        })
     }
 
     /// Fetches what is behind tags, a few at a time, in their order.

@@ -18,7 +18,7 @@ use crate::compare::CompareError;
 use crate::images::ImagesError;
 use crate::oci::{DigestError, PlatformError, ReferenceError};
 use crate::output::OutputError;
-use crate::registry::RegistryError;
+use crate::registry::{CredentialFileError, RegistryError};
 use crate::rootfs::RootfsError;
 use crate::sandbox::SandboxError;
 
@@ -156,14 +156,9 @@ pub enum Failure {
     /// Standard output was closed.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
-    /// A file of credentials is not JSON.
-    #[error("`{path}` is not a valid credentials file: {reason}")]
-    Credentials {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
+    /// Credentials could not be saved or forgotten.
+    #[error(transparent)]
+    CredentialFile(#[from] CredentialFileError),
     /// Two images that `kiln diff` compared differ; what does has been shown already.
     #[error("the images differ")]
     Different,
@@ -229,6 +224,7 @@ impl Failure {
             Self::Blob(error) => error.hint().map(str::to_owned),
             Self::Cache(error) => error.hint(),
             Self::Registry(error) => error.hint(),
+            Self::CredentialFile(error) => error.hint(),
             Self::Output(error) => error.hint(),
             Self::Images(error) => error.hint(),
             Self::OtherRegistry { .. } => Some("copy it there: `kiln copy IMAGE NAME`".to_owned()),

@@ -6,12 +6,10 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
-use sha2::{Digest as _, Sha256};
-
 use super::{CompareError, FieldChange, PathChange, Side, Subject};
 use crate::layer::{LayerError, TarEntry, TarEntryKind, TarReader};
 use crate::oci::{Digest, Layer};
-use crate::stream::auto_decoder;
+use crate::stream::{auto_decoder, hash_all};
 
 /// A path as bytes, relative, without dots and doubled slashes.
 pub(super) type Path = Vec<u8>;
@@ -54,13 +52,18 @@ pub(super) fn list(
     let failed = |source| CompareError::Layer { digest: layer.digest(), source };
     let mut reader = open(subject, layer)?;
     let mut listing = Listing::default();
+    let mut buffer = vec![0; 64 * 1024];
     while let Some(mut entry) = reader.next_entry().map_err(failed)? {
         let path = normal(entry.path.as_os_str().as_bytes());
         if path.is_empty() || !wanted(&path) {
             continue;
         }
         let content = match entry.kind {
-            TarEntryKind::File => Some(digest(&mut reader).map_err(failed)?),
+            TarEntryKind::File => Some(
+                hash_all(&mut reader, &mut buffer)
+                    .map_err(|source| failed(LayerError::Archive { source }))?
+                    .digest,
+            ),
             _ => None,
         };
         // Only what it comes to counts, not how it was written.
@@ -69,19 +72,6 @@ pub(super) fn list(
         listing.entries.insert(path, Listed { entry, content });
     }
     Ok(listing)
-}
-
-fn digest(content: &mut impl Read) -> Result<Digest, LayerError> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match content.read(&mut buffer) {
-            Ok(0) => return Ok(Digest::from_sha256(hash.finalize().into())),
-            Ok(count) => hash.update(&buffer[..count]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(source) => return Err(LayerError::Archive { source }),
-        }
-    }
 }
 
 /// Returns a name without leading, trailing and doubled slashes and without `.`.

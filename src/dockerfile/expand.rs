@@ -96,16 +96,6 @@ pub fn expand_heredoc(body: &str, variables: &dyn Variables) -> Result<Expanded,
     Lexer::new(body, variables, '\\', Mode::HEREDOC).run().map(|run| run.expanded)
 }
 
-/// Expands what is known and leaves the rest as it is written, quotes included: for showing a command.
-///
-/// A text that cannot be expanded comes back unchanged.
-pub fn expand_for_display(text: &str, variables: &dyn Variables, escape: char) -> String {
-    match Lexer::new(text, variables, escape, Mode::DISPLAY).run() {
-        Ok(run) => run.expanded.text,
-        Err(_) => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,12 +257,5 @@ mod tests {
     fn heredoc_bodies_keep_quotes() {
         let body = |text| expand_heredoc(text, &variables()).unwrap().text;
         assert_eq!(body("'$PWD' \"$PWD\" \\$PWD \\\\ \\\nx `"), "'/home' \"/home\" $PWD \\ \nx `");
-    }
-
-    #[test]
-    fn display_leaves_the_unknown_alone() {
-        let show = |text| expand_for_display(text, &variables(), '\\');
-        assert_eq!(show("run echo '$PWD' \"$NONE\" ${X:-y} $PWD"), "run echo '$PWD' \"$NONE\" ${X:-y} /home");
-        assert_eq!(show("run 'x"), "run 'x");
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn parse_opening(word: &str) -> Result<Option<Opening>, ExpandError> 
         return Ok(None);
     }
     let lex = |mode| Lexer::new(rest, &NoVariables, '\\', mode).run().map(|output| output.words);
-    let (plain, quoted) = (lex(Mode::UNQUOTE)?, lex(Mode::DISPLAY)?);
+    let (plain, quoted) = (lex(Mode::UNQUOTE)?, lex(Mode::KEEP_QUOTES)?);
     let ([name], [written]) = (plain.as_slice(), quoted.as_slice()) else { return Ok(None) };
     let quotes = |text: &str| text.chars().filter(|c| matches!(c, '\'' | '"')).count();
     Ok(Some(Opening {

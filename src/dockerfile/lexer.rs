@@ -28,8 +28,8 @@ impl Mode {
     pub(super) const VERBATIM: Self = Self { keep_quotes: true, keep_escapes: true, ..Self::UNQUOTE };
     /// Removal of quotes and escapes only.
     pub(super) const UNQUOTE: Self = Self { keep_unset: true, ..Self::WORD };
-    /// Text for people.
-    pub(super) const DISPLAY: Self = Self { keep_quotes: true, ..Self::UNQUOTE };
+    /// Recognition of words whose quotes matter: only escapes go.
+    pub(super) const KEEP_QUOTES: Self = Self { keep_quotes: true, ..Self::UNQUOTE };
 }
 
 /// What a pass over a text found.

@@ -31,9 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use directives::check_syntax;
-pub use expand::{
-    ExpandError, Expanded, NoVariables, Variables, expand, expand_for_display, expand_heredoc, expand_words,
-};
+pub use expand::{ExpandError, Expanded, NoVariables, Variables, expand, expand_heredoc, expand_words};
 
 /// Lines of a Dockerfile, from 1, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

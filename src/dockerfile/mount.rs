@@ -82,11 +82,14 @@ pub enum MountKind {
 }
 
 impl MountSpec {
-    /// Returns what identifies a cache mount: its id, or its cleaned target. `None` for other mounts.
+    /// Returns what identifies a cache mount: its id, or its cleaned target as it is written, whatever the working
+    /// directory (BuildKit). `None` for other mounts.
     pub fn cache_id(&self) -> Option<String> {
         match &self.kind {
-            MountKind::Cache { id: Some(id), .. } => Some(id.clone()),
-            MountKind::Cache { id: None, .. } => Some(clean(self.target.as_deref().unwrap_or_default())),
+            MountKind::Cache { id, .. } => {
+                let id = id.clone().filter(|id| !id.is_empty());
+                Some(id.unwrap_or_else(|| clean(self.target.as_deref().unwrap_or_default())))
+            }
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ use super::ImagesError;
 use crate::blob::{BlobError, BlobSource, Store};
 use crate::layer::{ApplyOptions, Owners, Whiteouts, apply_tar};
 use crate::oci::{Descriptor, Digest, annotation, descriptor, descriptor_digest};
-use crate::stream::{Compression, Compressor, HashingWriter, auto_decoder};
+use crate::stream::{Compression, Compressor, Counted, HashingWriter, auto_decoder, hash_all};
 use crate::tree::RootDir;
 
 /// Media type of a file that nothing else is said of.
@@ -58,7 +58,8 @@ impl Files {
             annotations.insert(UNPACKED_DIGEST.to_owned(), unpacked.to_string());
             descriptor(media_type.unwrap_or(DIRECTORY), &blob.0, blob.1)
         } else {
-            let (digest, size_bytes) = hash(path).map_err(failed)?;
+            let hash = |file| hash_all(file, &mut vec![0; BUFFER_BYTES]);
+            let Counted { digest, size_bytes } = File::open(path).and_then(hash).map_err(failed)?;
             self.files.insert(digest.clone(), path.to_owned());
             descriptor(media_type.unwrap_or(PLAIN_FILE), &digest, size_bytes)
         };
@@ -97,14 +98,6 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, from: &Path, name: &Path) -> io::
         }
     }
     Ok(())
-}
-
-fn hash(path: &Path) -> io::Result<(Digest, u64)> {
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
-    let mut hash = HashingWriter::new(io::sink());
-    io::copy(&mut file, &mut hash)?;
-    let (_, counted) = hash.finish();
-    Ok((counted.digest, counted.size_bytes))
 }
 
 impl BlobSource for Files {

@@ -16,7 +16,6 @@ use crate::blob::{BlobSource, Growing};
 use crate::event::{Reporter, with_causes};
 use crate::oci::{Descriptor, Digest, Layer, Reference};
 use crate::registry::{Client, Pushed, RegistryError};
-use crate::stream::Counted;
 
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
@@ -273,20 +272,18 @@ struct EarlyUploads {
 /// A layer that is uploaded while it is written.
 struct Stream {
     growing: Arc<Growing>,
-    upload: JoinHandle<Result<Counted, RegistryError>>,
+    upload: JoinHandle<Result<(), RegistryError>>,
 }
 
 impl Stream {
     /// Returns whether the complete layer is in the repository: as soon as that is so, whoever brought it there.
     fn finish(self, client: &Client, repository: &Reference, layer: &Layer) -> bool {
-        let digest = layer.digest();
-        if !self.upload.is_finished() && client.blob_exists(repository, &digest).unwrap_or(false) {
+        if !self.upload.is_finished() && client.blob_exists(repository, &layer.digest()).unwrap_or(false) {
             self.growing.abandon();
             let _ = self.upload.join();
             return true;
         }
-        let sent = self.upload.join().unwrap_or_else(|panic| resume_unwind(panic));
-        sent.is_ok_and(|counted| counted.digest == digest)
+        self.upload.join().unwrap_or_else(|panic| resume_unwind(panic)).is_ok()
     }
 }
 
@@ -323,9 +320,12 @@ impl EarlyUploads {
     /// Begins to upload a layer that is still written; what fails here is done again when it is complete.
     fn stream(&mut self, growing: &Arc<Growing>) {
         let (client, repository) = (self.client.clone(), self.repository.clone());
-        let mut follower = growing.follow();
-        let upload = thread::spawn(move || client.push_stream(&repository, &mut follower));
-        self.streams.push(Stream { growing: Arc::clone(growing), upload });
+        let growing = Arc::clone(growing);
+        let upload = thread::spawn({
+            let growing = Arc::clone(&growing);
+            move || client.push_stream(&repository, &mut growing.follow(), &|| growing.digest())
+        });
+        self.streams.push(Stream { growing, upload });
     }
 
     /// Queues a layer, each blob once; a queue nobody reads any more is found out at the commit.

@@ -43,7 +43,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use answer::{Answer, AnswerError};
 pub use artifact::Artifact;
 pub use config::{ClientCertificate, HostConfig, Proxies, RegistryConfig, Retries, Side, Sides, Waivers};
-pub use credential::{AuthFile, CloudProvider, Credential, CredentialSources};
+pub use credential::{
+    AuthFile, CloudProvider, Credential, CredentialFile, CredentialFileError, CredentialSources, Keeper,
+    Scope,
+};
 pub use download::BlobReader;
 pub use error::{RegistryError, Unreachable};
 pub use graph::Graph;
@@ -62,7 +65,6 @@ use transport::Transport;
 
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest, Image, Platform, Reference};
-use crate::stream::Counted;
 
 /// A client for any number of registries; clones share connections and tokens.
 #[derive(Clone)]
@@ -171,16 +173,6 @@ impl Client {
         Ok(size.is_some())
     }
 
-    /// Asks the registry to take a blob from another of its repositories; `false` if it does not.
-    pub fn mount_blob(
-        &self,
-        repository: &Reference,
-        descriptor: &Descriptor,
-        from: &Reference,
-    ) -> Result<bool, RegistryError> {
-        self.inner.runtime.wait(self.inner.mount_only(repository, descriptor, from))
-    }
-
     /// Puts a blob into the repository: nothing if it is there, a mount if one of `mount_from` (others
     /// than of the same registry are ignored) has it, else an upload.
     pub fn push_blob(
@@ -221,14 +213,15 @@ impl Client {
         self.inner.send_blob(repository, descriptor, open, &[])
     }
 
-    /// Uploads what `reader` yields, of unknown length and digest, hashing it on the way. What was read
-    /// can't be read again, so a cut is the end of it.
+    /// Uploads what `reader` yields, of unknown length; `digest` is asked when it has ended, and the registry checks the
+    /// answer. What was read can't be read again, so a cut is the end of it.
     pub fn push_stream(
         &self,
         repository: &Reference,
         reader: &mut dyn Read,
-    ) -> Result<Counted, RegistryError> {
-        self.inner.push_stream(repository, reader)
+        digest: &dyn Fn() -> Option<Digest>,
+    ) -> Result<(), RegistryError> {
+        self.inner.push_stream(repository, reader, digest)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest where it has no tag.

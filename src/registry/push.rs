@@ -20,7 +20,6 @@ use super::{Client, Inner, OpenBlob, Pushed};
 use crate::blob::BlobSource;
 use crate::event::TransferKind;
 use crate::oci::{Descriptor, Digest, Image, Reference, descriptor_digest};
-use crate::stream::Counted;
 
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
@@ -281,7 +280,7 @@ impl Inner {
     }
 
     /// Mounts a blob or leaves everything as it was.
-    pub(super) async fn mount_only(
+    async fn mount_only(
         &self,
         to: &Reference,
         descriptor: &Descriptor,
@@ -346,13 +345,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest.
+    /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest that is known by then.
     pub(super) fn push_stream(
         &self,
         to: &Reference,
         reader: &mut dyn Read,
-    ) -> Result<Counted, RegistryError> {
-        use sha2::Digest as _;
+        digest: &dyn Fn() -> Option<Digest>,
+    ) -> Result<(), RegistryError> {
         let endpoint = self.destination(to)?;
         let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?.url;
         let what = format!("an upload to `{}`", to.repository());
@@ -365,14 +364,15 @@ impl Inner {
             request = request.header(AUTHORIZATION, header.reveal());
         }
         let mut transfer = self.reporter.transfer(TransferKind::Push, "layer", None);
-        let (mut hash, mut size_bytes) = (sha2::Sha256::new(), 0);
         let pumped = self.pump(request, &session, reader, None, &mut |chunk| {
-            hash.update(chunk);
-            size_bytes += chunk.len() as u64;
             transfer.advance(chunk.len() as u64);
         });
-        let response = match pumped {
-            Ok(response) => response,
+        let known = |response| match digest() {
+            Some(digest) => Ok((response, digest)),
+            None => Err(Pumped::Source(std::io::ErrorKind::UnexpectedEof.into())),
+        };
+        let (response, digest) = match pumped.and_then(known) {
+            Ok(done) => done,
             Err(Pumped::Connection(error)) => return Err(error),
             Err(Pumped::Source(source)) => {
                 transfer.finish("not needed any more");
@@ -384,7 +384,6 @@ impl Inner {
             let refused = self.refused(&endpoint, &call.what, response, &authorization);
             return Err(self.runtime.wait(refused));
         }
-        let digest = Digest::from_sha256(hash.finalize().into());
         let session = if response.headers().contains_key(reqwest::header::LOCATION) {
             self.session(&endpoint, &call, &response)?.url
         } else {
@@ -392,7 +391,7 @@ impl Inner {
         };
         self.runtime.wait(self.commit(&endpoint, to.repository(), session, &digest))?;
         transfer.finish("done");
-        Ok(Counted { digest, size_bytes })
+        Ok(())
     }
 
     /// Ends an upload whose bytes are all there.

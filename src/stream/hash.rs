@@ -33,6 +33,19 @@ impl Counter {
     }
 }
 
+/// Hashes and counts all that `reader` yields, `buffer.len()` bytes at a time.
+pub fn hash_all(mut reader: impl Read, buffer: &mut [u8]) -> io::Result<Counted> {
+    let mut counter = Counter::default();
+    loop {
+        match reader.read(buffer) {
+            Ok(0) => return Ok(counter.finish()),
+            Ok(count) => counter.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// A writer that hashes what its inner writer accepted.
 #[derive(Debug)]
 pub struct HashingWriter<W> {

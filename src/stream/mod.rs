@@ -17,7 +17,7 @@ use std::fmt;
 
 pub use codec::{Codec, auto_decoder, decoder};
 pub use compress::Compressor;
-pub use hash::{Counted, HashingReader, HashingWriter};
+pub use hash::{Counted, HashingReader, HashingWriter, hash_all};
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use verify::VerifyReader;
 

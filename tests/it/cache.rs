@@ -199,10 +199,13 @@ fn the_executor_takes_layers_of_base_images_from_where_the_warmer_put_them() {
     let repository = format!("--cache-repo={}", registry.image("cache"));
     start(&["executor", &context_argument, "--no-push", "--cache", &repository]);
     let layer = Image::read(&base::layout("busybox")).manifest["layers"][0]["digest"].clone();
-    let fetched = requests(&registry, before).into_iter().filter(|(method, path, ..)| {
-        method == "GET" && path.ends_with(&format!("/blobs/{}", layer.as_str().unwrap()))
-    });
-    assert_eq!(fetched.count(), 0);
+    let fetched: Vec<_> = requests(&registry, before)
+        .into_iter()
+        .filter(|(method, path, ..)| {
+            method == "GET" && path.ends_with(&format!("/blobs/{}", layer.as_str().unwrap()))
+        })
+        .collect();
+    assert_eq!(fetched, [], "{}", registry.log());
 }
 
 #[test]

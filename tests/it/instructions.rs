@@ -53,6 +53,18 @@ fn run_leaves_no_trace_of_its_sandbox() {
     assert_eq!(image.last_layer(), ["done"]);
 }
 
+/// The code is the shell's, though no shell was there to say it.
+#[test]
+fn run_of_a_program_that_is_not_there_says_so() {
+    require!(Busybox);
+    for (command, exec) in [("[\"nope\"]", "exec: \"nope\""), ("echo hi", "exec: \"/bin/sh\"")] {
+        let context = Context::new(&format!("FROM scratch\nRUN {command}\n"));
+        Kiln::new()
+            .build(&context, &[])
+            .fails(1, &["exit code: 127: ", exec, "there is no such program in the image"]);
+    }
+}
+
 #[test]
 fn run_that_changes_nothing_still_makes_a_layer() {
     require!(Busybox);
@@ -70,6 +82,17 @@ fn a_step_may_mount_one_cache_several_times() {
         let image = build(&format!("RUN {mount}/a {mount}/b echo one > /a/f && cp /b/f /got"));
         assert_eq!(image.text("got"), "one\n", "{sharing}");
     }
+}
+
+/// As in BuildKit, which takes the target as it is written, cleaned.
+#[test]
+fn a_cache_without_an_id_is_named_by_its_target_in_any_working_directory() {
+    require!(Busybox);
+    let mount = "RUN --mount=type=cache,target";
+    let image = build(&format!(
+        "WORKDIR /a\n{mount}=c echo here > c/f\nWORKDIR /b\n{mount}=./c/ cp c/f /got\n{mount}=/a/c ls /a/c > /other\n"
+    ));
+    assert_eq!((image.text("got"), image.text("other")), ("here\n".to_owned(), String::new()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::guard::Guarded;
 use super::program::run;
@@ -212,11 +212,25 @@ impl Registry {
         self.work.join(format!("data/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
     }
 
-    /// The requests so far, one JSON object to a line.
+    /// The requests so far, one JSON object to a line, once the registry is silent: it answers first and writes that
+    /// down a little later.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.work.join("log")).unwrap()
+        let read = || fs::read_to_string(self.work.join("log")).unwrap();
+        let (began, mut log) = (Instant::now(), read());
+        while began.elapsed() < Duration::from_secs(5) {
+            thread::sleep(QUIET);
+            let now = read();
+            if now.len() == log.len() {
+                break;
+            }
+            log = now;
+        }
+        log
     }
 }
+
+/// How long nothing is logged when all is said.
+const QUIET: Duration = Duration::from_millis(250);
 
 /// With port 0 the kernel chooses; the registry's log says what it got.
 fn wait_for_address(guard: &mut Guarded, log: &Path) -> String {

@@ -3,7 +3,6 @@
 //! A copy is planned onto an empty tree: what the plan has, with names, modes and owners as they will be, is what
 //! can reach the layer. Times are no part of it. Files are hashed on several threads, each read once.
 
-use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -14,7 +13,7 @@ use crate::build::error::Problem;
 use crate::cache::{FileInput, FileInputs, KeyBuilder};
 use crate::layer::{Change, Content, Node, NodeKind};
 use crate::oci::Digest;
-use crate::stream::HashingWriter;
+use crate::stream;
 use crate::tree::{FileKind, RootDir, Timestamp};
 
 /// How much of a file is read at once.
@@ -145,7 +144,8 @@ fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<Hashed>, Problem> {
         NodeKind::File { content: Content::File { root, path }, .. } => {
             let failed = |source| Problem::Io { action: "read", path: path.clone(), source };
             let before = root.metadata(path).map_err(failed)?;
-            let sum = hash_file(root, path, buffer).map_err(failed)?;
+            let file = root.open_nofollow(path).map_err(failed)?;
+            let sum = stream::hash_all(file, buffer).map_err(failed)?;
             let stamp = Stamp {
                 root: root.clone(),
                 path: path.clone(),
@@ -153,25 +153,10 @@ fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<Hashed>, Problem> {
                 ctime: before.ctime,
                 ino: before.ino,
             };
-            Some(Hashed { sum, stamp: Some(stamp) })
+            Some(Hashed { sum: (sum.digest, sum.size_bytes), stamp: Some(stamp) })
         }
         _ => None,
     })
-}
-
-fn hash_file(root: &RootDir, path: &std::path::Path, buffer: &mut [u8]) -> io::Result<Sum> {
-    let mut file = root.open_nofollow(path)?;
-    let mut hasher = HashingWriter::new(io::sink());
-    loop {
-        match file.read(buffer) {
-            Ok(0) => break,
-            Ok(count) => io::Write::write_all(&mut hasher, &buffer[..count])?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let (_, counted) = hasher.finish();
-    Ok((counted.digest, counted.size_bytes))
 }
 
 #[cfg(test)]

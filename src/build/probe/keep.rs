@@ -3,7 +3,6 @@
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use super::hits::key_on;
 use super::{Build, Form, Probe, diff_ids};
@@ -33,7 +32,6 @@ struct Pending {
     sources: Vec<(String, Vec<LayerSlot>)>,
     layer: LayerSlot,
     created_seconds: i64,
-    took: Duration,
 }
 
 impl Pending {
@@ -62,7 +60,6 @@ impl Pending {
                 sources,
                 layer: layer.clone(),
                 created_seconds: self.created_seconds,
-                seconds: self.took.as_secs_f64(),
                 inputs,
             }
         };
@@ -122,12 +119,7 @@ impl Keeper {
 
 impl Build<'_> {
     /// Keeps what the current instruction made: the topmost layer of its stage.
-    pub(in crate::build) fn keep(
-        &self,
-        stage: &mut Stage,
-        instruction: &Instruction,
-        took: Duration,
-    ) -> Result<(), Problem> {
+    pub(in crate::build) fn keep(&self, stage: &mut Stage, instruction: &Instruction) -> Result<(), Problem> {
         let content = stage.content_key.take();
         if !self.services.caches.writes() || !stage.has_all_layers {
             return Ok(());
@@ -161,7 +153,6 @@ impl Build<'_> {
             sources,
             layer: layer.clone(),
             created_seconds: self.services.now.seconds,
-            took,
         });
         Ok(())
     }

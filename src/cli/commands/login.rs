@@ -1,25 +1,16 @@
-//! `kiln login` and `kiln logout`: credentials in docker's `config.json`.
+//! `kiln login` and `kiln logout`: credentials in docker's `config.json`, or with the helper it names.
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::path::PathBuf;
 
 use super::print;
 use crate::cli::args::{CredentialArgs, LoginArgs, LogoutArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::request::{docker_config_directory, registry_config};
+use crate::cli::request::{docker_config_directory, registry_config, search_path};
 use crate::cli::wire;
 use crate::event::Reporter;
-use crate::registry::Credential;
-
-/// Docker Hub's name in every credentials file.
-const HUB: &str = "https://index.docker.io/v1/";
+use crate::registry::{Credential, CredentialFile, Keeper, Scope};
 
 /// Saves credentials that the registry takes.
 pub(super) fn checked(
@@ -31,13 +22,13 @@ pub(super) fn checked(
     let password = password(&args.credential, stdin)?;
     if !args.skip_check {
         let mut config = registry_config(&args.registry, environment)?;
-        let key = host(args.credential.host.as_deref());
-        let registry = if key == HUB { "docker.io" } else { key.split('/').next().unwrap_or_default() };
+        let scope = scope(args.credential.host.as_deref());
+        let registry = scope.registry();
         let credential = Credential::basic(&args.credential.username, password.clone());
         config.credentials.explicit.push((registry.to_owned(), credential));
         wire::open_client(config, Reporter::silent())?.check_login(registry)?;
     }
-    save(&args.credential, &password, environment, out)
+    save(&args.credential, password, environment, out)
 }
 
 /// Saves credentials.
@@ -48,7 +39,7 @@ pub(crate) fn login(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let password = password(args, stdin)?;
-    save(args, &password, environment, out)
+    save(args, password, environment, out)
 }
 
 fn password(args: &CredentialArgs, stdin: &mut dyn Read) -> Result<String, Failure> {
@@ -68,17 +59,15 @@ fn password(args: &CredentialArgs, stdin: &mut dyn Read) -> Result<String, Failu
 
 fn save(
     args: &CredentialArgs,
-    password: &str,
+    password: String,
     environment: &Environment,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let path = file(args.authfile.as_ref(), environment);
-    let mut config = read(&path)?;
-    let host = host(args.host.as_deref());
-    let auth = STANDARD.encode(format!("{}:{password}", args.username));
-    config["auths"][&host] = json!({ "auth": auth });
-    write(&path, &config)?;
-    print(out, &format!("credentials for {host} saved in {}", path.display()))
+    let file = file(args.authfile.as_ref(), environment);
+    let scope = scope(args.host.as_deref());
+    let keeper = file.save(&scope, &Credential::basic(&args.username, password))?;
+    let place = place(&keeper, &file);
+    print(out, &format!("credentials for {scope} saved in {place}"))
 }
 
 /// Forgets credentials.
@@ -87,102 +76,81 @@ pub(super) fn logout(
     environment: &Environment,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let path = file(args.authfile.as_ref(), environment);
-    let mut config = read(&path)?;
-    let host = host(args.host.as_deref());
-    let removed = config["auths"].as_object_mut().and_then(|auths| auths.remove(&host)).is_some();
-    if removed {
-        write(&path, &config)?;
-        print(out, &format!("credentials for {host} removed from {}", path.display()))
-    } else {
-        print(out, &format!("no credentials for {host} in {}", path.display()))
+    let file = file(args.authfile.as_ref(), environment);
+    let scope = scope(args.host.as_deref());
+    match file.forget(&scope)? {
+        Some(keeper) => {
+            print(out, &format!("credentials for {scope} removed from {}", place(&keeper, &file)))
+        }
+        None => print(out, &format!("no credentials for {scope} in {}", file.path.display())),
     }
 }
 
-fn file(option: Option<&PathBuf>, environment: &Environment) -> PathBuf {
-    match option {
+fn file(option: Option<&PathBuf>, environment: &Environment) -> CredentialFile {
+    let path = match option {
         Some(path) => environment.directory.join(path),
         None => docker_config_directory(environment).join("config.json"),
-    }
-}
-
-/// Returns the key of a registry in a credentials file.
-fn host(host: Option<&str>) -> String {
-    match host.map(|host| host.trim_start_matches("https://").trim_end_matches('/')) {
-        None | Some("docker.io" | "index.docker.io" | "registry-1.docker.io" | "index.docker.io/v1") => {
-            HUB.to_owned()
-        }
-        Some(host) => host.to_owned(),
-    }
-}
-
-fn read(path: &Path) -> Result<Value, Failure> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(json!({ "auths": {} })),
-        Err(source) => return Err(Failure::File { action: "read", path: path.to_owned(), source }),
     };
-    let bad = |reason: String| Failure::Credentials { path: path.to_owned(), reason };
-    let mut config: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-    let object = config.as_object_mut().ok_or_else(|| bad("expected a JSON object".to_owned()))?;
-    let auths = object.entry("auths").or_insert_with(|| json!({}));
-    if auths.is_null() {
-        *auths = json!({});
-    }
-    if auths.is_object() { Ok(config) } else { Err(bad("expected an object in `auths`".to_owned())) }
+    CredentialFile { path, helper_path: search_path(environment) }
 }
 
-/// Writes the file through a temporary one, readable by its owner alone.
-fn write(path: &Path, config: &Value) -> Result<(), Failure> {
-    let fail = |source| Failure::File { action: "write", path: path.to_owned(), source };
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).map_err(fail)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".kiln-")
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(directory)
-        .map_err(fail)?;
-    file.write_all(format!("{config:#}\n").as_bytes()).map_err(fail)?;
-    file.persist(path).map(drop).map_err(|error| fail(error.error))
+fn place(keeper: &Keeper, file: &CredentialFile) -> String {
+    match keeper {
+        Keeper::File => file.path.display().to_string(),
+        Keeper::Helper(name) => format!("docker-credential-{name}, which {} names", file.path.display()),
+    }
+}
+
+/// Returns what the credentials are for.
+fn scope(host: Option<&str>) -> Scope {
+    Scope::parse(host.unwrap_or("docker.io"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use serde_json::Value;
+
     use super::*;
     use crate::cli::environment::tests::environment;
+
+    fn args(host: &str, password: Option<&str>) -> CredentialArgs {
+        CredentialArgs {
+            host: Some(host.to_owned()),
+            username: "me".to_owned(),
+            password: password.map(str::to_owned),
+            password_stdin: password.is_none(),
+            authfile: None,
+        }
+    }
 
     #[test]
     fn credentials_are_saved_beside_others_and_forgotten() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("d/config.json");
         let environment = environment(&[("DOCKER_CONFIG", directory.path().join("d").to_str().unwrap())]);
-        let args = |host: &str, password: Option<&str>| CredentialArgs {
-            host: Some(host.to_owned()),
-            username: "me".to_owned(),
-            password: password.map(str::to_owned),
-            password_stdin: password.is_none(),
-            authfile: None,
-        };
         let mut out = Vec::new();
-        login(&args("r.io", Some("a")), &environment, &mut io::empty(), &mut out).unwrap();
+        login(&args("https://r.io/", Some("a")), &environment, &mut io::empty(), &mut out).unwrap();
         login(&args("docker.io", None), &environment, &mut &b"b:c\n"[..], &mut out).unwrap();
+        login(&args("r.io/team", Some("d")), &environment, &mut io::empty(), &mut out).unwrap();
         let saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!(saved["auths"]["r.io"]["auth"], STANDARD.encode("me:a"));
-        assert_eq!(saved["auths"][HUB]["auth"], STANDARD.encode("me:b:c"));
+        assert_eq!(saved["auths"]["r.io"]["auth"], "bWU6YQ==");
+        assert_eq!(saved["auths"]["r.io/team"]["auth"], "bWU6ZA==");
+        assert_eq!(saved["auths"]["https://index.docker.io/v1/"]["auth"], "bWU6Yjpj");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!String::from_utf8(out).unwrap().contains("b:c"));
+        let said = String::from_utf8(out).unwrap();
+        assert!(said.contains("credentials for docker.io saved in ") && !said.contains("b:c"), "{said}");
         let forget = LogoutArgs { host: Some("r.io".to_owned()), authfile: None };
-        logout(&forget, &environment, &mut Vec::new()).unwrap();
+        let mut out = Vec::new();
+        logout(&forget, &environment, &mut out).unwrap();
+        logout(&forget, &environment, &mut out).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert!(said.contains("removed from") && said.contains("no credentials for r.io in"), "{said}");
         let saved: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert!(saved["auths"].get("r.io").is_none() && saved["auths"].get(HUB).is_some());
-    }
-
-    #[test]
-    fn a_file_that_is_no_json_is_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config.json");
-        fs::write(&path, "{ not json").unwrap();
-        assert!(matches!(read(&path), Err(Failure::Credentials { .. })));
-        assert_eq!(fs::read(&path).unwrap(), b"{ not json");
+        let left: Vec<&String> = saved["auths"].as_object().unwrap().keys().collect();
+        assert_eq!(left, ["https://index.docker.io/v1/", "r.io/team"]);
     }
 }

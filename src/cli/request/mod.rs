@@ -23,7 +23,7 @@ pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registries_conf::RegistriesConfError;
 pub use registry::{
     ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror_error, pem,
-    registry_config, token_service,
+    registry_config, search_path, token_service,
 };
 pub use source::{context_source, dockerfile_source, is_git, is_remote};
 

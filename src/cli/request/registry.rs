@@ -173,12 +173,14 @@ fn credential_sources(environment: &Environment) -> Result<CredentialSources, Re
         explicit: Vec::new(),
         files: auth_files(environment)?,
         environment: variables.collect(),
-        helper_path: environment
-            .os("PATH")
-            .map(|path| std::env::split_paths(path).collect())
-            .unwrap_or_default(),
+        helper_path: search_path(environment),
         cloud: vec![CloudProvider::Azure, CloudProvider::Amazon, CloudProvider::Google],
     })
+}
+
+/// Returns the directories in which programs are looked for.
+pub fn search_path(environment: &Environment) -> Vec<PathBuf> {
+    environment.os("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
 }
 
 /// Returns the directory of docker's `config.json`.

@@ -42,6 +42,8 @@ fn cache_mounts() {
     );
     assert_eq!(parse("type=cache,\"id=a,b\",target=x").unwrap().cache_id().as_deref(), Some("a,b"));
     assert_eq!(parse("type=cache").unwrap().cache_id().as_deref(), Some("."));
+    assert_eq!(parse("type=cache,id=,target=x/").unwrap().cache_id().as_deref(), Some("x"));
+    assert_eq!(parse("type=tmpfs,target=x").unwrap().cache_id(), None);
     assert!(!parse("type=cache,target=/x").unwrap().read_only);
 }
 

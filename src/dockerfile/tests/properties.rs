@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use crate::dockerfile::mount::{parse_device, parse_mount};
 use crate::dockerfile::ports::parse_port;
 use crate::dockerfile::{
-    ArgDecl, Command, InstructionKind, KeyValue, Source, check_syntax, expand, expand_for_display,
-    expand_heredoc, expand_words, parse, parse_trigger,
+    ArgDecl, Command, InstructionKind, KeyValue, Source, check_syntax, expand, expand_heredoc, expand_words,
+    parse, parse_trigger,
 };
 
 /// Texts made of what matters to the parser.
@@ -96,7 +96,6 @@ proptest! {
         for escape in ['\\', '`'] {
             let _ = expand(&word, &variables, escape);
             let _ = expand_words(&word, &variables, escape);
-            let _ = expand_for_display(&word, &variables, escape);
         }
         let _ = expand_heredoc(&word, &variables);
         let _ = parse_mount(&word, &mut |value| Ok(value.to_owned()));

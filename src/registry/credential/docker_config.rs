@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use serde::Deserialize;
 
-use super::key::{Scope, canonical_registry};
+use super::key::Scope;
 use super::{AuthFile, Credential};
 use crate::registry::secret::Secret;
 
@@ -84,6 +84,13 @@ impl DockerConfig {
         Ok((config, problems))
     }
 
+    /// Returns the program that keeps the credential of a registry, if the file does not itself: after
+    /// `docker-credential-`.
+    pub(super) fn keeper(&self, registry: &Scope) -> Option<&str> {
+        let own = self.helpers.iter().find(|(scope, _)| scope == registry).map(|(_, name)| name);
+        own.or(self.store.as_ref()).map(String::as_str).filter(|name| !name.is_empty())
+    }
+
     /// Returns what this file knows about a repository, with how specific it is; better entries first
     /// among equals: the registry's own helper, the stored credential, the helper for everything.
     pub(super) fn candidates(&self, registry: &str, repository: &str) -> Vec<(usize, Entry<'_>)> {
@@ -141,45 +148,4 @@ fn decode_auth(auth: &str) -> Result<(String, String), String> {
         text.split_once(':').ok_or_else(|| "`auth` is not `user:password` in base64".to_owned())?;
     // docker pads what it writes with zero bytes.
     Ok((username.to_owned(), password.trim_end_matches('\0').to_owned()))
-}
-
-/// Returns `text` (or an empty configuration) with the credential for `registry` put in or taken out, all
-/// else kept: what `login` and `logout` write.
-pub fn edit(
-    text: &str,
-    registry: &str,
-    credential: Option<&Credential>,
-) -> Result<String, serde_json::Error> {
-    use serde_json::{Value, json};
-    let mut file: Value = if text.trim().is_empty() { json!({}) } else { serde_json::from_str(text)? };
-    let canonical = canonical_registry(registry);
-    // The key every docker looks for.
-    let key =
-        if canonical == "docker.io" { "https://index.docker.io/v1/".to_owned() } else { registry.to_owned() };
-    let Some(object) = file.as_object_mut() else {
-        return Err(serde::de::Error::custom("expected an object at the top"));
-    };
-    let auths = object.entry("auths").or_insert_with(|| json!({}));
-    if !auths.is_object() {
-        *auths = json!({});
-    }
-    if let Some(auths) = auths.as_object_mut() {
-        let scope = Scope::parse(registry);
-        auths.retain(|existing, _| Scope::parse(existing) != scope);
-        match credential {
-            Some(Credential::Basic { username, password }) => {
-                let auth = STANDARD.encode(format!("{username}:{}", password.reveal()));
-                auths.insert(key, json!({ "auth": auth }));
-            }
-            Some(Credential::Identity(token)) => {
-                let auth = STANDARD.encode("<token>:");
-                auths.insert(key, json!({ "auth": auth, "identitytoken": token.reveal() }));
-            }
-            Some(Credential::Bearer(token)) => {
-                auths.insert(key, json!({ "registrytoken": token.reveal() }));
-            }
-            None => {}
-        }
-    }
-    serde_json::to_string_pretty(&file)
 }

@@ -1,4 +1,4 @@
-//! Credential helper programs: `docker-credential-NAME get`, called as docker calls them.
+//! Credential helper programs: `docker-credential-NAME get|store|erase`, called as docker calls them.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::json;
 
-use super::Credential;
+use super::key::HUB;
+use super::{Credential, IDENTITY};
 use crate::registry::secret::Secret;
 
 /// Helpers ask cloud services; one that takes longer than this will not answer.
@@ -27,33 +29,13 @@ struct Answer {
 
 /// Asks a helper; nothing if it knows no credential for the registry.
 pub(super) fn get(name: &str, registry: &str, path: &[PathBuf]) -> Result<Option<Credential>, String> {
-    // The name is from a file: it must not lead out of the search path.
-    if name.contains('/') || name.contains('\0') {
-        return Err("its name is not a program's name".to_owned());
+    // Helpers know Docker Hub by its oldest name.
+    let server = if registry == "docker.io" { HUB } else { registry };
+    let ran = run(&find(name, path)?, "get", server)?;
+    if !ran.success {
+        return if ran.knows_nothing() { Ok(None) } else { Err(ran.complaint()) };
     }
-    let program = format!("docker-credential-{name}");
-    let file = path
-        .iter()
-        .map(|directory| directory.join(&program))
-        .find(|file| is_program(file))
-        .ok_or_else(|| format!("there is no `{program}` in PATH"))?;
-    // Docker Hub is known to helpers by its oldest name.
-    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
-    let (success, output, error) = run(&file, server)?;
-    let text = String::from_utf8_lossy(&output);
-    if !success {
-        // Helpers say so on standard output, each in its own words.
-        let said = format!("{text} {}", String::from_utf8_lossy(&error)).to_lowercase();
-        if ["not found", "no credentials", "credentials not", "not configured"]
-            .iter()
-            .any(|s| said.contains(s))
-        {
-            return Ok(None);
-        }
-        let said = if text.trim().is_empty() { String::from_utf8_lossy(&error) } else { text };
-        return Err(said.lines().next().unwrap_or("it failed without a word").trim().to_owned());
-    }
-    let answer: Answer = serde_json::from_str(&text)
+    let answer: Answer = serde_json::from_str(&ran.output)
         .map_err(|_| "its answer is not the JSON of a credential helper".to_owned())?;
     if answer.username.is_empty() && answer.secret.is_empty() {
         return Ok(None);
@@ -61,15 +43,75 @@ pub(super) fn get(name: &str, registry: &str, path: &[PathBuf]) -> Result<Option
     Ok(Some(Credential::basic(answer.username, Secret::new(answer.secret))))
 }
 
+/// Gives a helper a credential to keep, under the key that docker's file would have.
+pub(super) fn store(
+    name: &str,
+    server: &str,
+    credential: &Credential,
+    path: &[PathBuf],
+) -> Result<(), String> {
+    let (username, secret) = match credential {
+        Credential::Basic { username, password } => (username.as_str(), password),
+        Credential::Identity(token) => (IDENTITY, token),
+        Credential::Bearer(_) => return Err("it keeps no tokens that are sent as they are".to_owned()),
+    };
+    let entry = json!({ "ServerURL": server, "Username": username, "Secret": secret.reveal() });
+    let ran = run(&find(name, path)?, "store", &entry.to_string())?;
+    if ran.success { Ok(()) } else { Err(ran.complaint()) }
+}
+
+/// Makes a helper forget a credential; `false` if it knew none.
+pub(super) fn erase(name: &str, server: &str, path: &[PathBuf]) -> Result<bool, String> {
+    let ran = run(&find(name, path)?, "erase", server)?;
+    match ran.success {
+        true => Ok(true),
+        false if ran.knows_nothing() => Ok(false),
+        false => Err(ran.complaint()),
+    }
+}
+
+fn find(name: &str, path: &[PathBuf]) -> Result<PathBuf, String> {
+    // The name is from a file: it must not lead out of the search path.
+    if name.contains('/') || name.contains('\0') {
+        return Err("its name is not a program's name".to_owned());
+    }
+    let program = format!("docker-credential-{name}");
+    path.iter()
+        .map(|directory| directory.join(&program))
+        .find(|file| is_program(file))
+        .ok_or_else(|| format!("there is no `{program}` in PATH"))
+}
+
+/// What became of a call.
+struct Ran {
+    success: bool,
+    output: String,
+    error: String,
+}
+
+impl Ran {
+    /// Helpers say so on standard output, each in its own words.
+    fn knows_nothing(&self) -> bool {
+        let said = format!("{} {}", self.output, self.error).to_lowercase();
+        let words = ["not found", "no credentials", "credentials not", "not configured"];
+        words.iter().any(|words| said.contains(words))
+    }
+
+    fn complaint(&self) -> String {
+        let said = if self.output.trim().is_empty() { &self.error } else { &self.output };
+        said.lines().next().unwrap_or("it failed without a word").trim().to_owned()
+    }
+}
+
 fn is_program(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Runs `file get` with the server's name on its standard input.
-fn run(file: &Path, server: &str) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
+/// Runs `file verb` with `input` on its standard input.
+fn run(file: &Path, verb: &str, input: &str) -> Result<Ran, String> {
     let failed = |error: std::io::Error| format!("`{}`: {error}", file.display());
     let mut child = Command::new(file)
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -89,7 +131,7 @@ fn run(file: &Path, server: &str) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
     let error = collect(stderr.map(|pipe| Box::new(pipe) as _));
     if let Some(stdin) = &mut stdin {
         // A helper that does not read its input (it has but one answer) closes it: no fault.
-        let _ = stdin.write_all(server.as_bytes());
+        let _ = stdin.write_all(input.as_bytes());
     }
     drop(stdin);
     let began = Instant::now();
@@ -104,6 +146,8 @@ fn run(file: &Path, server: &str) -> Result<(bool, Vec<u8>, Vec<u8>), String> {
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let finished = |thread: std::thread::JoinHandle<Vec<u8>>| thread.join().unwrap_or_default();
-    Ok((status.success(), finished(output), finished(error)))
+    let finished = |thread: std::thread::JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
+    };
+    Ok(Ran { success: status.success(), output: finished(output), error: finished(error) })
 }

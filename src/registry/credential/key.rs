@@ -1,5 +1,7 @@
 //! What a credential is for: a registry, or a part of its repositories.
 
+use std::fmt;
+
 /// `host[:port][/path]`: a registry, or the repositories below a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
@@ -12,6 +14,9 @@ pub struct Scope {
 /// Names under which people and programs know Docker Hub.
 const DOCKER_HUB: &[&str] =
     &["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+
+/// The name docker gives Docker Hub in its files, and helpers with it.
+pub(super) const HUB: &str = "https://index.docker.io/v1/";
 
 impl Scope {
     /// Reads a key of docker's `auths`: a host, a URL as old dockers wrote it
@@ -29,6 +34,22 @@ impl Scope {
         Self { registry: canonical_registry(host), path }
     }
 
+    /// Returns `host[:port]`; `docker.io` for all of Docker Hub's names.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Tells whether this is for all repositories of a registry.
+    pub(super) fn is_whole_registry(&self) -> bool {
+        self.path.is_empty()
+    }
+
+    /// Returns the key under which docker writes this into a file.
+    pub(super) fn key(&self) -> String {
+        let text = self.to_string();
+        if text == "docker.io" { HUB.to_owned() } else { text }
+    }
+
     /// Returns how specific this is for a repository (1 for the whole registry, one more for each component
     /// of the path), or nothing if it is for others.
     pub fn matches(&self, registry: &str, repository: &str) -> Option<usize> {
@@ -37,6 +58,13 @@ impl Scope {
         }
         let mut parts = repository.split('/');
         self.path.iter().all(|wanted| parts.next() == Some(wanted)).then_some(1 + self.path.len())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.registry)?;
+        self.path.iter().try_for_each(|part| write!(f, "/{part}"))
     }
 }
 

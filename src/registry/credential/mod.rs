@@ -1,12 +1,13 @@
 //! Credentials: who we are to a registry, and where we know it from.
 //!
-//! A credential goes only to the host it is for. Nothing here reads the environment or a file: the command
-//! line passes contents in a [`CredentialSources`]. Sources are merged, none shadows another: what was given
+//! A credential goes only to the host it is for. Looking one up reads no environment and no file: the command
+//! line passes contents in a [`CredentialSources`]. [`CredentialFile`] is the other way round: it saves. Sources are merged, none shadows another: what was given
 //! on the command line wins; else the entry with the longest matching path; else the earlier source.
 
 pub(super) mod cloud;
-pub mod docker_config;
+mod docker_config;
 mod environment;
+mod file;
 mod helper;
 mod key;
 
@@ -17,6 +18,7 @@ use super::secret::Secret;
 use crate::event::Reporter;
 
 use docker_config::DockerConfig;
+pub use file::{CredentialFile, CredentialFileError, Keeper};
 pub use key::Scope;
 
 /// What proves who we are.
@@ -35,11 +37,14 @@ pub enum Credential {
     Bearer(Secret),
 }
 
+/// The user name that docker and its helpers give refresh tokens.
+const IDENTITY: &str = "<token>";
+
 impl Credential {
     /// Makes a credential of a user name and a password; docker's `<token>` user makes it a refresh token.
     pub fn basic(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         let (username, password) = (username.into(), password.into());
-        if username == "<token>" { Self::Identity(password) } else { Self::Basic { username, password } }
+        if username == IDENTITY { Self::Identity(password) } else { Self::Basic { username, password } }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sources of credentials, merged.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -131,8 +132,8 @@ fn a_broken_file_is_a_warning_that_shows_nothing_of_it() {
 
 fn helper(directory: &std::path::Path, name: &str, script: &str) {
     let file = directory.join(format!("docker-credential-{name}"));
-    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -165,19 +166,83 @@ fn helpers_are_called_as_docker_calls_them() {
 
 #[test]
 fn login_and_logout_keep_the_rest_of_the_file() {
-    let before = r#"{"auths": {"r.io": {"auth": "x"}, "https://index.docker.io/v1/": {"auth": "y"}}, "credsStore": "z"}"#;
-    let login =
-        docker_config::edit(before, "docker.io", Some(&Credential::basic("u", Secret::new("p")))).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&login).unwrap();
-    assert_eq!(json["auths"]["https://index.docker.io/v1/"]["auth"], "dTpw");
-    assert_eq!(json["auths"].as_object().unwrap().len(), 2);
-    assert_eq!(json["credsStore"], "z");
-    let logout = docker_config::edit(&login, "r.io", None).unwrap();
-    assert!(!logout.contains("\"r.io\""), "{logout}");
-    assert!(
-        docker_config::edit("", "r.io", Some(&Credential::basic("u", Secret::new("p"))))
-            .unwrap()
-            .contains("r.io")
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    let linked = directory.path().join("linked.json");
+    std::os::unix::fs::symlink("config.json", &linked).unwrap();
+    let file = CredentialFile { path: linked.clone(), helper_path: Vec::new() };
+    let read = || serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&path).unwrap()).unwrap();
+    let basic = Credential::basic("u", Secret::new("p"));
+    assert_eq!(file.forget(&Scope::parse("r.io")).unwrap(), None);
+    assert!(!path.exists(), "nothing to forget, nothing to write");
+    fs::write(
+        &path,
+        r#"{"auths": {"http://r.io": {"auth": "x"}, "index.docker.io": {"auth": "y"}}, "own": "z"}"#,
+    )
+    .unwrap();
+    assert_eq!(file.save(&Scope::parse("docker.io"), &basic).unwrap(), Keeper::File);
+    assert_eq!(read()["auths"]["https://index.docker.io/v1/"]["auth"], "dTpw");
+    assert_eq!(read()["auths"].as_object().unwrap().len(), 2, "an older spelling goes");
+    assert_eq!(read()["own"], "z");
+    assert_eq!(file.forget(&Scope::parse("r.io")).unwrap(), Some(Keeper::File));
+    assert_eq!(read()["auths"].as_object().unwrap().len(), 1);
+    assert!(linked.is_symlink());
+    for broken in ["[]", "{ not json", r#"{"auths": 1}"#] {
+        fs::write(&path, broken).unwrap();
+        let error = file.save(&Scope::parse("r.io"), &basic).unwrap_err();
+        assert!(matches!(error, CredentialFileError::Malformed { .. }), "{error:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), broken, "left alone");
+    }
+}
+
+/// As docker does: the secret goes to the program, and the file gets a mark.
+#[test]
+fn login_and_logout_use_the_helper_that_the_file_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let (programs, path) = (directory.path(), directory.path().join("config.json"));
+    helper(programs, "safe", &format!("tee -a {0}/$1 >&2; echo >> {0}/$1", programs.display()));
+    helper(programs, "empty", "echo 'credentials not found in native keychain'; exit 1");
+    helper(programs, "angry", "echo 'the keychain is locked'; exit 1");
+    fs::write(
+        &path,
+        r#"{"credsStore": "safe", "credHelpers": {"e.io": "empty", "a.io": "angry", "f.io": "", "l.io": "lost"}}"#,
+    )
+    .unwrap();
+    let file = CredentialFile { path: path.clone(), helper_path: vec![programs.to_owned()] };
+    let basic = Credential::basic("u", Secret::new("s3cret"));
+    let safe = Keeper::Helper("safe".to_owned());
+    assert_eq!(file.save(&Scope::parse("r.io:5000"), &basic).unwrap(), safe);
+    assert_eq!(
+        file.save(&Scope::parse("docker.io"), &Credential::basic("<token>", Secret::new("t"))).unwrap(),
+        safe
     );
-    assert!(docker_config::edit("[]", "r.io", None).is_err());
+    assert_eq!(file.save(&Scope::parse("f.io"), &basic).unwrap(), Keeper::File);
+    let stored = fs::read_to_string(programs.join("store")).unwrap();
+    let stored: Vec<serde_json::Value> =
+        stored.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let entry =
+        |server, user, secret| serde_json::json!({"ServerURL": server, "Username": user, "Secret": secret});
+    assert_eq!(
+        stored,
+        [entry("r.io:5000", "u", "s3cret"), entry("https://index.docker.io/v1/", "<token>", "t")]
+    );
+    let read = || serde_json::from_str::<serde_json::Value>(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(read()["auths"]["r.io:5000"], serde_json::json!({}));
+    assert_eq!(read()["auths"]["f.io"]["auth"], "dTpzM2NyZXQ=");
+    assert_eq!(file.forget(&Scope::parse("r.io:5000")).unwrap(), Some(safe));
+    assert_eq!(fs::read_to_string(programs.join("erase")).unwrap(), "r.io:5000\n");
+    assert_eq!(read()["auths"].get("r.io:5000"), None);
+    assert_eq!(file.forget(&Scope::parse("e.io")).unwrap(), None);
+    for (registry, reason) in [
+        ("r.io:5000/team", "log in to `r.io:5000`"),
+        ("a.io", "the keychain is locked"),
+        ("l.io", "no `docker-credential-lost` in PATH"),
+    ] {
+        let before = read();
+        let error = file.save(&Scope::parse(registry), &basic).unwrap_err();
+        assert!(error.to_string().contains(reason) && error.hint().is_some(), "{error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        assert_eq!(read(), before);
+        file.forget(&Scope::parse(registry)).unwrap_err();
+    }
 }

@@ -50,8 +50,12 @@ fn a_mount_miss_goes_on_with_the_session_it_opened() {
     let from = [reference(format!("{}/base", registry.host())), reference("other.example/base")];
     assert_eq!(client().push_blob(&to, &blob_descriptor(&bytes), &open, &from).unwrap(), Pushed::Uploaded);
     assert_eq!(registry.count("POST", "/uploads/"), 1);
-    assert!(!client().mount_blob(&to, &blob_descriptor(b"x"), &from[0]).unwrap());
-    // The session of the miss was given back.
+    // A repository that is said to have it and has not: the session of the miss is given back.
+    let (other, client) = (noise(1000, 2), client());
+    let open = || Ok(Box::new(Cursor::new(other.clone())) as Box<dyn Read + Send>);
+    client.note_blob(&from[0], &Digest::of(&other));
+    assert_eq!(client.push_blob(&to, &blob_descriptor(&other), &open, &[]).unwrap(), Pushed::Uploaded);
+    assert_eq!((registry.count("POST", "/uploads/"), registry.count("DELETE", "/uploads/")), (3, 1));
     assert!(registry.with(|s| s.sessions.is_empty()));
 }
 

@@ -57,7 +57,7 @@ fn throughput_beside_curl() {
         measure("push, one PUT", || {
             client.push_blob(&to, &descriptor, &|| Ok(Box::new(source())), &[]).unwrap()
         });
-        measure("push, stream", || client.push_stream(&to, &mut source()).unwrap());
+        measure("push, stream", || client.push_stream(&to, &mut source(), &|| Some(digest.clone())).unwrap());
         measure("pull, verified", || {
             let mut reader = client.blobs(&to).open(&descriptor).unwrap();
             std::io::copy(&mut reader, &mut std::io::sink()).unwrap()

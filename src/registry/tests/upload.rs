@@ -234,12 +234,20 @@ fn a_stream_is_uploaded_in_one_patch_of_unknown_length() {
     let registry = FaultRegistry::start();
     let bytes = noise(SIZE, 3);
     let to = reference(format!("{}/app", registry.host()));
-    let counted = client().push_stream(&to, &mut Cursor::new(bytes.clone())).unwrap();
-    assert_eq!(counted.digest, Digest::of(&bytes));
+    client().push_stream(&to, &mut Cursor::new(bytes.clone()), &|| Some(Digest::of(&bytes))).unwrap();
     assert!(has(&registry, &bytes));
     let patch = registry.with(|s| s.log.iter().find(|r| r.method == "PATCH").cloned().unwrap());
     assert_eq!(patch.header("transfer-encoding"), Some("chunked"));
     registry.plan("PATCH", "/uploads/", 1, Fault::CutUpload(1000));
-    let error = client().push_stream(&to, &mut Cursor::new(noise(SIZE, 4))).unwrap_err();
+    let other = noise(SIZE, 4);
+    let send = |digest: Option<Digest>| {
+        client().push_stream(&to, &mut Cursor::new(other.clone()), &|| digest.clone()).unwrap_err()
+    };
+    let error = send(Some(Digest::of(&other)));
     assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
+    let error = send(Some(Digest::of(b"something else")));
+    assert!(matches!(error.last(), RegistryError::Refused { .. }), "{error:?}");
+    let error = send(None);
+    assert!(matches!(error, RegistryError::Source { .. }), "{error:?}");
+    assert!(!has(&registry, &other));
 }
