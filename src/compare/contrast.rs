@@ -2,9 +2,9 @@
 
 use std::io::{self, Read};
 
-use super::listing::{normal, open, shown};
+use super::listing::{LayerTar, normal, open, shown};
 use super::{CompareError, Subject};
-use crate::layer::{LayerError, TarEntryKind, TarReader};
+use crate::layer::{LayerError, TarEntryKind};
 use crate::oci::Layer;
 
 /// Enough of a file to tell what it is, and the whole of most that are text.
@@ -80,7 +80,7 @@ fn fill(content: &mut impl Read) -> io::Result<Vec<u8>> {
 fn find<'a>(
     path: &std::path::Path,
     (subject, layer): (&'a Subject, &Layer),
-) -> Result<Option<TarReader<Box<dyn Read + Send + 'a>>>, CompareError> {
+) -> Result<Option<LayerTar<'a>>, CompareError> {
     let mut reader = open(subject, layer)?;
     loop {
         let entry = reader.next_entry();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
@@ -28,11 +28,11 @@ pub(super) struct Listing {
     pub(super) entries: BTreeMap<Path, Listed>,
 }
 
+/// The tar of a layer, decompressed.
+pub(super) type LayerTar<'a> = TarReader<BufReader<Box<dyn Read + Send + 'a>>>;
+
 /// A layer opened for reading, decompressed.
-pub(super) fn open<'a>(
-    subject: &'a Subject,
-    layer: &Layer,
-) -> Result<TarReader<Box<dyn Read + Send + 'a>>, CompareError> {
+pub(super) fn open<'a>(subject: &'a Subject, layer: &Layer) -> Result<LayerTar<'a>, CompareError> {
     let digest = layer.digest();
     let reader = subject
         .blobs

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -101,6 +101,25 @@ pub fn apply_tar(
     dest: &Path,
     options: &ApplyOptions,
 ) -> Result<Applied, LayerError> {
+    unpack(TarReader::new(tar), into, dest, options)
+}
+
+/// The same for a reader that has a large buffer of its own: files are written from there.
+pub fn apply_buffered_tar(
+    tar: impl BufRead,
+    into: &RootDir,
+    dest: &Path,
+    options: &ApplyOptions,
+) -> Result<Applied, LayerError> {
+    unpack(TarReader::buffered(tar), into, dest, options)
+}
+
+fn unpack(
+    mut tar: TarReader<impl BufRead>,
+    into: &RootDir,
+    dest: &Path,
+    options: &ApplyOptions,
+) -> Result<Applied, LayerError> {
     let dest = into.resolve(dest).map_err(|source| apply("resolve", dest, source))?;
     let mut unpacking = Unpacking {
         parents: Parents::new(into, options.whiteouts, options.owners),
@@ -112,7 +131,6 @@ pub fn apply_tar(
     };
     let dest = unpacking.dest.clone();
     unpacking.parents.find(&dest, &dest)?;
-    let mut tar = TarReader::new(tar);
     while let Some(entry) = tar.next_entry()? {
         unpacking.entry(&entry, &mut tar)?;
     }
@@ -150,7 +168,7 @@ impl Unpacking<'_> {
         normal(name, entry, what, self.is_layer())
     }
 
-    fn entry<R: Read>(&mut self, entry: &TarEntry, tar: &mut TarReader<R>) -> Result<(), LayerError> {
+    fn entry<R: BufRead>(&mut self, entry: &TarEntry, tar: &mut TarReader<R>) -> Result<(), LayerError> {
         if !self.is_layer() && entry.path.as_os_str().is_empty() {
             return Ok(());
         }
@@ -179,7 +197,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    fn make<R: Read>(
+    fn make<R: BufRead>(
         &mut self,
         spot: &Spot,
         entry: &TarEntry,

@@ -36,7 +36,7 @@ pub(super) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
 }
 
 /// Makes a file with the content that `tar` is at; holes stay holes.
-pub(super) fn make_file<R: io::Read>(
+pub(super) fn make_file<R: io::BufRead>(
     dir: BorrowedFd<'_>,
     name: &OsStr,
     entry: &TarEntry,
@@ -65,7 +65,7 @@ pub(super) enum Failure {
     Tree(io::Error),
 }
 
-fn write_stored<R: io::Read>(
+fn write_stored<R: io::BufRead>(
     file: &mut File,
     mut length: u64,
     tar: &mut TarReader<R>,

@@ -88,23 +88,24 @@ struct Current {
 /// At the end of the archive the input is read to its own end, so that a verifying reader below gets to its verdict.
 #[derive(Debug)]
 pub struct TarReader<R> {
-    inner: BufReader<R>,
+    inner: R,
     offset: u64,
     current: Current,
     globals: Vec<(Vec<u8>, Vec<u8>)>,
     finished: bool,
 }
 
-impl<R: Read> TarReader<R> {
+impl<R: Read> TarReader<BufReader<R>> {
     /// Starts at the beginning of an uncompressed tar.
     pub fn new(inner: R) -> Self {
-        Self {
-            inner: BufReader::with_capacity(BUFFER_BYTES, inner),
-            offset: 0,
-            current: Current::default(),
-            globals: Vec::new(),
-            finished: false,
-        }
+        Self::buffered(BufReader::with_capacity(BUFFER_BYTES, inner))
+    }
+}
+
+impl<R: BufRead> TarReader<R> {
+    /// The same for a reader that has a large buffer of its own.
+    pub fn buffered(inner: R) -> Self {
+        Self { inner, offset: 0, current: Current::default(), globals: Vec::new(), finished: false }
     }
 
     /// Goes to the next entry; what is left of the current one is skipped.
@@ -309,7 +310,7 @@ impl<R: Read> TarReader<R> {
     }
 }
 
-impl<R: Read> Read for TarReader<R> {
+impl<R: BufRead> Read for TarReader<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let limit = (buf.len() as u64).min(self.current.size_bytes - self.current.position);
         if limit == 0 {

@@ -35,11 +35,15 @@ struct Push {
 }
 
 fn push(registry: &FaultRegistry, names: &[&str]) -> Push {
+    push_with(registry, names, 0)
+}
+
+fn push_with(registry: &FaultRegistry, names: &[&str], retries: u32) -> Push {
     let names: Vec<String> = names.iter().map(|name| format!("{}/{name}", registry.host())).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let fixture = Fixture::new(&names);
     let warnings = Warnings::default();
-    let retries = Retries { count: 0, first_pause: Duration::from_millis(1), ..Retries::default() };
+    let retries = Retries { count: retries, first_pause: Duration::from_millis(1), ..Retries::default() };
     let reporter = Reporter::new(warnings.clone());
     let config = RegistryConfig { retries, ..RegistryConfig::default() };
     let client = Client::new(config, reporter.clone()).unwrap();
@@ -85,8 +89,47 @@ fn layers_go_early_and_tags_last() {
     let requests = registry.requests();
     let first = requests.iter().position(|r| r.starts_with("PUT") && r.contains("/manifests/")).unwrap();
     assert!(requests[first..].iter().all(|r| r.contains("/manifests/")), "{requests:?}");
+    assert_eq!(registry.count("HEAD", "/blobs/"), 0, "small layers that are new are sent unasked");
     assert_eq!(receipt.tags.len(), 2);
     assert!(push.warnings.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn the_session_that_asked_takes_the_first_blob() {
+    let registry = FaultRegistry::start();
+    let push = push(&registry, &["app:1"]);
+    let output = open(&spec(PushOptions::default()), &push.parts).unwrap();
+    output.confirm().unwrap();
+    output.commit(&push.fixture.result).unwrap();
+    drop(output);
+    // Two layers and the config: no session more, none to be given back.
+    assert_eq!(registry.count("POST", "/uploads/"), 3);
+    assert_eq!(registry.count("PUT", "/uploads/"), 3);
+    assert_eq!(registry.count("DELETE", "/uploads/"), 0);
+    assert!(registry.with(|state| state.sessions.is_empty()));
+}
+
+#[test]
+fn a_build_that_pushes_nothing_gives_its_session_back() {
+    let registry = FaultRegistry::start();
+    let push = push(&registry, &["app:1", "other:1"]);
+    let output = open(&spec(PushOptions::default()), &push.parts).unwrap();
+    output.confirm().unwrap();
+    assert_eq!(registry.with(|state| state.sessions.len()), 2);
+    drop(output);
+    assert!(registry.with(|state| state.sessions.is_empty()));
+}
+
+#[test]
+fn a_session_that_was_forgotten_meanwhile_costs_a_request() {
+    let registry = FaultRegistry::start();
+    let push = push_with(&registry, &["app:1"], 1);
+    let output = open(&spec(PushOptions::default()), &push.parts).unwrap();
+    output.confirm().unwrap();
+    registry.with(|state| state.sessions.clear());
+    output.commit(&push.fixture.result).unwrap();
+    assert_eq!(registry.count("POST", "/uploads/"), 4);
+    assert_eq!(registry.with(|state| state.tags.len()), 1);
 }
 
 #[test]

@@ -20,6 +20,9 @@ use crate::registry::{Client, Pushed, RegistryError};
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
 
+/// Layers up to this size are sent unasked when they are new: no more than a few packets.
+const UNASKED_BYTES: u64 = 16 << 10;
+
 /// Pushes images.
 pub(super) struct RegistryOutput {
     client: Client,
@@ -29,6 +32,8 @@ pub(super) struct RegistryOutput {
     early: Mutex<Option<EarlyUploads>>,
     /// Asks the registries whether they will take the image.
     asking: Mutex<Option<JoinHandle<Result<(), OutputError>>>>,
+    /// Those that were asked.
+    repositories: Vec<Reference>,
 }
 
 impl RegistryOutput {
@@ -47,7 +52,7 @@ impl RegistryOutput {
             let (client, repositories) = (parts.client.clone(), repositories.clone());
             thread::spawn(move || {
                 repositories.iter().try_for_each(|repository| {
-                    client.check_push(repository).map_err(|source| push_error(repository, source))
+                    client.open_push(repository).map_err(|source| push_error(repository, source))
                 })
             })
         });
@@ -60,6 +65,7 @@ impl RegistryOutput {
             reporter: parts.reporter.clone(),
             early: Mutex::new(Some(early)),
             asking: Mutex::new(asking),
+            repositories,
         })
     }
 
@@ -131,6 +137,17 @@ impl RegistryOutput {
             Ok(())
         } else {
             Err(OutputError::OtherDigest { reference: name.to_string(), expected, found })
+        }
+    }
+}
+
+impl Drop for RegistryOutput {
+    /// A build that failed, or had only to mount, has no use for the sessions that it asked with.
+    fn drop(&mut self) {
+        let asking = self.asking.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Who is still waiting for an answer is not waited for.
+        if asking.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.repositories.iter().for_each(|repository| self.client.close_push(repository));
         }
     }
 }
@@ -256,6 +273,21 @@ fn push_layer(
     client.push_blob(repository, layer, &open, mount_from).map_err(|source| push_error(repository, source))
 }
 
+/// Puts a layer that this build has made into a repository: a small one without asking whether it is there, which in all
+/// likelihood it is not, and which costs about as much as sending it.
+fn push_made_layer(
+    client: &Client,
+    repository: &Reference,
+    layer: &Descriptor,
+    blobs: &dyn BlobSource,
+) -> Result<Pushed, OutputError> {
+    if layer.size() > UNASKED_BYTES {
+        return push_layer(client, repository, layer, blobs, &[]);
+    }
+    let open = || blobs.open(layer).map_err(io::Error::other);
+    client.push_new_blob(repository, layer, &open).map_err(|source| push_error(repository, source))
+}
+
 /// What became of an early upload; the error is for a warning.
 type EarlyOutcome = (Digest, Result<(), String>);
 
@@ -307,7 +339,7 @@ impl EarlyUploads {
                             outcomes.push((digest, Ok(())));
                             continue;
                         }
-                        let done = push_layer(&client, &repository, &layer.descriptor, store.as_ref(), &[]);
+                        let done = push_made_layer(&client, &repository, &layer.descriptor, store.as_ref());
                         outcomes.push((digest, done.map(drop).map_err(|error| with_causes(&error))));
                     }
                 })

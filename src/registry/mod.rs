@@ -30,6 +30,7 @@ mod remote;
 mod retry;
 mod runtime;
 mod secret;
+mod session;
 mod tags;
 mod tls;
 mod token;
@@ -61,6 +62,7 @@ use credential::cloud::Clouds;
 use endpoint::Endpoint;
 use flight::Flights;
 use runtime::Runtime;
+use session::Parked;
 use transport::Transport;
 
 use crate::event::Reporter;
@@ -82,6 +84,7 @@ struct Inner {
     clouds: Clouds,
     endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
     flights: Flights,
+    parked: Parked,
 }
 
 impl Inner {
@@ -139,9 +142,17 @@ impl Client {
         let credentials = Credentials::new(&config.credentials, reporter.clone());
         let sources = &config.credentials;
         let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
-        let endpoints = Mutex::default();
-        let flights = Flights::default();
-        let inner = Inner { config, reporter, runtime, transport, credentials, clouds, endpoints, flights };
+        let inner = Inner {
+            config,
+            reporter,
+            runtime,
+            transport,
+            credentials,
+            clouds,
+            endpoints: Mutex::default(),
+            flights: Flights::default(),
+            parked: Parked::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -238,6 +249,16 @@ impl Client {
     /// with is given back soon after.
     pub fn check_push(&self, repository: &Reference) -> Result<(), RegistryError> {
         self.inner.check_push(repository)
+    }
+
+    /// The same, but the session is kept for the first blob that goes there. [`Client::close_push`] ends that.
+    pub fn open_push(&self, repository: &Reference) -> Result<(), RegistryError> {
+        self.inner.open_push(repository)
+    }
+
+    /// Gives back the session that [`Client::open_push`] opened, if nothing has used it. Waits a moment at most.
+    pub fn close_push(&self, repository: &Reference) {
+        self.inner.close_push(repository);
     }
 
     /// Asks a registry whether it takes the credential that there is for it.

@@ -5,16 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
-use reqwest::{Method, Response};
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use url::Url;
 
-use super::call::{Access, Call, location};
+use super::call::{Access, Call};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::pump::Pumped;
+use super::session::Session;
 use super::upload::{Blob, Upload};
 use super::{Client, Inner, OpenBlob, Pushed};
 use crate::blob::BlobSource;
@@ -23,16 +24,6 @@ use crate::oci::{Descriptor, Digest, Image, Reference, descriptor_digest};
 
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
-
-/// Where the bytes of an upload go.
-pub(super) struct Session {
-    pub(super) url: Url,
-    /// The least that a chunk that is not the last may have, as the registry said.
-    pub(super) least_chunk_bytes: u64,
-}
-
-/// Says how small chunks may be (distribution-spec, "Pushing a blob in chunks").
-const LEAST_CHUNK_HEADER: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// A session to upload into, or no need for one.
 enum Begun {
@@ -300,51 +291,6 @@ impl Inner {
         }
     }
 
-    /// Opens an upload session.
-    pub(super) async fn begin(
-        &self,
-        endpoint: &Endpoint,
-        repository: &str,
-    ) -> Result<Session, RegistryError> {
-        let url = endpoint.url(self, &format!("{repository}/blobs/uploads/")).await?;
-        let what = format!("an upload to `{repository}`");
-        let call = Call::new(Method::POST, url, repository, Access::Push, what);
-        let response = self.call(endpoint, &call, &[202, 201, 200]).await?;
-        self.session(endpoint, &call, &response)
-    }
-
-    fn session(
-        &self,
-        endpoint: &Endpoint,
-        call: &Call<'_>,
-        response: &Response,
-    ) -> Result<Session, RegistryError> {
-        let url = location(&endpoint.registry, &call.what, response.url(), response.headers())?;
-        let least = response.headers().get(LEAST_CHUNK_HEADER);
-        let least_chunk_bytes = least.and_then(|value| value.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
-        Ok(Session { url: endpoint.repair(url), least_chunk_bytes })
-    }
-
-    /// Gives an upload session back. Registries forget them after a while anyway.
-    async fn cancel(&self, endpoint: &Endpoint, repository: &str, session: Url) {
-        let what = format!("an upload to `{repository}` that is not needed");
-        let call = Call::new(Method::DELETE, session, repository, Access::Push, what);
-        if let Err(error) = self.call_once(endpoint, &call, &[204, 202, 200]).await {
-            self.reporter.debug(error.full());
-        }
-    }
-
-    pub(super) fn check_push(self: &Arc<Self>, to: &Reference) -> Result<(), RegistryError> {
-        let endpoint = self.destination(to)?;
-        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?;
-        // The answer is known; giving the session back is nobody's to wait for.
-        let (inner, to) = (Arc::clone(self), to.clone());
-        std::thread::spawn(move || {
-            inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session.url));
-        });
-        Ok(())
-    }
-
     /// Uploads a body of unknown length: POST, one PATCH, PUT with the digest that is known by then.
     pub(super) fn push_stream(
         &self,
@@ -353,7 +299,7 @@ impl Inner {
         digest: &dyn Fn() -> Option<Digest>,
     ) -> Result<(), RegistryError> {
         let endpoint = self.destination(to)?;
-        let session = self.runtime.wait(self.begin(&endpoint, to.repository()))?.url;
+        let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?.url;
         let what = format!("an upload to `{}`", to.repository());
         let call = Call::new(Method::PATCH, session.clone(), to.repository(), Access::Push, what);
         let authorization = self.runtime.wait(self.authorize(&endpoint, to.repository(), &call.scopes()))?;

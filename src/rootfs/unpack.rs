@@ -1,14 +1,14 @@
 //! One layer blob into a directory, verified.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use super::RootfsError;
 use crate::blob::BlobSource;
 use crate::event::{Reporter, Transfer, TransferKind};
-use crate::layer::{Applied, ApplyOptions, Owners, Whiteouts, apply_tar};
+use crate::layer::{Applied, ApplyOptions, Owners, Whiteouts, apply_buffered_tar};
 use crate::oci::Layer;
-use crate::stream::{Counted, HashingReader, PipeWriter, auto_decoder, pipe};
+use crate::stream::{Counted, HashingWriter, PipeWriter, auto_decoder, pipe};
 use crate::tree::RootDir;
 
 /// How far decompressing may be ahead of writing.
@@ -49,7 +49,7 @@ pub(super) fn unpack(
     let (counted, applied) = std::thread::scope(|scope| {
         let (to, tar) = pipe(PIPE_BYTES);
         let decoding = scope.spawn(move || decode(progress, to));
-        let applied = apply_tar(tar, into, Path::new(""), &options);
+        let applied = apply_buffered_tar(tar, into, Path::new(""), &options);
         (decoding.join().expect("decoding does not panic"), applied)
     });
     // A blob that cannot be read is also an archive that ends too soon: the cause comes first.
@@ -81,9 +81,15 @@ pub(super) fn unpack(
 fn decode(blob: impl Read + Send, mut to: PipeWriter) -> io::Result<Counted> {
     let copy = |to: &mut PipeWriter| -> io::Result<Counted> {
         let (_, tar) = auto_decoder(blob)?;
-        let mut tar = HashingReader::new(tar);
-        io::copy(&mut tar, to)?;
-        Ok(tar.finish().1)
+        let mut hash = HashingWriter::new(io::sink());
+        let mut tar = tar;
+        loop {
+            let bytes = to.fill(&mut tar)?;
+            if bytes.is_empty() {
+                return Ok(hash.finish().1);
+            }
+            hash.write_all(bytes)?;
+        }
     };
     match copy(&mut to) {
         Ok(counted) => to.finish().map(|()| counted),

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::RequestError;
@@ -23,6 +24,9 @@ const SYSTEM_AUTHORITIES: &[&str] = &[
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// What a certificate in PEM begins with.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Lists where `certs.d` directories are, the strongest first.
 pub(super) fn directories(environment: &Environment) -> Vec<PathBuf> {
@@ -124,9 +128,15 @@ fn bundle(directory: &Path) -> Result<Option<Vec<u8>>, RequestError> {
     let mut paths = entries.map_err(fail)?;
     paths.sort();
     let mut all = Vec::new();
-    for path in paths.iter().filter(|path| path.is_file()) {
+    // Distributions name each certificate twice, the second time by its hash.
+    let mut seen = BTreeSet::new();
+    for path in &paths {
+        let Ok(metadata) = fs::metadata(path) else { continue };
+        if !metadata.is_file() || !seen.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
         let Ok(bytes) = fs::read(path) else { continue };
-        if String::from_utf8_lossy(&bytes).contains("-----BEGIN CERTIFICATE-----") {
+        if bytes.windows(BEGIN.len()).any(|window| window == BEGIN) {
             all.extend_from_slice(&bytes);
             all.push(b'\n');
         }
@@ -195,8 +205,11 @@ mod tests {
         let path = |name: &str| work.path().join(name).to_str().unwrap().to_owned();
         let file = path("a.pem");
         let directories = format!("{}:{}", path("one"), path("two"));
+        std::os::unix::fs::symlink("b.pem", work.path().join("one/5ed36f99.0")).unwrap();
         let found = authorities(&environment(&[("SSL_CERT_FILE", &file), ("SSL_CERT_DIR", &directories)]));
-        assert_eq!(found.unwrap().len(), 3);
+        let found = found.unwrap();
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[1], [PEM.as_bytes(), b"\n"].concat(), "a certificate with two names counts once");
         assert!(authorities(&environment(&[("SSL_CERT_DIR", &path("none"))])).is_err());
         assert!(authorities(&environment(&[("SSL_CERT_FILE", &path("one/note"))])).is_err());
     }

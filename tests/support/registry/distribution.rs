@@ -64,8 +64,19 @@ impl Distribution {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// What the registry has logged, once it is silent: it answers first and writes that down a little later.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        let read = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let (began, mut log) = (Instant::now(), read());
+        while began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(QUIET);
+            let now = read();
+            if now.len() == log.len() {
+                break;
+            }
+            log = now;
+        }
+        log
     }
 }
 
@@ -75,6 +86,9 @@ impl Drop for Distribution {
         let _ = self.child.wait();
     }
 }
+
+/// How long nothing is logged when all is said.
+const QUIET: Duration = Duration::from_millis(250);
 
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
