@@ -16,7 +16,7 @@ fn project() -> Context {
     project_on(base::busybox())
 }
 
-fn project_on(base: &str) -> Context {
+pub(super) fn project_on(base: &str) -> Context {
     Context::new(&format!(
         "FROM {base} AS build\nWORKDIR /src\nCOPY src/ ./\nRUN cat a b > out && head -c 300000 /dev/urandom > noise\n\
          FROM {base}\nCOPY --from=build /src/out /src/noise /app/\nRUN date +%N > /when\nRUN true\nCMD [\"cat\", \"/app/out\"]\n"
@@ -73,47 +73,6 @@ fn a_second_build_runs_nothing_and_makes_the_same_layers() {
     assert_eq!(ran(&kiln.build(&context, &[]).ok()), [""; 0]);
     // Without the store as a cache there is none.
     assert!(!ran(&kiln.build(&context, &["--cache-from=type=none"]).ok()).is_empty());
-}
-
-#[test]
-fn another_runner_transfers_no_layer_and_pushes_by_mounting() {
-    require!(Busybox);
-    let (one, other, registry) = (Kiln::new(), Kiln::new(), Registry::open());
-    registry.push(&base::layout("busybox"), "latest", "base:1");
-    let context = project_on(&registry.image("base:1"));
-    let cache = registry.image("team/cache");
-    let (to, from) = (format!("--cache-to={cache}"), format!("--cache-from={cache}"));
-    let build = |kiln: &Kiln, name: &str| {
-        let tag = format!("--tag={}", registry.image(name));
-        kiln.build(&context, &["--push", &tag, &to, &from]).ok()
-    };
-    build(&one, "team/app:1");
-    let before = registry.log().lines().count();
-    let base_config = Image::read(&base::layout("busybox")).manifest["config"]["digest"].clone();
-    let base_config = base_config.as_str().unwrap().to_owned();
-    let second = build(&other, "team/elsewhere:2");
-    assert_eq!(ran(&second), [""; 0], "{second}");
-    let requests = requests(&registry, before);
-    let layers: Vec<_> = requests
-        .iter()
-        .filter(|(method, path, _, bytes)| method == "GET" && path.contains("/blobs/") && *bytes > 0)
-        .filter(|(_, path, ..)| !path.ends_with(&base_config))
-        .collect();
-    assert!(layers.is_empty(), "{layers:#?}");
-    let mounts = requests.iter().filter(|(_, path, status, _)| path.contains("mount=") && *status == 201);
-    assert!(mounts.count() >= 3, "{requests:#?}");
-    let records =
-        requests.iter().filter(|(method, path, ..)| method == "GET" && path.contains("/manifests/key-"));
-    assert!(records.count() <= 8, "one request for each step: {requests:#?}");
-    // One blob is uploaded, the config; nothing is written to the cache, and no layer is even asked after.
-    let sent = requests.iter().filter(|(method, path, ..)| {
-        matches!(method.as_str(), "PUT" | "PATCH") && path.contains("/blobs/uploads/")
-    });
-    assert_eq!(sent.count(), 1, "{requests:#?}");
-    let to_cache =
-        requests.iter().filter(|(method, path, ..)| method != "GET" && path.starts_with("/v2/team/cache/"));
-    assert_eq!(to_cache.count(), 0, "{requests:#?}");
-    assert_eq!(requests.iter().filter(|(method, ..)| method == "HEAD").count(), 0, "{requests:#?}");
 }
 
 /// The first cache's record of a step was made on another run of the step below: it was the only one looked at.

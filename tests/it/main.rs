@@ -39,6 +39,7 @@ mod offline;
 mod outputs;
 mod registries;
 mod reproducible;
+mod runners;
 mod store;
 mod support_works;
 mod verify;

@@ -56,7 +56,7 @@ fn a_registry_with_a_password_and_tls_refuses_strangers() {
         Program("busybox"),
         Program("umoci")
     );
-    let options = crate::support::distribution::Options { password: true, tls: true, read_only: false };
+    let options = crate::support::distribution::Options { password: true, tls: true, ..Default::default() };
     let registry = Registry::start(&options);
     let to = format!("docker://{}", registry.image("box:1"));
     let from = format!("oci:{}:latest", base::layout("busybox").display());

@@ -21,11 +21,16 @@ pub(crate) const ROBOT: &str = "robot$team+kiln";
 const HTPASSWD: &str = "builder:$2y$05$0LLnu1zAf0BWcoCZ6Tk0LeAnNniFZ9qoeqY/8UllxX6Tvv7cQcla6\n\
                         robot$team+kiln:$2y$05$0LLnu1zAf0BWcoCZ6Tk0LeAnNniFZ9qoeqY/8UllxX6Tvv7cQcla6\n";
 
+/// The address of the bridge that `tools/runners` makes.
+const BRIDGE: &str = "10.99.0.1";
+
 /// A running registry.
 pub(crate) struct Registry {
     address: String,
     work: PathBuf,
     tls: bool,
+    /// Processes in the namespaces of the network that it has for itself: its own, then one for each runner.
+    namespaces: Vec<u32>,
     _guard: Guarded,
 }
 
@@ -35,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) password: bool,
     pub(crate) tls: bool,
     pub(crate) read_only: bool,
+    /// That many runners, each in a network namespace of its own beside that of the registry (needs root and `ip`).
+    pub(crate) runners: usize,
 }
 
 impl Registry {
@@ -59,7 +66,8 @@ impl Registry {
         if options.read_only {
             config.push_str("  maintenance: {readonly: {enabled: true}}\n");
         }
-        config.push_str("http:\n  addr: 127.0.0.1:0\n");
+        let address = if options.runners > 0 { BRIDGE } else { "127.0.0.1" };
+        writeln!(config, "http:\n  addr: {address}:0").unwrap();
         if options.tls {
             make_certificates(&work);
             let dir = work.display();
@@ -73,13 +81,57 @@ impl Registry {
         fs::write(work.join("config.yml"), config).unwrap();
         let log = work.join("log");
         let mut server = Command::new("docker-registry");
+        if options.runners > 0 {
+            server = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/runners"));
+            server.args([&options.runners.to_string(), "docker-registry"]);
+        }
         server.arg("serve").arg(work.join("config.yml"));
         let mut guard = Guarded::start(&server, &work, &log);
         let address = wait_for_address(&mut guard, &log);
-        Self { address, work, tls: options.tls, _guard: guard }
+        let text = fs::read_to_string(&log).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("runners: ")).unwrap_or_default();
+        let namespaces: Vec<u32> = line.split(' ').filter_map(|pid| pid.parse().ok()).collect();
+        assert!(options.runners == 0 || namespaces.len() == options.runners + 1, "{text}");
+        Self { address, work, tls: options.tls, namespaces, _guard: guard }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// A command of a kiln under test on one of the runners, which are counted from 1.
+    pub(crate) fn on(&self, runner: usize, command: &Command) -> Command {
+        let mut there = self.enter(runner);
+        there.arg(command.get_program()).args(command.get_args());
+        // Those commands begin with an empty environment.
+        there.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        there
+    }
+
+    /// What takes a command to a runner, or to where the registry is: 0.
+    fn enter(&self, runner: usize) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.namespaces[runner]));
+        command
+    }
+
+    /// The bytes that have come to a runner over its network so far, by the kernel's count.
+    pub(crate) fn received(&self, runner: usize) -> u64 {
+        let path = format!("/proc/{}/net/dev", self.namespaces[runner]);
+        let text = fs::read_to_string(path).unwrap();
+        let counts = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).unwrap();
+        counts.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// skopeo where it reaches this registry.
+    fn skopeo(&self, arguments: &[&str]) -> Command {
+        if self.namespaces.is_empty() {
+            let mut command = Command::new("skopeo");
+            command.args(arguments);
+            return command;
+        }
+        let mut command = self.enter(0);
+        command.arg("skopeo").args(arguments);
+        command
+    }
+
+    /// `127.0.0.1:PORT`, or another address where it has runners.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -121,7 +173,7 @@ impl Registry {
     /// The tags of a repository, by skopeo.
     pub(crate) fn tags(&self, repository: &str) -> Vec<String> {
         let reference = format!("docker://{}", self.image(repository));
-        let listed = run(Command::new("skopeo").args(["list-tags", "--tls-verify=false", &reference]));
+        let listed = run(&mut self.skopeo(&["list-tags", "--tls-verify=false", &reference]));
         if listed.code != Some(0) {
             return Vec::new();
         }
@@ -136,8 +188,7 @@ impl Registry {
     pub(crate) fn digest(&self, name: &str) -> String {
         let reference = format!("docker://{}", self.image(name));
         let format = "--format={{.Digest}}";
-        let shown =
-            run(Command::new("skopeo").args(["inspect", "--tls-verify=false", format, &reference])).ok();
+        let shown = run(&mut self.skopeo(&["inspect", "--tls-verify=false", format, &reference])).ok();
         shown.stdout.trim().to_owned()
     }
 
@@ -145,14 +196,14 @@ impl Registry {
     pub(crate) fn pull(&self, name: &str, layout: &Path) {
         let from = format!("docker://{}", self.image(name));
         let to = format!("oci:{}:pulled", layout.display());
-        run(Command::new("skopeo").args(["copy", "-q", "--src-tls-verify=false", &from, &to])).ok();
+        run(&mut self.skopeo(&["copy", "-q", "--src-tls-verify=false", &from, &to])).ok();
     }
 
     /// Copies an OCI layout's image here, by skopeo.
     pub(crate) fn push(&self, layout: &Path, tag: &str, name: &str) {
         let from = format!("oci:{}:{tag}", layout.display());
         let to = format!("docker://{}", self.image(name));
-        run(Command::new("skopeo").args(["copy", "-q", "--dest-tls-verify=false", &from, &to])).ok();
+        run(&mut self.skopeo(&["copy", "-q", "--dest-tls-verify=false", &from, &to])).ok();
     }
 
     /// The file that holds a blob, to be damaged.
