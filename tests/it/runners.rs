@@ -1,16 +1,11 @@
-//! Two runners with nothing in common but a registry: stores and networks of their own (`tools/runners`).
-
-use std::time::{Duration, Instant};
-
-use serde_json::Value;
+//! Two runners with nothing in common but a registry: stores and networks of their own (`tools/runners`). How long the
+//! second one takes is measured by w7 of `benches/run`.
 
 use super::cache::{project_on, ran, requests};
 use crate::support::distribution::Options;
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Image, Kiln, Registry, base, run};
 
-/// Builds that are measured until one is quick enough: a machine that does a lot besides tells no times.
-const ATTEMPTS: usize = 8;
 /// More than the base's configuration, the records and all that TCP says; much less than the smallest layer of
 /// noise, which has 300,000 bytes.
 const WORDS_ALONE: u64 = 60_000;
@@ -27,28 +22,17 @@ fn another_runner_transfers_no_layer_and_pushes_by_mounting() {
     let build = |runner: usize, name: &str| {
         let (kiln, tag) = (Kiln::new(), format!("--tag={}", registry.image(name)));
         let command = kiln.build_command(context.path(), &[&insecure, "--push", &tag, &to, &from]);
-        let started = Instant::now();
-        (run(&mut registry.on(runner, &command)).ok(), started.elapsed())
+        run(&mut registry.on(runner, &command)).ok()
     };
-    let (first, _) = build(1, "team/app:1");
+    let first = build(1, "team/app:1");
     assert!(ran(&first).len() >= 5, "{first}");
     assert!(registry.received(1) > 3 * WORDS_ALONE, "the base came to the first runner");
-    let mut best = Duration::MAX;
-    for attempt in 0..ATTEMPTS {
-        let (before, received) = (registry.log().lines().count(), registry.received(2));
-        let (second, took) = build(2, &format!("team/elsewhere{attempt}:2"));
-        assert_eq!(ran(&second), [""; 0], "{second}");
-        nothing_but_names_moved(&requests(&registry, before));
-        let received = registry.received(2) - received;
-        assert!(received < WORDS_ALONE, "{received} bytes came to the runner\n{second}");
-        let served = served(&registry, before);
-        eprintln!("{took:?}, {served:?} of it the registry's; {received} bytes came");
-        best = best.min(took.saturating_sub(served));
-        if best < Duration::from_secs(1) {
-            return;
-        }
-    }
-    panic!("{best:?} beside what the registry took");
+    let (before, received) = (registry.log().lines().count(), registry.received(2));
+    let second = build(2, "team/elsewhere:2");
+    assert_eq!(ran(&second), [""; 0], "{second}");
+    nothing_but_names_moved(&requests(&registry, before));
+    let received = registry.received(2) - received;
+    assert!(received < WORDS_ALONE, "{received} bytes came to the runner\n{second}");
 }
 
 /// No layer was fetched or sent, and no more was asked than has to be.
@@ -75,30 +59,6 @@ fn nothing_but_names_moved(requests: &[(String, String, u64, u64)]) {
         requests.iter().filter(|(method, path, ..)| method != "GET" && path.starts_with("/v2/team/cache/"));
     assert_eq!(to_cache.count(), 0, "{requests:#?}");
     assert_eq!(requests.iter().filter(|(method, ..)| method == "HEAD").count(), 0, "{requests:#?}");
-}
-
-/// How long the registry was busy with the requests in its log from line `from` on.
-fn served(registry: &Registry, from: usize) -> Duration {
-    let log = registry.log();
-    let lines = log.lines().skip(from).filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let texts = lines.filter_map(|line| Some(line["http.response.duration"].as_str()?.to_owned()));
-    let times: Vec<_> = texts.map(|text| duration(&text)).collect();
-    assert!(!times.is_empty(), "{log}");
-    times.iter().sum()
-}
-
-/// What Go writes for a duration below a minute: `1.5s`, `2.25ms`, `310.4µs`, `90ns`.
-fn duration(text: &str) -> Duration {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let number: f64 = text[..text.len() - unit.len()].parse().unwrap();
-    let seconds = match unit {
-        "s" => number,
-        "ms" => number / 1e3,
-        "µs" => number / 1e6,
-        "ns" => number / 1e9,
-        _ => panic!("a duration like `{text}`"),
-    };
-    Duration::from_secs_f64(seconds)
 }
 
 #[test]
