@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub(super) struct NewDirectory {
 /// Changes that wait to be put into a tree, by path.
 #[derive(Debug, Clone, Default)]
 pub(in crate::build) struct Pending {
-    nodes: BTreeMap<PathBuf, Node>,
+    nodes: HashMap<PathBuf, Node>,
     /// Directories among them that the tree below does not have: nothing to look up inside them.
     new_directories: HashSet<PathBuf>,
 }
@@ -265,24 +266,27 @@ impl<'a> View<'a> {
                 _ => None,
             })
             .collect();
-        let mut changes: BTreeMap<PathBuf, Node> = BTreeMap::new();
-        for (path, node) in &self.planned.nodes {
+        let mut planned: Vec<(&PathBuf, &Node)> = self.planned.nodes.iter().collect();
+        planned.sort_by_cached_key(|(path, _)| in_order(path));
+        // Directories come right before what is in them: those above a change that are not listed go in front of it.
+        let (mut changes, mut listed) = (Vec::with_capacity(planned.len()), HashSet::new());
+        for (path, node) in planned {
             if !linked.contains(path) && self.is_unchanged(path, node)? {
                 continue;
             }
-            for above in path.ancestors().skip(1).take_while(|p| !p.as_os_str().is_empty()) {
-                if changes.contains_key(above) {
-                    break;
-                }
-                let directory = match self.planned.nodes.get(above) {
+            let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !listed.contains(*above);
+            let missing: Vec<&Path> = path.ancestors().skip(1).take_while(is_missing).collect();
+            for above in missing.into_iter().rev() {
+                let node = match self.planned.nodes.get(above) {
                     Some(node) => node.clone(),
                     None => self.node_below(above)?.expect("a directory that is not planned is there below"),
                 };
-                changes.insert(above.to_path_buf(), directory);
+                listed.insert(above);
+                changes.push(Change::Upsert { path: above.to_path_buf(), node });
             }
-            changes.insert(path.clone(), node.clone());
+            listed.insert(path);
+            changes.push(Change::Upsert { path: path.clone(), node: node.clone() });
         }
-        let changes = changes.into_iter().map(|(path, node)| Change::Upsert { path, node }).collect();
         Ok((changes, self.planned))
     }
 
@@ -307,6 +311,11 @@ impl<'a> View<'a> {
             _ => Ok(false),
         }
     }
+}
+
+/// Returns what sorts canonical paths as `Path` does, component by component, in one comparison of bytes.
+fn in_order(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect()
 }
 
 fn open(content: &Content) -> io::Result<Box<dyn Read + '_>> {
@@ -341,4 +350,28 @@ fn components(path: &Path) -> VecDeque<OsString> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_in_order_sort_as_paths_do(
+            names in prop::collection::vec(prop::collection::vec("[a/b .\u{1}-]{1,3}", 1..4), 2..8),
+        ) {
+            let canonical = |parts: &Vec<String>| -> PathBuf {
+                let names = parts.iter().map(|part| part.replace(['/', '.'], "z"));
+                names.collect::<Vec<_>>().join("/").into()
+            };
+            let mut paths: Vec<PathBuf> = names.iter().map(canonical).collect();
+            let mut as_paths = paths.clone();
+            as_paths.sort();
+            paths.sort_by_cached_key(|path| in_order(path));
+            prop_assert_eq!(paths, as_paths);
+        }
+    }
 }

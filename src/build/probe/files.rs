@@ -14,7 +14,7 @@ use crate::cache::{FileInput, FileInputs, KeyBuilder};
 use crate::layer::{Change, Content, Node, NodeKind};
 use crate::oci::Digest;
 use crate::stream;
-use crate::tree::{FileKind, RootDir, Timestamp};
+use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
 
 /// How much of a file is read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -143,8 +143,8 @@ fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<Hashed>, Problem> {
         NodeKind::File { content: Content::Bytes(content), .. } => bytes(content),
         NodeKind::File { content: Content::File { root, path }, .. } => {
             let failed = |source| Problem::Io { action: "read", path: path.clone(), source };
-            let before = root.metadata(path).map_err(failed)?;
             let file = root.open_nofollow(path).map_err(failed)?;
+            let before = Metadata::of(&file).map_err(failed)?;
             let sum = stream::hash_all(file, buffer).map_err(failed)?;
             let stamp = Stamp {
                 root: root.clone(),
