@@ -233,7 +233,7 @@ impl Build<'_> {
         // Links in the archive lead nowhere above the destination: for them it is the root.
         let below = RootDir::open(&root.path().join(&dest)).map_err(read_error)?;
         let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners };
-        let applied = apply_tar(tar, &below, Path::new(""), &options)?;
+        let applied = apply_tar(TarReader::new(tar), &below, Path::new(""), &options)?;
         for warning in applied.warnings {
             let text = format!("{}: {} left out: {}", warning.path.display(), warning.what, warning.error);
             self.services.reporter.warning(text);

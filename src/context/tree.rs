@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{ContextError, Ignore};
-use crate::layer::{ApplyOptions, Owners, Whiteouts, apply_tar};
+use crate::layer::{ApplyOptions, Owners, TarReader, Whiteouts, apply_tar};
 use crate::stream::{Codec, auto_decoder};
 use crate::tree::{FileKind, RootDir, Walk};
 
@@ -69,7 +69,7 @@ pub fn open_stream(reader: impl Read + Send, into: &Path) -> Result<Archive, Con
     let owners =
         Owners::Set { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners };
-    let applied = apply_tar(&mut tar, &tree.root, Path::new(""), &options)
+    let applied = apply_tar(TarReader::new(&mut tar), &tree.root, Path::new(""), &options)
         .map_err(|source| ContextError::Unpack { source })?;
     // Whoever writes the archive into a pipe must not be cut off in its padding.
     io::copy(&mut tar, &mut io::sink()).map_err(stream)?;

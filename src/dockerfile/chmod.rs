@@ -40,7 +40,8 @@ pub struct ChmodError {
 }
 
 const SET_UID: u32 = 0o4000;
-const SET_GID: u32 = 0o2000;
+/// Set-group-id: what is made in a directory that has it gets the directory's group.
+pub const SET_GID: u32 = 0o2000;
 const STICKY: u32 = 0o1000;
 /// What `a`, and no class at all, stand for.
 const ALL: u32 = SET_UID | SET_GID | 0o777;

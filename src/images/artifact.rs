@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::ImagesError;
 use crate::blob::{BlobError, BlobSource, Store};
-use crate::layer::{ApplyOptions, Owners, Whiteouts, apply_tar};
+use crate::layer::{ApplyOptions, Owners, TarReader, Whiteouts, apply_tar};
 use crate::oci::{Descriptor, Digest, annotation, descriptor, descriptor_digest};
 use crate::stream::{Compression, Compressor, Counted, HashingWriter, auto_decoder, hash_all};
 use crate::tree::RootDir;
@@ -186,5 +186,5 @@ fn unpack(root: &RootDir, archive: &Path, how: Unpacking) -> Result<(), String> 
         auto_decoder(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(|error| said(&error))?;
     let (uid, gid) = how.owner;
     let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners: Owners::Set { uid, gid } };
-    apply_tar(tar, root, Path::new(""), &options).map(drop).map_err(|error| said(&error))
+    apply_tar(TarReader::new(tar), root, Path::new(""), &options).map(drop).map_err(|error| said(&error))
 }

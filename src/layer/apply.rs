@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ffi::OsString;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -92,29 +92,10 @@ pub struct Applied {
     pub warnings: Vec<ApplyWarning>,
 }
 
-/// Unpacks `tar`, not compressed, below `dest` of `into`; `dest` is made if it is missing, links in it are followed.
+/// Unpacks `tar`, which nothing was read of, below `dest` of `into`; `dest` is made if it is missing, links in it are followed.
 ///
 /// `tar` is read to its very end. After an error, what was unpacked so far is still there.
 pub fn apply_tar(
-    tar: impl Read,
-    into: &RootDir,
-    dest: &Path,
-    options: &ApplyOptions,
-) -> Result<Applied, LayerError> {
-    unpack(TarReader::new(tar), into, dest, options)
-}
-
-/// The same for a reader that has a large buffer of its own: files are written from there.
-pub fn apply_buffered_tar(
-    tar: impl BufRead,
-    into: &RootDir,
-    dest: &Path,
-    options: &ApplyOptions,
-) -> Result<Applied, LayerError> {
-    unpack(TarReader::buffered(tar), into, dest, options)
-}
-
-fn unpack(
     mut tar: TarReader<impl BufRead>,
     into: &RootDir,
     dest: &Path,

@@ -23,7 +23,7 @@ mod tests;
 mod whiteouts;
 mod write;
 
-pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_buffered_tar, apply_tar};
+pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};
 pub use change::{Change, ChangeSet, Content, Node, NodeKind};
 pub use error::LayerError;
 pub use reader::{TarEntry, TarEntryKind, TarReader};

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::RootfsError;
 use crate::blob::BlobSource;
 use crate::event::{Reporter, Transfer, TransferKind};
-use crate::layer::{Applied, ApplyOptions, Owners, Whiteouts, apply_buffered_tar};
+use crate::layer::{Applied, ApplyOptions, Owners, TarReader, Whiteouts, apply_tar};
 use crate::oci::Layer;
 use crate::stream::{Counted, HashingWriter, PipeWriter, auto_decoder, pipe};
 use crate::tree::RootDir;
@@ -49,7 +49,7 @@ pub(super) fn unpack(
     let (counted, applied) = std::thread::scope(|scope| {
         let (to, tar) = pipe(PIPE_BYTES);
         let decoding = scope.spawn(move || decode(progress, to));
-        let applied = apply_buffered_tar(tar, into, Path::new(""), &options);
+        let applied = apply_tar(TarReader::buffered(tar), into, Path::new(""), &options);
         (decoding.join().expect("decoding does not panic"), applied)
     });
     // A blob that cannot be read is also an archive that ends too soon: the cause comes first.

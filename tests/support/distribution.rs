@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::guard::Guarded;
 use super::program::run;
+use super::server::distribution::read_when_quiet;
 
 /// The account of registries that ask for one.
 pub(crate) const USER: &str = "builder";
@@ -215,22 +216,9 @@ impl Registry {
     /// The requests so far, one JSON object to a line, once the registry is silent: it answers first and writes that
     /// down a little later.
     pub(crate) fn log(&self) -> String {
-        let read = || fs::read_to_string(self.work.join("log")).unwrap();
-        let (began, mut log) = (Instant::now(), read());
-        while began.elapsed() < Duration::from_secs(5) {
-            thread::sleep(QUIET);
-            let now = read();
-            if now.len() == log.len() {
-                break;
-            }
-            log = now;
-        }
-        log
+        read_when_quiet(&self.work.join("log"))
     }
 }
-
-/// How long nothing is logged when all is said.
-const QUIET: Duration = Duration::from_millis(250);
 
 /// With port 0 the kernel chooses; the registry's log says what it got.
 fn wait_for_address(guard: &mut Guarded, log: &Path) -> String {

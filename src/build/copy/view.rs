@@ -10,13 +10,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use crate::dockerfile::chmod::SET_GID;
 use crate::layer::{Change, Content, Node, NodeKind};
 use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
 
 /// How many symbolic links one path may lead through: the kernel's own limit.
 const LINK_LIMIT: usize = 40;
-/// The bit of a directory's mode that gives what is made in it the directory's group.
-const SET_GROUP_ID: u32 = 0o2000;
 
 /// What a path of the view is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,12 +184,12 @@ impl<'a> View<'a> {
             at = at.parent().expect("the root is a directory");
         }
         let above = self.node(at)?;
-        let group = above.filter(|above| above.mode & SET_GROUP_ID != 0).map(|above| above.gid);
+        let group = above.filter(|above| above.mode & SET_GID != 0).map(|above| above.gid);
         let (uid, gid) = new.owner.unwrap_or((0, group.unwrap_or(0)));
         for path in missing.into_iter().rev() {
             let node = Node {
                 kind: NodeKind::Directory,
-                mode: new.mode | group.map_or(0, |_| SET_GROUP_ID),
+                mode: new.mode | group.map_or(0, |_| SET_GID),
                 uid,
                 gid,
                 mtime: new.mtime,

@@ -183,7 +183,7 @@ fn an_archive_follows_links_that_were_there() {
     root.symlink(Path::new("/usr"), "link").unwrap();
     let archive = raw_tar(&[("link/x", b'0', "", b"x"), ("./", b'5', "", b"")]);
     unpack(&archive, &root, &ARCHIVE).unwrap();
-    apply_tar(&archive[..], &root, Path::new("/link/new/dest"), &ARCHIVE).unwrap();
+    apply_tar(TarReader::new(&archive[..]), &root, Path::new("/link/new/dest"), &ARCHIVE).unwrap();
     assert_eq!(
         paths(&root),
         ["link", "usr", "usr/new", "usr/new/dest", "usr/new/dest/link", "usr/new/dest/link/x", "usr/x"]
@@ -242,7 +242,7 @@ fn modes_survive_owners_and_the_umask() {
     let found = metadata(&root, "sticky");
     assert_eq!((found.mode, found.uid), (0o1777, 99));
     let options = ApplyOptions { owners: Owners::Set { uid: 7, gid: 8 }, ..ARCHIVE };
-    apply_tar(&archive[..], &root, Path::new("made"), &options).unwrap();
+    apply_tar(TarReader::new(&archive[..]), &root, Path::new("made"), &options).unwrap();
     for path in ["made/setuid", "made/sticky"] {
         assert_eq!((metadata(&root, path).uid, metadata(&root, path).gid), (7, 8), "{path}");
     }

@@ -197,6 +197,6 @@ fn the_input_is_read_to_its_end() {
     tar.resize(tar.len() + 10_240, 0);
     let mut counting = crate::stream::HashingReader::new(&tar[..]);
     let (_dir, root) = temporary();
-    apply_tar(&mut counting, &root, Path::new(""), &LAYER).unwrap();
+    apply_tar(TarReader::new(&mut counting), &root, Path::new(""), &LAYER).unwrap();
     assert_eq!(counting.size_bytes(), tar.len() as u64, "so that a verifying reader gets to its verdict");
 }

@@ -108,7 +108,7 @@ const LOWER: ApplyOptions =
     ApplyOptions { whiteouts: Whiteouts::Overlay { userxattr: false }, owners: Owners::Keep };
 
 fn unpack(tar: &[u8], root: &RootDir, options: &ApplyOptions) -> Result<Applied, LayerError> {
-    apply_tar(tar, root, Path::new(""), options)
+    apply_tar(TarReader::new(tar), root, Path::new(""), options)
 }
 
 fn directory() -> Node {

@@ -292,7 +292,7 @@ fn unpack(input: &Input, whiteouts: Whiteouts) {
     let options = ApplyOptions { whiteouts, owners };
     let place = Place::new();
     let root = place.root();
-    let applied = apply_tar(&input.0[..], &root, Path::new(""), &options);
+    let applied = apply_tar(TarReader::new(&input.0[..]), &root, Path::new(""), &options);
     place.assert_untouched();
     let Ok(applied) = applied else { return };
     assert!(applied.entries <= (input.0.len() / BLOCK) as u64);
@@ -304,7 +304,7 @@ fn unpack(input: &Input, whiteouts: Whiteouts) {
     let mut tar = Vec::new();
     write_tar(Box::new(changes.into_iter().map(Ok)), &TarOptions::default(), &mut tar).unwrap();
     let second = Place::new();
-    apply_tar(&tar[..], &second.root(), Path::new(""), &options).unwrap();
+    apply_tar(TarReader::new(&tar[..]), &second.root(), Path::new(""), &options).unwrap();
     assert_eq!(list(&second.root()), list(&root));
 }
 
@@ -314,7 +314,7 @@ fn archives_are_unpacked() {
     for sample in &samples.samples {
         let place = Place::new();
         let options = ApplyOptions { whiteouts: Whiteouts::Apply, owners: Owners::KeepIfPossible };
-        apply_tar(&sample[..], &place.root(), Path::new(""), &options).unwrap();
+        apply_tar(TarReader::new(&sample[..]), &place.root(), Path::new(""), &options).unwrap();
     }
     fuzz("archives", 60, &samples, |input| {
         read_through(&input.0);

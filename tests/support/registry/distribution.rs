@@ -66,17 +66,7 @@ impl Distribution {
 
     /// What the registry has logged, once it is silent: it answers first and writes that down a little later.
     pub fn log(&self) -> String {
-        let read = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-        let (began, mut log) = (Instant::now(), read());
-        while began.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(QUIET);
-            let now = read();
-            if now.len() == log.len() {
-                break;
-            }
-            log = now;
-        }
-        log
+        read_when_quiet(&self.directory.path().join("log"))
     }
 }
 
@@ -89,6 +79,21 @@ impl Drop for Distribution {
 
 /// How long nothing is logged when all is said.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// Reads a log that nobody has written to for a moment.
+pub fn read_when_quiet(path: &Path) -> String {
+    let read = || std::fs::read_to_string(path).unwrap_or_default();
+    let (began, mut log) = (Instant::now(), read());
+    while began.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(QUIET);
+        let now = read();
+        if now.len() == log.len() {
+            break;
+        }
+        log = now;
+    }
+    log
+}
 
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be listened on");
