@@ -8,7 +8,7 @@ use super::offline::Missing;
 use super::user::UserError;
 use crate::blob::BlobError;
 use crate::context::ContextError;
-use crate::dockerfile::{Dockerfile, ExpandError, ParseError, Span, quote};
+use crate::dockerfile::{Dockerfile, ExpandError, ParseError, Span};
 use crate::layer::LayerError;
 use crate::oci::{PlatformError, ReferenceError};
 use crate::output::OutputError;
@@ -117,9 +117,6 @@ pub enum Problem {
     /// A user or group does not exist.
     #[error(transparent)]
     User(#[from] UserError),
-    /// An image's name is no reference.
-    #[error("failed to parse stage name {}: invalid reference format: {}", quote::go(&.0.text), .0.reason)]
-    Reference(#[from] ReferenceError),
     /// A platform is none.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -201,6 +198,13 @@ pub enum Problem {
 
 fn list(missing: &[Missing]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl From<ReferenceError> for Problem {
+    /// An image's name is no reference: where the plan could not see it, in a trigger of a base image.
+    fn from(error: ReferenceError) -> Self {
+        Self::Plan(error.into())
+    }
 }
 
 impl Problem {

@@ -277,9 +277,3 @@ pub(super) fn closure(stages: &[Stage], wanted: &[StageId]) -> Vec<StageId> {
     }
     order
 }
-
-impl From<crate::dockerfile::ParseError> for PlanError {
-    fn from(error: crate::dockerfile::ParseError) -> Self {
-        Self { message: error.message, span: error.span, hint: error.hint }
-    }
-}

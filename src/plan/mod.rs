@@ -17,8 +17,8 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dockerfile::{Dockerfile, Instruction, Span};
-use crate::oci::Platform;
+use crate::dockerfile::{Dockerfile, Instruction, ParseError, Span, quote};
+use crate::oci::{Platform, ReferenceError};
 
 /// What the user asked for.
 #[derive(Debug, Clone)]
@@ -45,6 +45,23 @@ pub struct PlanError {
     pub span: Option<Span>,
     /// What to do about it, where that is known.
     pub hint: Option<String>,
+}
+
+impl From<ParseError> for PlanError {
+    fn from(error: ParseError) -> Self {
+        Self { message: error.message, span: error.span, hint: error.hint }
+    }
+}
+
+impl From<ReferenceError> for PlanError {
+    fn from(ReferenceError { text, reason }: ReferenceError) -> Self {
+        let message = format!("failed to parse stage name {}: invalid reference format", quote::go(&text));
+        // The one reason that BuildKit has a text for.
+        if reason.ends_with("must be lowercase") {
+            return Self::new(format!("{message}: {reason}"), None);
+        }
+        Self { hint: Some(reason), ..Self::new(message, None) }
+    }
 }
 
 /// Identifies a stage: its position in the Dockerfile, from 0.

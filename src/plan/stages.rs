@@ -186,16 +186,7 @@ impl Builder<'_> {
 pub(super) fn check_reference(text: &str, span: Span) -> Result<(), PlanError> {
     match text.parse::<Reference>() {
         Ok(_) => Ok(()),
-        Err(error) => {
-            let text = crate::dockerfile::quote::go(text);
-            let message = format!("failed to parse stage name {text}: invalid reference format");
-            let reason = error.reason;
-            // The one reason that BuildKit has a text for.
-            let is_case = reason.ends_with("must be lowercase");
-            let message = if is_case { format!("{message}: {reason}") } else { message };
-            let hint = (!is_case).then_some(reason);
-            Err(PlanError { hint, ..PlanError::new(message, Some(span)) })
-        }
+        Err(error) => Err(PlanError { span: Some(span), ..error.into() }),
     }
 }
 
