@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::container::{RUNTIME, as_kind, own_image_as_kind};
+use crate::support::container::{RUNTIME, as_kind, own_image_as_kind, plain_user};
 use crate::support::need::{Busybox, Debian, Program, Root};
 use crate::support::{Context, Image, Kiln, base};
 
@@ -127,28 +127,9 @@ fn the_layout_written_in_a_container_is_whole() {
 
 /// Runs a build as a plain user of this machine; with `subordinate` ids, as a distribution sets them up.
 fn as_plain_user(context: &Context, subordinate: bool, arguments: &[&str]) -> crate::support::Outcome {
-    let home = tempfile::Builder::new().prefix("kiln-user-").tempdir_in("/tmp").unwrap();
-    let script = "set -e; cd $1; chmod 755 .; \
-        for f in passwd group subuid subgid; do cat /etc/$f > $f 2>/dev/null || : > $f; done; \
-        echo plain:x:4242:4242::$1/home:/bin/sh >> passwd; echo plain:x:4242: >> group; \
-        if [ $2 = true ]; then echo plain:300000:65536 >> subuid; echo plain:300000:65536 >> subgid; fi; \
-        for f in passwd group subuid subgid; do touch /etc/$f; mount --bind $f /etc/$f; done; \
-        install -d -o 4242 -g 4242 home; shift 2; \
-        exec setpriv --reuid=4242 --regid=4242 --init-groups --inh-caps=-all env -i PATH=/usr/bin:/bin HOME=$PWD/home \"$@\"";
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "--propagation=private", "sh", "-c", script, "sh"]);
-    command.arg(home.path()).arg(subordinate.to_string());
-    // Where the program was built may be a place that is not everybody's.
-    fs::copy(Kiln::program(), home.path().join("kiln")).unwrap();
-    command
-        .arg(home.path().join("kiln"))
-        .args(["build", "--progress=plain", EPOCH])
-        .args(arguments)
-        .arg(context.path());
-    let outcome = crate::support::run(&mut command);
-    // Files of subordinate users are removed by root, who runs this test.
-    let _ = fs::remove_dir_all(home.path());
-    outcome
+    let script = "exec kiln build --progress=plain \"$@\"";
+    let arguments = [&[EPOCH], arguments, &[context.path().to_str().unwrap()]].concat();
+    plain_user(subordinate, script, &arguments)
 }
 
 /// The tests' contexts are private to root.

@@ -9,6 +9,7 @@
 mod support;
 
 mod artifacts;
+mod attacks;
 mod cache;
 mod cache_explain;
 mod cache_keys;

@@ -102,3 +102,26 @@ pub(crate) fn tree() -> PathBuf {
     })
     .clone()
 }
+
+/// Runs a shell script as a plain user of this machine, kiln on the PATH and `arguments` in `$@`; with `subordinate` ids,
+/// as a distribution sets them up. `$HOME` is a directory of the user's own.
+pub(crate) fn plain_user(subordinate: bool, script: &str, arguments: &[&str]) -> Outcome {
+    let home = tempfile::Builder::new().prefix("kiln-user-").tempdir_in("/tmp").unwrap();
+    let enter = "set -e; cd $1; chmod 755 .; \
+        for f in passwd group subuid subgid; do cat /etc/$f > $f 2>/dev/null || : > $f; done; \
+        echo plain:x:4242:4242::$1/home:/bin/sh >> passwd; echo plain:x:4242: >> group; \
+        if [ $2 = true ]; then echo plain:300000:65536 >> subuid; echo plain:300000:65536 >> subgid; fi; \
+        for f in passwd group subuid subgid; do touch /etc/$f; mount --bind $f /etc/$f; done; \
+        install -d -o 4242 -g 4242 home; script=$3; shift 3; \
+        exec setpriv --reuid=4242 --regid=4242 --init-groups --inh-caps=-all env -i PATH=$PWD:/usr/bin:/bin \
+            HOME=$PWD/home sh -c \"$script\" sh \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation=private", "sh", "-c", enter, "sh"]);
+    command.arg(home.path()).arg(subordinate.to_string()).arg(script);
+    // Where the program was built may be a place that is not everybody's.
+    std::fs::copy(Kiln::program(), home.path().join("kiln")).unwrap();
+    let outcome = run(command.args(arguments));
+    // Files of subordinate users are removed by root, who runs this test.
+    let _ = std::fs::remove_dir_all(home.path());
+    outcome
+}

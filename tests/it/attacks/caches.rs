@@ -1,0 +1,1 @@
+//! A cache never gives another image than a build without it would.

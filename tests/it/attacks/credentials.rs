@@ -1,0 +1,1 @@
+//! Credentials and secrets are out of every step's reach, and come back only where they were.

@@ -1,0 +1,1 @@
+//! Without threads, memory or space: a clear error, and never a success.

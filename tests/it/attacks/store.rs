@@ -1,0 +1,1 @@
+//! The store on a machine with several users, and what images and records claim about themselves.
