@@ -18,6 +18,7 @@
 //! |---|---|---|
 //! | 0 | [`oci`] | image vocabulary: digests, descriptors, configs, platforms, references; pure |
 //! | 0 | [`event`] | what the library has to say: its only voice |
+//! | 0 | [`threads`] | threads that the system may refuse: parallel work, work beside, panics that are not lost |
 //! | 1 | [`stream`] | hashing, verifying, compressing, decompressing, bounded pipes |
 //! | 1 | [`tree`] | files below a root and never above it; walking and copying them |
 //! | 1 | [`dockerfile`] | text to syntax tree, variable expansion, history texts; pure |
@@ -55,6 +56,8 @@
 //!
 //! Unpacked base layers, blobs and records of steps are kept below kiln's root directory and reused.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test that is refused a thread should stop"))]
+
 pub mod blob;
 pub mod build;
 pub mod cache;
@@ -73,4 +76,5 @@ pub mod rootfs;
 pub mod sandbox;
 pub mod snapshot;
 pub mod stream;
+pub mod threads;
 pub mod tree;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::SshSource;
 use super::error::Problem;
+use crate::threads;
 
 /// How long a freshly started agent may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,8 +48,12 @@ impl AgentProxy {
         let listener = UnixListener::bind(&socket).map_err(problem("listen on", &socket))?;
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
-        let listener = std::thread::spawn(move || serve(&listener, &upstream, &stop));
-        Ok(Self { socket, stopping, listener: Some(listener), agent })
+        // The agent that was started ends with this value.
+        let mut proxy = Self { socket, stopping, listener: None, agent };
+        let listening = threads::spawn("ssh agent", move || serve(&listener, &upstream, &stop));
+        let refused = |refused: threads::Refused| problem("serve", &proxy.socket)(refused.into());
+        proxy.listener = Some(listening.map_err(refused)?);
+        Ok(proxy)
     }
 
     /// Returns the socket's path.
@@ -79,8 +84,14 @@ fn serve(listener: &UnixListener, upstream: &Path, stopping: &AtomicBool) {
         }
         let Ok(agent) = UnixStream::connect(upstream) else { continue };
         let (Ok(client_reader), Ok(agent_reader)) = (client.try_clone(), agent.try_clone()) else { continue };
-        std::thread::spawn(move || forward(client_reader, agent));
-        std::thread::spawn(move || forward(agent_reader, client));
+        // Without both the connection is closed, which the client sees.
+        let Ok(asking) = agent.try_clone() else { continue };
+        if threads::spawn("ssh agent", move || forward(client_reader, asking)).is_ok() {
+            let answering = threads::spawn("ssh agent", move || forward(agent_reader, client));
+            if answering.is_err() {
+                let _ = agent.shutdown(Shutdown::Both);
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::oci::{
 };
 use crate::output::{BuildResult, Receipt};
 use crate::snapshot::compare_trees;
+use crate::threads::{self, Beside};
 
 /// What a build made.
 #[derive(Debug, Clone)]
@@ -91,10 +92,14 @@ impl Build<'_> {
         let receipts = std::thread::scope(|scope| {
             // All layers are written: what the stages were made of goes while the image is on its way.
             if !needs_tree {
-                scope.spawn(|| self.remove_trees());
+                Beside::start_in(scope, "remove", || self.remove_trees());
             }
             let commit = |output: &std::sync::Arc<dyn crate::output::Output>| {
                 check_cancelled(&self.services.cancel)?;
+                // Whatever panicked has been told.
+                if threads::panicked() {
+                    return Err(Problem::Elsewhere);
+                }
                 Ok(output.commit(&result)?)
             };
             self.services.outputs.iter().map(commit).collect::<Result<Vec<Receipt>, Problem>>()

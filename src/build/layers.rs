@@ -10,6 +10,7 @@ use crate::layer::{ChangeSet, LayerError, LayerOptions, is_newer, rewrite_layer,
 use crate::oci::{Layer, ManifestFormat};
 use crate::output::Output;
 use crate::stream::{Compression, auto_decoder};
+use crate::threads::Beside;
 
 /// A layer that is finished or will be.
 #[derive(Debug, Clone)]
@@ -118,7 +119,8 @@ impl LayerWorks {
             permit: Permit(self.running.clone()),
             slot: Filler(slot.clone()),
         };
-        std::thread::spawn(move || job.run(step, changes));
+        // Nobody joins it: the slot says what became of it.
+        Beside::start("layer", move || job.run(step, changes));
         slot
     }
 

@@ -7,6 +7,7 @@ use super::Build;
 use super::error::{BuildError, Problem};
 use super::stage::StageResult;
 use crate::plan::StageId;
+use crate::threads;
 
 enum Progress {
     Waiting,
@@ -106,12 +107,10 @@ impl Drop for Claim<'_> {
 impl Build<'_> {
     /// Runs every stage the target needs and returns the target.
     pub(super) fn run_stages(&self) -> Result<Arc<StageResult>, BuildError> {
-        std::thread::scope(|scope| {
-            for id in self.probe.needed().unwrap_or(&self.plan.reachable) {
-                // A failure is kept by the schedule.
-                scope.spawn(|| self.stage(*id).map(drop));
-            }
-        });
+        // A stage that finds no thread runs when one is free, or in the thread of who needs it.
+        let needed = self.probe.needed().unwrap_or(&self.plan.reachable);
+        // A failure is kept by the schedule.
+        threads::each("stage", needed, needed.len(), |id| self.stage(*id).map(drop).ok());
         let result = self.stage(self.plan.target);
         let failure = self.schedule.failure.lock().expect("no panic while failing").take();
         match failure {

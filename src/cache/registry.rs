@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Cursor, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::artifact::{self, Header};
 use super::{Cache, CacheError, Entry, Found, Key, Record, Removed, SharedCache, StepName};
 use crate::blob::BlobSource;
 use crate::oci::{Digest, Reference, descriptor, media_type};
 use crate::registry::{Client, RegistryError, RemoteBlobs};
+use crate::threads;
 
 /// Uses the repository of `reference` as a cache. Layers are mounted from `mount_from` instead of being uploaded,
 /// where one of these repositories has them.
@@ -206,22 +206,8 @@ impl RegistryCache {
 
     /// Fetches what is behind tags, a few at a time, in their order.
     fn look_at(&self, tags: &[String]) -> Result<Vec<Entry>, CacheError> {
-        let next = AtomicUsize::new(0);
-        let found = Mutex::new(Vec::new());
-        let work = || -> Result<(), CacheError> {
-            while let Some(tag) = tags.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let Some(entry) = self.entry(tag)? else { continue };
-                found.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-            }
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..LOOKS).map(|_| scope.spawn(work)).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().expect("looking at records does not panic"))
-        })?;
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let found = threads::try_each("cache list", tags, LOOKS, |tag| self.entry(tag))?;
+        let mut found: Vec<Entry> = found.into_iter().flatten().collect();
         found.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(found)
     }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use super::{CacheError, Record, SharedCache};
 use crate::blob::BlobSource;
 use crate::event::{Event, Reporter};
+use crate::threads;
 
 /// How many records are written at once. Most of the time is spent waiting for the registry.
 const THREADS: usize = 4;
@@ -36,7 +37,8 @@ pub(super) struct Writer {
 }
 
 struct Running {
-    queue: SyncSender<Job>,
+    /// `None` where no thread could be had: the caller writes.
+    queue: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -63,9 +65,15 @@ impl Writer {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.get_or_insert_with(|| start(&self.failures, &self.reporter)).queue.clone()
         };
-        // The threads live until `finish`, which only the end of the build calls.
-        if queue.send(Job { sink, cache, record, layer }).is_err() {
-            self.reporter.warning("a cache record could not be written: its threads have ended");
+        let job = Job { sink, cache, record, layer };
+        match queue {
+            // The threads live until `finish`, which only the end of the build calls.
+            Some(queue) => {
+                if queue.send(job).is_err() {
+                    self.reporter.warning("a cache record could not be written: its threads have ended");
+                }
+            }
+            None => write(job, &self.failures, &self.reporter),
         }
     }
 
@@ -97,31 +105,36 @@ impl Drop for Writer {
 fn start(failures: &Arc<Mutex<BTreeMap<usize, Failure>>>, reporter: &Reporter) -> Running {
     let (queue, jobs) = sync_channel(MOST_WAITING);
     let jobs = Arc::new(Mutex::new(jobs));
-    let threads = (0..THREADS)
-        .map(|_| {
+    let threads: Vec<_> = (0..THREADS)
+        .map_while(|_| {
             let (jobs, failures, reporter) = (jobs.clone(), failures.clone(), reporter.clone());
-            std::thread::spawn(move || write_all(&jobs, &failures, &reporter))
+            threads::spawn("cache", move || write_all(&jobs, &failures, &reporter)).ok()
         })
         .collect();
-    Running { queue, threads }
+    Running { queue: (!threads.is_empty()).then_some(queue), threads }
 }
 
 fn write_all(jobs: &Mutex<Receiver<Job>>, failures: &Mutex<BTreeMap<usize, Failure>>, reporter: &Reporter) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { sink, cache, record, layer }) = job else { return };
-        // A sink that failed once is not waited for again and again.
-        if let Some(failure) = failures.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&sink) {
-            failure.count += 1;
-            continue;
-        }
-        match cache.put(&record, &*layer) {
-            Ok(()) => reporter.debug(format!("cache `{}`: kept {}", cache.describe(), record.step)),
-            Err(error) => {
-                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                let place = cache.describe();
-                failures.entry(sink).or_insert(Failure { place, first: error, count: 0 }).count += 1;
-            }
+        let Ok(job) = job else { return };
+        write(job, failures, reporter);
+    }
+}
+
+fn write(job: Job, failures: &Mutex<BTreeMap<usize, Failure>>, reporter: &Reporter) {
+    let Job { sink, cache, record, layer } = job;
+    // A sink that failed once is not waited for again and again.
+    if let Some(failure) = failures.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&sink) {
+        failure.count += 1;
+        return;
+    }
+    match cache.put(&record, &*layer) {
+        Ok(()) => reporter.debug(format!("cache `{}`: kept {}", cache.describe(), record.step)),
+        Err(error) => {
+            let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = cache.describe();
+            failures.entry(sink).or_insert(Failure { place, first: error, count: 0 }).count += 1;
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::object::ObjectError;
 use crate::layer::LayerError;
+use crate::threads::Refused;
 
 /// A failure to read a pattern, a context or a remote source. URLs are without credentials.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,9 @@ pub enum ContextError {
         /// Why.
         reason: String,
     },
+    /// The system refused a thread for downloads.
+    #[error("cannot set up downloads")]
+    Refused(#[from] Refused),
     /// A URL cannot be understood.
     #[error("invalid URL `{url}`: {reason}")]
     Url {
@@ -218,6 +222,7 @@ impl ContextError {
             | Self::Stream { .. }
             | Self::Unpack { .. }
             | Self::Client { .. }
+            | Self::Refused(_)
             | Self::Url { .. }
             | Self::Status { .. }
             | Self::Download { .. }

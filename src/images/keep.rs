@@ -1,16 +1,13 @@
 //! Whole images into a store, a registry or a layout.
 
 use std::io::{BufReader, Write};
-use std::panic::resume_unwind;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::thread;
 
 use super::{ImagesError, Origin};
 use crate::blob::{BlobError, BlobSource, Store};
 use crate::oci::{Descriptor, Digest, Reference, descriptor_digest};
 use crate::output::{self, LayoutTarget, Whole};
 use crate::registry::Client;
+use crate::threads;
 
 /// Blobs under way at once.
 const PARALLEL_BLOBS: usize = 4;
@@ -22,23 +19,9 @@ pub fn keep(origin: &Origin, store: &Store) -> Result<(), ImagesError> {
     let graph = origin.graph()?;
     let wanted: Vec<&Descriptor> =
         graph.blobs.iter().filter(|blob| !store.has(&descriptor_digest(blob))).collect();
-    let queue = Mutex::new(wanted.iter());
-    let work = || -> Result<(), BlobError> {
-        loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some(descriptor) = next else { return Ok(()) };
-            if let Err(error) = keep_blob(origin.source.as_ref(), descriptor, store) {
-                // Nobody begins another one.
-                queue.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
-                return Err(error);
-            }
-        }
-    };
-    let outcomes: Vec<Result<(), BlobError>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..wanted.len().min(PARALLEL_BLOBS)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-    });
-    outcomes.into_iter().collect::<Result<(), _>>()?;
+    threads::try_each("keep", &wanted, PARALLEL_BLOBS, |descriptor| {
+        keep_blob(origin.source.as_ref(), descriptor, store)
+    })?;
     for (_, bytes) in &graph.manifests {
         store.put(bytes)?;
     }

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::panic::resume_unwind;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,6 +15,7 @@ use crate::blob::{BlobSource, Growing};
 use crate::event::{Reporter, with_causes};
 use crate::oci::{Descriptor, Digest, Layer, Reference};
 use crate::registry::{Client, Pushed, RegistryError};
+use crate::threads::{self, Beside};
 
 /// Uploads at once: what saturates a link without making a registry refuse.
 const UPLOADS: usize = 4;
@@ -31,7 +31,7 @@ pub(super) struct RegistryOutput {
     reporter: Reporter,
     early: Mutex<Option<EarlyUploads>>,
     /// Asks the registries whether they will take the image.
-    asking: Mutex<Option<JoinHandle<Result<(), OutputError>>>>,
+    asking: Mutex<Option<Beside<'static, Result<(), OutputError>>>>,
     /// Those that were asked.
     repositories: Vec<Reference>,
 }
@@ -50,7 +50,7 @@ impl RegistryOutput {
         let repositories = repositories(targets);
         let asking = options.check.then(|| {
             let (client, repositories) = (parts.client.clone(), repositories.clone());
-            thread::spawn(move || {
+            Beside::start("ask", move || {
                 repositories.iter().try_for_each(|repository| {
                     client.open_push(repository).map_err(|source| push_error(repository, source))
                 })
@@ -63,7 +63,7 @@ impl RegistryOutput {
             names: names.to_vec(),
             options,
             reporter: parts.reporter.clone(),
-            early: Mutex::new(Some(early)),
+            early: Mutex::new(early),
             asking: Mutex::new(asking),
             repositories,
         })
@@ -82,20 +82,11 @@ impl RegistryOutput {
             layers.insert(layer.digest(), &layer.descriptor);
         }
         layers.retain(|digest, _| !there.contains(digest));
-        let queue = Mutex::new(layers.into_values());
-        let work = || -> Result<(), OutputError> {
-            loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(layer) = next else { return Ok(()) };
-                push_layer(&self.client, repository, layer, result.blobs.as_ref(), mount_from)?;
-            }
+        let layers: Vec<&Descriptor> = layers.into_values().collect();
+        let push = |layer: &&Descriptor| {
+            push_layer(&self.client, repository, layer, result.blobs.as_ref(), mount_from).map(drop)
         };
-        let uploads = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(UPLOADS);
-        let outcomes: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..uploads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
-        });
-        outcomes.into_iter().collect()
+        threads::try_each("push", &layers, UPLOADS, push).map(drop)
     }
 
     /// Puts the image's config into a repository: new as good as always, since it says when it was made.
@@ -146,7 +137,7 @@ impl Drop for RegistryOutput {
     fn drop(&mut self) {
         let asking = self.asking.get_mut().unwrap_or_else(PoisonError::into_inner);
         // Who is still waiting for an answer is not waited for.
-        if asking.as_ref().is_none_or(JoinHandle::is_finished) {
+        if asking.as_ref().is_none_or(Beside::is_finished) {
             self.repositories.iter().for_each(|repository| self.client.close_push(repository));
         }
     }
@@ -160,7 +151,7 @@ impl Output for RegistryOutput {
     fn confirm(&self) -> Result<(), OutputError> {
         // Who comes second waits here for the first, who is told.
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        asking.take().map_or(Ok(()), |asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        asking.take().map_or(Ok(()), Beside::join)
     }
 
     fn layer_ready(&self, layer: &Layer) {
@@ -195,11 +186,13 @@ impl Output for RegistryOutput {
             };
             // All at once: the config, what the early uploads left to do, and the end of those themselves.
             let failed = thread::scope(|scope| {
-                let config = scope.spawn(|| self.push_config(result, repository));
-                let layers = scope.spawn(|| self.push_layers(result, repository, &underway, &mount_from));
+                let config = Beside::start_in(scope, "push", || self.push_config(result, repository));
+                let layers = Beside::start_in(scope, "push", || {
+                    self.push_layers(result, repository, &underway, &mount_from)
+                });
                 let failed = early.take().map(|early| self.finish_early(early)).unwrap_or_default();
                 for thread in [config, layers] {
-                    thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+                    thread.join()?;
                 }
                 Ok::<_, OutputError>(failed)
             })?;
@@ -312,24 +305,26 @@ impl Stream {
     fn finish(self, client: &Client, repository: &Reference, layer: &Layer) -> bool {
         if !self.upload.is_finished() && client.blob_exists(repository, &layer.digest()).unwrap_or(false) {
             self.growing.abandon();
+            // What it made of the end is no matter; that it panicked is known.
             let _ = self.upload.join();
             return true;
         }
-        self.upload.join().unwrap_or_else(|panic| resume_unwind(panic)).is_ok()
+        threads::joined(self.upload.join()).is_ok()
     }
 }
 
 impl EarlyUploads {
-    fn start(parts: &OutputParts, repository: Reference) -> Self {
+    /// Starts the threads; `None` where there are none to be had, which leaves all to the commit.
+    fn start(parts: &OutputParts, repository: Reference) -> Option<Self> {
         let (queue, layers) = channel::<(Layer, Option<Stream>)>();
         let layers = Arc::new(Mutex::new(layers));
         // Two: enough to keep a link busy without taking the CPU from the build itself.
-        let threads = (0..2)
-            .map(|_| {
+        let threads: Vec<_> = (0..2)
+            .map_while(|_| {
                 let layers = Arc::clone(&layers);
                 let (client, store, repository) =
                     (parts.client.clone(), Arc::clone(&parts.store), repository.clone());
-                thread::spawn(move || {
+                let work = move || {
                     let mut outcomes = Vec::new();
                     loop {
                         let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -342,22 +337,26 @@ impl EarlyUploads {
                         let done = push_made_layer(&client, &repository, &layer.descriptor, store.as_ref());
                         outcomes.push((digest, done.map(drop).map_err(|error| with_causes(&error))));
                     }
-                })
+                };
+                threads::spawn("upload", work).ok()
             })
             .collect();
         let (client, streams) = (parts.client.clone(), Vec::new());
-        Self { client, repository, queue, queued: BTreeSet::new(), streams, threads }
+        let queued = BTreeSet::new();
+        (!threads.is_empty()).then_some(Self { client, repository, queue, queued, streams, threads })
     }
 
-    /// Begins to upload a layer that is still written; what fails here is done again when it is complete.
+    /// Begins to upload a layer that is still written; what fails here, or finds no thread, is done again when it is complete.
     fn stream(&mut self, growing: &Arc<Growing>) {
         let (client, repository) = (self.client.clone(), self.repository.clone());
         let growing = Arc::clone(growing);
-        let upload = thread::spawn({
+        let upload = threads::spawn("stream", {
             let growing = Arc::clone(&growing);
             move || client.push_stream(&repository, &mut growing.follow(), &|| growing.digest())
         });
-        self.streams.push(Stream { growing, upload });
+        if let Ok(upload) = upload {
+            self.streams.push(Stream { growing, upload });
+        }
     }
 
     /// Queues a layer, each blob once; a queue nobody reads any more is found out at the commit.
@@ -379,7 +378,7 @@ impl EarlyUploads {
             stream.growing.abandon();
             let _ = stream.upload.join();
         }
-        self.threads.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        self.threads.into_iter().flat_map(|thread| threads::joined(thread.join())).collect()
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::RegistryError;
 use super::graph::Graph;
 use super::{Client, Pushed, PushedBlob};
 use crate::blob::{BlobSource, Store};
 use crate::oci::{Descriptor, Digest, Platform, Reference, descriptor_digest};
+use crate::threads;
 
 /// Blobs under way at once.
 const PARALLEL_BLOBS: usize = 4;
@@ -49,7 +49,7 @@ impl Client {
         let source = self.blobs(from);
         let wanted: Vec<&Descriptor> =
             graph.blobs.iter().filter(|blob| !store.has(&descriptor_digest(blob))).collect();
-        in_parallel(&wanted, |descriptor| {
+        threads::try_each("download", &wanted, PARALLEL_BLOBS, |descriptor| {
             let failed = |error: io::Error| RegistryError::Keep {
                 digest: descriptor.digest().to_string(),
                 source: error,
@@ -146,7 +146,7 @@ impl Client {
         let mut wanted = wanted.to_vec();
         wanted.sort_by_key(|descriptor| std::cmp::Reverse(descriptor.size()));
         let pushed: Mutex<Vec<PushedBlob>> = Mutex::default();
-        in_parallel(&wanted, |descriptor| {
+        threads::try_each("push", &wanted, PARALLEL_BLOBS, |descriptor| {
             let how: Pushed = self.push_blob(repository, descriptor, &|| open(descriptor), mount_from)?;
             let mut pushed = pushed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             pushed.push((descriptor_digest(descriptor), how));
@@ -154,29 +154,6 @@ impl Client {
         })?;
         Ok(pushed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
-}
-
-/// Works on all of `items`, a few at a time; after the first failure nothing more is begun.
-fn in_parallel(
-    items: &[&Descriptor],
-    work: impl Fn(&Descriptor) -> Result<(), RegistryError> + Sync,
-) -> Result<(), RegistryError> {
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let run = || {
-        while !failed.load(Ordering::Relaxed) {
-            let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if let Err(error) = work(item) {
-                failed.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
-        }
-        Ok(())
-    };
-    let results: Vec<Result<(), RegistryError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..items.len().min(PARALLEL_BLOBS)).map(|_| scope.spawn(run)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("transfers do not panic")).collect()
-    });
-    results.into_iter().collect()
 }
 
 fn copy_blob(reader: &mut dyn Read, writer: &mut dyn io::Write) -> io::Result<()> {

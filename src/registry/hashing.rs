@@ -4,12 +4,13 @@
 //! At most a few chunks are under way. Small blobs are hashed where they are: a thread costs more than they do.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::oci::Digest;
+use crate::threads;
 
 /// Blobs below this are hashed on the caller's thread.
 const WORTH_A_THREAD_BYTES: u64 = 1 << 20;
@@ -30,7 +31,7 @@ impl Hashing {
         }
         let (chunks, received) = sync_channel::<Bytes>(CHUNKS_UNDER_WAY);
         let work = move || received.iter().fold(Sha256::new(), |hash, chunk| hash.chain_update(&chunk));
-        match thread::Builder::new().name("hash".to_owned()).spawn(work) {
+        match threads::spawn("hash", work) {
             Ok(thread) => Self::Beside { chunks, thread },
             // No more threads to be had: slower, and right.
             Err(_) => Self::Here(Sha256::new()),
@@ -53,7 +54,7 @@ impl Hashing {
             Self::Here(hash) => hash,
             Self::Beside { chunks, thread } => {
                 drop(chunks);
-                thread.join().expect("hashing does not panic")
+                threads::joined(thread.join())
             }
         };
         Digest::from_sha256(hash.finalize().into())

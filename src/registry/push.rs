@@ -21,6 +21,7 @@ use super::{Client, Inner, OpenBlob, Pushed};
 use crate::blob::BlobSource;
 use crate::event::TransferKind;
 use crate::oci::{Descriptor, Digest, Image, Reference, descriptor_digest};
+use crate::threads;
 
 /// How many other repositories are tried as the source of a mount.
 const MOST_MOUNTS: usize = 4;
@@ -55,26 +56,17 @@ impl Client {
             }
         }
         let pushed = Mutex::new(Vec::new());
-        let results: Vec<Result<(), RegistryError>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = repositories
-                .values()
-                .map(|of_registry| {
-                    let pushed = &pushed;
-                    scope.spawn(move || {
-                        let mut sources = mount_from.to_vec();
-                        for repository in of_registry {
-                            let done = self.push_blobs(image, blobs, repository, &sources)?;
-                            pushed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(done);
-                            // The next repository of this registry has only to mount.
-                            sources.insert(0, (*repository).clone());
-                        }
-                        Ok(())
-                    })
-                })
-                .collect();
-            threads.into_iter().map(|thread| thread.join().expect("pushing does not panic")).collect()
-        });
-        results.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let registries: Vec<_> = repositories.into_values().collect();
+        threads::try_each("push", &registries, registries.len(), |of_registry| {
+            let mut sources = mount_from.to_vec();
+            for repository in of_registry {
+                let done = self.push_blobs(image, blobs, repository, &sources)?;
+                pushed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(done);
+                // The next repository of this registry has only to mount.
+                sources.insert(0, (*repository).clone());
+            }
+            Ok::<_, RegistryError>(())
+        })?;
         for reference in references {
             self.put_manifest(reference, image.descriptor.media_type().as_ref(), &image.manifest)?;
         }

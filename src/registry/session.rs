@@ -16,6 +16,7 @@ use super::call::{Access, Call, location};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use crate::oci::Reference;
+use crate::threads::Beside;
 
 /// How long giving back a session may keep a build that is over.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -119,7 +120,7 @@ impl Inner {
         let session = self.runtime.wait(self.open_session(&endpoint, to.repository()))?;
         // The answer is known; giving the session back is nobody's to wait for.
         let (inner, to) = (Arc::clone(self), to.clone());
-        std::thread::spawn(move || {
+        Beside::start("close", move || {
             inner.runtime.wait(inner.cancel(&endpoint, to.repository(), session.url));
         });
         Ok(())

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::threads;
 use crate::tree::RootDir;
 
 /// Threads at once: most of their time is waiting for the disk.
@@ -86,8 +87,7 @@ impl Remover {
         state.threads += 1;
         let is_alone = state.threads == 1;
         drop(state);
-        let started = std::thread::Builder::new().name("remove".to_owned()).spawn(|| self.work());
-        match started {
+        match threads::spawn("remove", || self.work()) {
             Ok(_) => {}
             Err(_) if is_alone => self.work(),
             Err(_) => self.lock().threads -= 1,

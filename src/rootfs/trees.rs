@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -23,6 +22,7 @@ use crate::event::Reporter;
 use crate::layer::{Applied, Whiteouts};
 use crate::oci::{ChainId, Digest, Layer};
 use crate::sandbox::Overlay;
+use crate::threads;
 use crate::tree::{FileKind, RootDir, copy_tree};
 
 /// More threads than this only make the disk's head dance.
@@ -127,34 +127,9 @@ impl Trees {
         chains: &[ChainId],
         blobs: &dyn BlobSource,
     ) -> Result<Vec<Unpacked>, RootfsError> {
-        let todo = Mutex::new(layers.iter().zip(chains).enumerate());
-        let work = || -> Result<Vec<(usize, Unpacked)>, RootfsError> {
-            let mut done = Vec::new();
-            loop {
-                // Nothing that can panic runs under this lock.
-                let next = todo.lock().expect("not poisoned").next();
-                let Some((index, (layer, chain))) = next else { return Ok(done) };
-                match self.find_or_unpack(layer, chain, blobs) {
-                    Ok(unpacked) => done.push((index, unpacked)),
-                    Err(error) => {
-                        // The others need not begin anything new.
-                        todo.lock().expect("not poisoned").by_ref().for_each(drop);
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
-        let mut all = std::thread::scope(|scope| -> Result<Vec<_>, RootfsError> {
-            let running: Vec<_> = (0..threads.min(layers.len())).map(|_| scope.spawn(work)).collect();
-            let mut all = Vec::new();
-            for thread in running {
-                all.extend(thread.join().expect("unpacking does not panic")?);
-            }
-            Ok(all)
-        })?;
-        all.sort_by_key(|(index, _)| *index);
-        Ok(all.into_iter().map(|(_, unpacked)| unpacked).collect())
+        let todo: Vec<_> = layers.iter().zip(chains).collect();
+        let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
+        threads::try_each("unpack", &todo, most, |(layer, chain)| self.find_or_unpack(layer, chain, blobs))
     }
 
     fn find_or_unpack(

@@ -9,6 +9,7 @@ use crate::event::{Reporter, Transfer, TransferKind};
 use crate::layer::{Applied, ApplyOptions, Owners, TarReader, Whiteouts, apply_tar};
 use crate::oci::Layer;
 use crate::stream::{Counted, HashingWriter, PipeWriter, auto_decoder, pipe};
+use crate::threads::{self, Refused};
 use crate::tree::RootDir;
 
 /// How far decompressing may be ahead of writing.
@@ -48,10 +49,11 @@ pub(super) fn unpack(
     // Reading, decompressing and hashing on one thread, writing files on the other.
     let (counted, applied) = std::thread::scope(|scope| {
         let (to, tar) = pipe(PIPE_BYTES);
-        let decoding = scope.spawn(move || decode(progress, to));
+        let decoding = threads::spawn_in(scope, "decode", move || decode(progress, to))?;
         let applied = apply_tar(TarReader::buffered(tar), into, Path::new(""), &options);
-        (decoding.join().expect("decoding does not panic"), applied)
-    });
+        Ok((threads::joined(decoding.join()), applied))
+    })
+    .map_err(|refused: Refused| unreadable(refused.into()))?;
     // A blob that cannot be read is also an archive that ends too soon: the cause comes first.
     let counted = match (counted, &applied) {
         (Ok(counted), _) => Some(counted),

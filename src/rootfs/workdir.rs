@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::{RootfsError, removal};
 use crate::event::Reporter;
+use crate::threads;
 use crate::tree::RootDir;
 
 /// Names of builds' directories begin with it; nothing else beside them is touched.
@@ -130,7 +131,7 @@ fn sweep(parent: &Path, reporter: Reporter) {
         }
     };
     // Without a thread it waits for a later sweep.
-    let _ = std::thread::Builder::new().name("sweep".to_owned()).spawn(work);
+    let _ = threads::spawn("sweep", work);
 }
 
 /// Takes a directory that no build holds.

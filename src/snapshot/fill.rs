@@ -2,10 +2,11 @@
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::compare::image_xattrs;
 use super::index::{Index, IndexCursor, Position};
+use crate::threads;
 use crate::tree::{ContentHasher, EntryError, FileKind, Fingerprint, RootDir};
 
 /// Enough to keep threads from waiting for each other over small files.
@@ -17,7 +18,7 @@ const MAX_THREADS: usize = 8;
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Returns how many threads to use.
-pub(super) fn threads() -> usize {
+pub(super) fn thread_count() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS))
 }
 
@@ -33,27 +34,38 @@ pub(super) fn fill(
     root: &RootDir,
     mut wanted: impl FnMut(usize) -> bool,
 ) -> io::Result<()> {
-    let threads = threads();
+    let threads = thread_count();
     let (task_sender, task_receiver) = mpsc::sync_channel::<Vec<Task>>(threads * 2);
     let (found_sender, found_receiver) = mpsc::channel::<io::Result<Vec<(usize, Fingerprint)>>>();
-    let task_receiver = Mutex::new(task_receiver);
+    let task_receiver = Arc::new(Mutex::new(task_receiver));
     let found = std::thread::scope(|scope| {
-        for _ in 0..threads {
-            let (tasks, found) = (&task_receiver, found_sender.clone());
-            scope.spawn(move || {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let work =
+            |buffer: &mut [u8], batch: &[Task]| batch.iter().map(|task| take(root, task, buffer)).collect();
+        let workers = (0..threads).map_while(|_| {
+            let (tasks, found) = (Arc::clone(&task_receiver), found_sender.clone());
+            let body = move || {
                 let mut buffer = vec![0; BUFFER_BYTES];
                 loop {
                     let batch = tasks.lock().expect("nobody panics while receiving").recv();
                     let Ok(batch) = batch else { return };
-                    let result = batch.iter().map(|task| take(root, task, &mut buffer)).collect();
-                    if found.send(result).is_err() {
+                    if found.send(work(&mut buffer, &batch)).is_err() {
                         return;
                     }
                 }
-            });
+            };
+            threads::spawn_in(scope, "fill", body).ok()
+        });
+        let workers = workers.count();
+        drop(task_receiver);
+        if workers > 0 {
+            drop(found_sender);
+            // The receiver is gone only if a thread panicked, and then the scope panics, too.
+            deal(index, &mut wanted, &mut |batch| task_sender.send(batch).is_ok());
+        } else {
+            deal(index, &mut wanted, &mut |batch| found_sender.send(work(&mut buffer, &batch)).is_ok());
+            drop(found_sender);
         }
-        drop(found_sender);
-        deal(index, &mut wanted, &task_sender);
         drop(task_sender);
         found_receiver.iter().collect::<io::Result<Vec<_>>>()
     })?;
@@ -63,8 +75,8 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// Hands out the work in batches.
-fn deal(index: &Index, wanted: &mut impl FnMut(usize) -> bool, tasks: &mpsc::SyncSender<Vec<Task>>) {
+/// Hands out the work in batches, for as long as `give` returns true.
+fn deal(index: &Index, wanted: &mut impl FnMut(usize) -> bool, give: &mut dyn FnMut(Vec<Task>) -> bool) {
     let mut batch = Vec::new();
     let mut cursor = IndexCursor::at(index, Position::default());
     while cursor.path().is_some() {
@@ -72,13 +84,12 @@ fn deal(index: &Index, wanted: &mut impl FnMut(usize) -> bool, tasks: &mpsc::Syn
             let kind = cursor.metadata().kind;
             batch.push(Task { number: cursor.number(), path: cursor.as_path().to_path_buf(), kind });
         }
-        if batch.len() == BATCH && tasks.send(std::mem::take(&mut batch)).is_err() {
+        if batch.len() == BATCH && !give(std::mem::take(&mut batch)) {
             return;
         }
         cursor.advance();
     }
-    // The receiver is gone only if a thread panicked, and then the scope panics, too.
-    let _ = tasks.send(batch);
+    give(batch);
 }
 
 fn take(root: &RootDir, task: &Task, buffer: &mut [u8]) -> io::Result<(usize, Fingerprint)> {

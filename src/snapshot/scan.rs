@@ -10,8 +10,9 @@ use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use super::compare::same_metadata;
-use super::fill::{self, threads};
+use super::fill::{self, thread_count};
 use super::index::{Index, compare_paths};
+use crate::threads;
 use crate::tree::{Entry, EntryError, FileKind, Fingerprint, Fingerprints, RootDir, Walk};
 
 /// The slowest clock tick of any kernel configuration is 10 ms; much more means that the clock stands still.
@@ -124,7 +125,7 @@ fn relative(paths: &[PathBuf]) -> Vec<PathBuf> {
 
 /// Lists the tree on several threads: one walks its upper part and hands out the pieces below.
 fn collect(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
-    let threads = threads();
+    let threads = thread_count();
     if threads == 1 {
         return list(root, Path::new(""), exclude);
     }
@@ -143,7 +144,10 @@ fn collect(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
     std::thread::scope(|scope| {
         for _ in 1..threads {
             let lists = list_sender.clone();
-            scope.spawn(move || work(lists));
+            // Without it this thread does more.
+            if threads::spawn_in(scope, "scan", move || work(lists)).is_err() {
+                break;
+            }
         }
         let (trunk, places) = list_trunk(root, exclude, piece_sender)?;
         work(list_sender);

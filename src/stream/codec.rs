@@ -5,6 +5,10 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
+use rustix::io::Errno;
+
+use crate::threads;
+
 /// A compression format, told by a stream's first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
@@ -72,8 +76,8 @@ fn buffered_decoder<'a>(
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match codec {
         Codec::Plain => Box::new(input),
-        Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Codec::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Codec::Gzip => Box::new(in_memory(|| flate2::bufread::MultiGzDecoder::new(input))?),
+        Codec::Bzip2 => Box::new(in_memory(|| bzip2::bufread::MultiBzDecoder::new(input))?),
         Codec::Xz => {
             let stream = liblzma::stream::Stream::new_stream_decoder(
                 XZ_MEMORY_LIMIT_BYTES,
@@ -87,6 +91,11 @@ fn buffered_decoder<'a>(
             Box::new(decoder)
         }
     })
+}
+
+/// Makes a decoder that panics where there is no memory for it.
+fn in_memory<T>(make: impl FnOnce() -> T) -> io::Result<T> {
+    Ok(threads::refusable("memory for decompression", Errno::NOMEM, make)?)
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::fmt;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
-use zstd::stream::raw::CParameter;
+use zstd::stream::raw::{CParameter, Operation as _};
 
 use super::Compression;
 use super::gzip::Gzip;
+use crate::threads::Refused;
 
 /// zstd's own choice is four windows (8 MiB at level 3, 32 MiB at 19) for each thread and one more. Smaller jobs
 /// keep the memory small and are hardly noticed in the ratio, since each begins with the end of the one before.
@@ -60,10 +61,20 @@ fn zstd_encoder<W: Write>(
         let text = format!("zstd level out of range: expected 1 to 22, found {level}");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    let mut encoder = zstd::stream::write::Encoder::new(inner, level)?;
-    encoder.include_checksum(true)?;
-    encoder.multithread(u32::try_from(threads.get()).unwrap_or(u32::MAX).min(64))?;
+    let most = u32::try_from(threads.get()).unwrap_or(u32::MAX).min(64);
+    let encoder = zstd_on(level, most)
+        .or_else(|_| zstd_on(level, 1))
+        .map_err(|source| Refused { what: "threads and memory for zstd".to_owned(), source })?;
+    Ok(zstd::stream::write::Encoder::with_encoder(inner, encoder))
+}
+
+/// Starts the threads, which zstd does for the first input only, be it empty: all, or none and an error.
+fn zstd_on(level: i32, threads: u32) -> io::Result<zstd::stream::raw::Encoder<'static>> {
+    let mut encoder = zstd::stream::raw::Encoder::new(level)?;
+    encoder.set_parameter(CParameter::ChecksumFlag(true))?;
+    encoder.set_parameter(CParameter::NbWorkers(threads))?;
     encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES))?;
+    encoder.run_on_buffers(&[], &mut [])?;
     Ok(encoder)
 }
 

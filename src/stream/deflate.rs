@@ -3,6 +3,9 @@
 use std::io;
 
 use libdeflater::{CompressionLvl, Compressor};
+use rustix::io::Errno;
+
+use crate::threads;
 
 /// The most that byte frequencies may differ from noise, as a fraction of 1024, for a block to count as noise.
 /// Compressed and encrypted data is within 2; text, programs and images are above 100.
@@ -33,7 +36,8 @@ impl BlockEncoder {
 
     pub(super) fn new(level: u32) -> io::Result<Self> {
         Self::check(level)?;
-        Ok(Self { compressor: compressor(level), stored: compressor(0), quick: compressor(1) })
+        let new = || Self { compressor: compressor(level), stored: compressor(0), quick: compressor(1) };
+        Ok(threads::refusable("memory for gzip", Errno::NOMEM, new)?)
     }
 
     /// Replaces `output` by the member for `block`.

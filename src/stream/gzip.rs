@@ -9,9 +9,10 @@ use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use super::deflate::BlockEncoder;
+use crate::threads;
 
 /// Input bytes of a member. Blocks of 4 MiB are 0.1 % smaller and take four times the memory.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
@@ -25,13 +26,22 @@ struct Job {
     reply: SyncSender<io::Result<Done>>,
 }
 
+impl Job {
+    fn work(self, encoder: &mut BlockEncoder) {
+        let Self { input, mut output, reply } = self;
+        let result = encoder.encode(&input, &mut output).map(|()| Done { input, output });
+        // Nobody waits for the answer if the stream was given up.
+        let _ = reply.send(result);
+    }
+}
+
 /// Both buffers go back to be used again.
 struct Done {
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
-/// The threads, started one by one while there are blocks waiting for them.
+/// The threads, started one by one while there are blocks waiting for them; without any, the caller works.
 struct Workers {
     level: u32,
     limit: usize,
@@ -53,13 +63,18 @@ impl Workers {
             let body = move || {
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(Job { input, mut output, reply }) = next else { return };
-                    let result = encoder.encode(&input, &mut output).map(|()| Done { input, output });
-                    // Nobody waits for the answer if the stream was given up.
-                    let _ = reply.send(result);
+                    let Ok(job) = next else { return };
+                    job.work(&mut encoder);
                 }
             };
-            self.threads.push(thread::Builder::new().name("gzip".to_owned()).spawn(body)?);
+            match threads::spawn("gzip", body) {
+                Ok(thread) => self.threads.push(thread),
+                Err(_) if self.threads.is_empty() => {
+                    job.work(&mut BlockEncoder::new(self.level)?);
+                    return Ok(());
+                }
+                Err(_) => {}
+            }
         }
         self.jobs.send(job).map_err(|_| io::Error::other("the compression threads ended"))
     }

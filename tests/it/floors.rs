@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u8)] = &[
     ("oci", 0),
     ("event", 0),
+    ("threads", 0),
     ("stream", 1),
     ("tree", 1),
     ("dockerfile", 1),

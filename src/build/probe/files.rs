@@ -7,13 +7,13 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::build::error::Problem;
 use crate::cache::{FileInput, FileInputs, KeyBuilder};
 use crate::layer::{Change, Content, Node, NodeKind};
 use crate::oci::Digest;
 use crate::stream;
+use crate::threads;
 use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
 
 /// How much of a file is read at once.
@@ -100,30 +100,22 @@ fn file_input(path: PathBuf, node: &Node, content: Option<Sum>) -> FileInput {
 type Sum = (Digest, u64);
 
 fn hash_all(changes: &[Change], threads: NonZeroUsize) -> Result<(Vec<Option<Sum>>, Stamps), Problem> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, Hashed)>, Problem> {
-        let mut done = Vec::new();
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(change) = changes.get(index) else { return Ok(done) };
-            if let Change::Upsert { node, .. } = change
-                && let Some(hashed) = hash(&node.kind, &mut buffer)?
-            {
-                done.push((index, hashed));
-            }
-        }
-    };
-    let threads = threads.get().min(changes.len() / 16 + 1);
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("hashing does not panic")).collect()
-    });
+    let most = threads.get().min(changes.len() / 16 + 1);
+    let results = threads::each_with(
+        "hash",
+        changes,
+        most,
+        || vec![0; BUFFER_BYTES],
+        |buffer, change| match change {
+            Change::Upsert { node, .. } => hash(&node.kind, buffer),
+            Change::Remove { .. } | Change::Opaque { .. } => Ok(None),
+        },
+    );
     let mut digests = vec![None; changes.len()];
     let mut stamps = Vec::new();
-    for result in results {
-        for (index, hashed) in result? {
-            digests[index] = Some(hashed.sum);
+    for (digest, result) in digests.iter_mut().zip(results) {
+        if let Some(hashed) = result? {
+            *digest = Some(hashed.sum);
             stamps.extend(hashed.stamp);
         }
     }

@@ -14,6 +14,7 @@ use crate::cache::{Caches, Chain, Inputs, Key, KeyBuilder, Record, StepName};
 use crate::dockerfile::Instruction;
 use crate::event::Reporter;
 use crate::plan::StageId;
+use crate::threads;
 
 /// A record that waits for its layer, and for those below it.
 struct Pending {
@@ -77,7 +78,13 @@ impl Pending {
 }
 
 /// Keeps the records of a build, one after the other, on a thread of its own.
-pub(in crate::build) struct Keeper(Mutex<Option<(Sender<Pending>, JoinHandle<()>)>>);
+pub(in crate::build) struct Keeper(Mutex<Option<Keeping>>);
+
+struct Keeping {
+    write: Arc<dyn Fn(Pending) + Send + Sync>,
+    /// `None` where no thread could be had: the caller writes.
+    thread: Option<(Sender<Pending>, JoinHandle<()>)>,
+}
 
 impl Keeper {
     /// Starts the thread, where there is a cache to write to.
@@ -91,28 +98,30 @@ impl Keeper {
         }
         let (queue, pending) = channel::<Pending>();
         let (caches, reporter) = (caches.clone(), reporter.clone());
-        let thread = std::thread::spawn(move || {
-            for pending in pending {
-                // A layer that could not be written fails the build itself.
-                let _ = pending.write(&caches, &blobs, &reporter);
-            }
+        let write: Arc<dyn Fn(Pending) + Send + Sync> = Arc::new(move |pending: Pending| {
+            // A layer that could not be written fails the build itself.
+            let _ = pending.write(&caches, &blobs, &reporter);
         });
-        Self(Mutex::new(Some((queue, thread))))
+        let work = write.clone();
+        let thread = threads::spawn("records", move || pending.into_iter().for_each(|pending| work(pending)));
+        Self(Mutex::new(Some(Keeping { write, thread: thread.ok().map(|thread| (queue, thread)) })))
     }
 
     fn put(&self, pending: Pending) {
-        if let Some((queue, _)) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The thread lives until `finish`.
-            let _ = queue.send(pending);
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The thread lives until `finish`, but for a panic, which is known.
+            Some(Keeping { thread: Some((queue, _)), .. }) => drop(queue.send(pending)),
+            Some(Keeping { write, thread: None }) => write(pending),
+            None => {}
         }
     }
 
     /// Waits until everything is handed to the caches. All layers must have been waited for.
     pub(in crate::build) fn finish(&self) {
         let running = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((queue, thread)) = running {
+        if let Some(Keeping { thread: Some((queue, thread)), .. }) = running {
             drop(queue);
-            let _ = thread.join();
+            threads::joined(thread.join());
         }
     }
 }

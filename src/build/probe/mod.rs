@@ -13,7 +13,6 @@ mod keep;
 mod keys;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use decide::{BaseView, FoundView, StageView, StepView, decide};
 use keys::{Ends, StepKey};
@@ -29,6 +28,7 @@ use crate::cache::{Found, Inputs, Key, KeyBuilder};
 use crate::oci::DiffId;
 use crate::plan::{Base, StageId};
 use crate::stream::Compression;
+use crate::threads;
 
 /// Requests to caches at once.
 const LOOKUPS: usize = 16;
@@ -238,26 +238,13 @@ impl Build<'_> {
             let steps = stage.steps.values_mut();
             wanted.extend(steps.map(|step| (self.record_keys(id, step.key.key), &mut step.found)));
         }
-        let next = AtomicUsize::new(0);
         let questions: Vec<(&[Key], &[Found])> =
             wanted.iter().map(|(keys, found)| (&keys[..], &found[..])).collect();
-        let work = || {
-            let mut answers = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some((keys, known)) = questions.get(index) else { return answers };
-                if self.services.cancel.is_cancelled() {
-                    return answers;
-                }
-                answers.push((index, find(keys, known)));
-            }
-        };
-        let answers: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..LOOKUPS.min(questions.len())).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().flat_map(|t| t.join().expect("looking up does not panic")).collect()
+        let answers = threads::each("look up", &questions, LOOKUPS, |(keys, known)| {
+            (!self.services.cancel.is_cancelled()).then(|| find(keys, known))
         });
-        for (index, found) in answers {
-            wanted[index].1.extend(found);
+        for ((_, found), answer) in wanted.iter_mut().zip(answers) {
+            found.extend(answer.into_iter().flatten());
         }
     }
 

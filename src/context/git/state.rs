@@ -5,6 +5,7 @@ use std::path::Path;
 use super::program::Git;
 use super::redact_url;
 use crate::event::Reporter;
+use crate::threads::Beside;
 
 /// The state of the repository a directory is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +38,10 @@ pub fn git_state(dir: &Path) -> Option<GitState> {
     };
     let ask = |arguments: &[&str]| git.attempt(arguments).ok()?.ok();
     let (head, status, remote) = std::thread::scope(|scope| {
-        let head = scope.spawn(|| ask(&["log", "-1", "--format=%H %ct", "HEAD"]));
-        let remote = scope.spawn(|| ask(&["config", "--get", "remote.origin.url"]));
+        let head = Beside::start_in(scope, "git", || ask(&["log", "-1", "--format=%H %ct", "HEAD"]));
+        let remote = Beside::start_in(scope, "git", || ask(&["config", "--get", "remote.origin.url"]));
         let status = ask(&["status", "--porcelain", "--ignore-submodules=none"]);
-        (head.join().ok().flatten(), status, remote.join().ok().flatten())
+        (head.join(), status, remote.join())
     });
     let (head, status) = (head?, status?);
     let (commit, time) = head.trim().split_once(' ')?;

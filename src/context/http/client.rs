@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
 use reqwest::{NoProxy, Proxy, Response, StatusCode};
+use rustix::io::Errno;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,6 +21,7 @@ use crate::context::ContextError;
 use crate::context::git::redact_url;
 use crate::context::object::{self, ObjectSource};
 use crate::event::{Reporter, Transfer, TransferKind};
+use crate::threads;
 
 /// No pause is longer, whatever a server asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -106,11 +108,10 @@ impl Ready {
         for proxy in proxies(&options.proxies)? {
             builder = builder.proxy(proxy);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("download")
-            .enable_all()
-            .build()
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(1).thread_name("download").enable_all();
+        // It panics where its thread is refused.
+        let runtime = threads::refusable("a thread for downloads", Errno::AGAIN, || runtime.build())?
             .map_err(|error| setup(error.to_string()))?;
         Ok(Self {
             client: builder.build().map_err(|error| setup(causes(error)))?,

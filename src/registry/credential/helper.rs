@@ -12,6 +12,7 @@ use serde_json::json;
 use super::key::HUB;
 use super::{Credential, IDENTITY};
 use crate::registry::secret::Secret;
+use crate::threads;
 
 /// Helpers ask cloud services; one that takes longer than this will not answer.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -119,7 +120,7 @@ fn run(file: &Path, verb: &str, input: &str) -> Result<Ran, String> {
         .map_err(failed)?;
     let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let collect = |pipe: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
+        threads::spawn("helper", move || {
             let mut bytes = Vec::new();
             if let Some(pipe) = pipe {
                 let _ = pipe.take(LONGEST_ANSWER_BYTES).read_to_end(&mut bytes);
@@ -127,8 +128,16 @@ fn run(file: &Path, verb: &str, input: &str) -> Result<Ran, String> {
             bytes
         })
     };
-    let output = collect(stdout.map(|pipe| Box::new(pipe) as _));
-    let error = collect(stderr.map(|pipe| Box::new(pipe) as _));
+    let threads = collect(stdout.map(|pipe| Box::new(pipe) as _))
+        .and_then(|output| Ok((output, collect(stderr.map(|pipe| Box::new(pipe) as _))?)));
+    let (output, error) = match threads {
+        Ok(threads) => threads,
+        Err(refused) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(refused.to_string());
+        }
+    };
     if let Some(stdin) = &mut stdin {
         // A helper that does not read its input (it has but one answer) closes it: no fault.
         let _ = stdin.write_all(input.as_bytes());
