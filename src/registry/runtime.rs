@@ -1,8 +1,9 @@
-//! The tokio runtime behind the blocking methods.
+//! The tokio runtimes behind the blocking methods.
 //!
-//! Sockets and timers live on two worker threads. A caller's future is polled on the caller's own thread,
-//! which parks while it waits: it needs neither `'static` nor `Send`, and unlike tokio's `block_on` it may be
-//! called from anywhere, even from a thread of another runtime.
+//! Sockets and timers live on two threads, each with a runtime of its own: tokio's runtime of several threads panics, or
+//! waits for ever, where the system refuses it one of them, and this does with one. A caller's future is polled on the
+//! caller's own thread, which parks while it waits: it needs neither `'static` nor `Send`, and unlike tokio's `block_on`
+//! it may be called from anywhere, even from a thread of another runtime. Nothing may use tokio's pool for blocking work.
 
 use std::future::Future;
 use std::io;
@@ -12,11 +13,33 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::threads;
+
+/// One connection can be read while another is decrypted. The CPUs belong to compression.
+const THREADS: usize = 2;
+
 /// A runtime that does not mind where it is used or dropped.
 pub(super) struct Runtime {
-    // Taken in `drop` only.
-    inner: Option<tokio::runtime::Runtime>,
-    handle: tokio::runtime::Handle,
+    first: Worker,
+    others: Vec<Worker>,
+}
+
+/// A thread, which ends with this value.
+struct Worker {
+    handle: Handle,
+    _end: oneshot::Sender<()>,
+}
+
+impl Worker {
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (handle, (end, ended)) = (runtime.handle().clone(), oneshot::channel());
+        threads::spawn("registry", move || drop(runtime.block_on(ended)))?;
+        Ok(Self { handle, _end: end })
+    }
 }
 
 struct Unpark(Thread);
@@ -33,19 +56,19 @@ impl Wake for Unpark {
 
 impl Runtime {
     pub(super) fn new() -> io::Result<Self> {
-        let inner = tokio::runtime::Builder::new_multi_thread()
-            // Two: one connection can be read while another is decrypted. The CPUs belong to compression.
-            .worker_threads(2)
-            .thread_name("registry")
-            .enable_all()
-            .build()?;
-        let handle = inner.handle().clone();
-        Ok(Self { inner: Some(inner), handle })
+        let first = Worker::start()?;
+        Ok(Self { first, others: (1..THREADS).map_while(|_| Worker::start().ok()).collect() })
+    }
+
+    /// Returns the worker with the fewest tasks: each connection is one.
+    fn handle(&self) -> &Handle {
+        let workers = std::iter::once(&self.first).chain(&self.others).map(|worker| &worker.handle);
+        workers.min_by_key(|handle| handle.metrics().num_alive_tasks()).unwrap_or(&self.first.handle)
     }
 
     /// Runs `future` to its end on this thread.
     pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
-        let _context = self.handle.enter();
+        let _context = self.handle().enter();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
         let mut future = pin!(future);
@@ -68,16 +91,7 @@ impl Runtime {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.handle.spawn(future)
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        // The ordinary drop blocks, which panics on a thread of another runtime.
-        if let Some(inner) = self.inner.take() {
-            inner.shutdown_background();
-        }
+        self.handle().spawn(future)
     }
 }
 
