@@ -73,6 +73,9 @@ pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Enter
                 .to_owned();
         return Err(SandboxError::IsolationUnavailable { isolation, reason });
     }
+    if let Some(refused) = probes.refused() {
+        return Err(refused.into());
+    }
     let choice = choose(isolation, probes)?;
     raise_open_files();
     let failed = |action: &str| {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::threads::Refused;
+
 /// An error of the sandbox; a step that merely exits with a code is none.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
@@ -22,6 +24,9 @@ pub enum SandboxError {
         /// Which probe failed, and how.
         reason: String,
     },
+    /// The system refused a process that is needed to find out what works here.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// A step is to run where nothing can run.
     #[error("cannot run commands here: {reason}")]
     NoLaunch {

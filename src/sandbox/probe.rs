@@ -24,6 +24,7 @@ use super::overlay::Overlay;
 use super::sys::{self, Fork};
 use super::wire::{Receiver, send};
 use super::{Isolation, reap};
+use crate::threads::Refused;
 
 /// What one probe found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +98,23 @@ pub struct Probes {
     pub(super) user: Context,
     /// Whether the root directory can be changed without namespaces.
     pub(super) chroot: Outcome,
+}
+
+impl Probes {
+    /// Returns that a process for a probe was refused, if one was: this tells nothing about what works here, and must not
+    /// end in a weaker way to run steps.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        let tried = |context: &Context| [context.mount_namespace.clone(), context.fresh_proc.clone()];
+        let mut tried =
+            [tried(&self.own), tried(&self.user)].into_iter().flatten().chain([self.chroot.clone()]);
+        tried.find_map(|outcome| match outcome {
+            Outcome::Fails { errno: Some(errno @ (libc::EAGAIN | libc::ENOMEM)), action, .. } => {
+                let source = io::Error::from_raw_os_error(errno);
+                Some(Refused { what: format!("a process to {action}"), source })
+            }
+            Outcome::Fails { .. } | Outcome::Works => None,
+        })
+    }
 }
 
 /// What the probing process is told.
