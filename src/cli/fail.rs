@@ -21,6 +21,7 @@ use crate::output::OutputError;
 use crate::registry::{CredentialFileError, RegistryError};
 use crate::rootfs::RootfsError;
 use crate::sandbox::SandboxError;
+use crate::threads::Refused;
 
 /// Exit code of wrong usage.
 pub const USAGE: u8 = 2;
@@ -153,6 +154,9 @@ pub enum Failure {
         /// The system's answer.
         source: io::Error,
     },
+    /// The system refused kiln a thread that it cannot do without.
+    #[error(transparent)]
+    Thread(#[from] Refused),
     /// Standard output was closed.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
@@ -278,7 +282,8 @@ impl Failure {
         for cause in &lines[1..] {
             let _ = writeln!(text, "  cause: {cause}");
         }
-        if let Some(hint) = self.hint() {
+        let refused = || Refused::is_cause_of(self).then(|| Refused::HINT.to_owned());
+        if let Some(hint) = self.hint().or_else(refused) {
             let _ = writeln!(text, "hint: {hint}");
         }
         text

@@ -20,6 +20,7 @@ pub mod wire;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,17 +29,51 @@ use clap::Parser;
 use args::Cli;
 use environment::Environment;
 
+use crate::threads;
+
 /// Runs kiln with the process's arguments and returns its exit code.
 ///
 /// Must be called before the process has a second thread: a build may enter namespaces.
 pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let environment = Environment::of_process();
-    ExitCode::from(match Door::of(&arguments) {
-        Door::Kiln => run(&arguments, &environment),
-        Door::Executor(skip) => executor::main(&arguments[skip..], &environment),
-        Door::Warmer(skip) => executor::warmer_main(&arguments[skip..], &environment),
+    threads::watch_panics(|text| {
+        let _ = writeln!(
+            std::io::stderr(),
+            "internal error: {text}\nhint: this is a fault of kiln's: please report it"
+        );
+    });
+    let code = catch_unwind(|| {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let environment = Environment::of_process();
+        let code = match Door::of(&arguments) {
+            Door::Kiln => run(&arguments, &environment),
+            Door::Executor(skip) => executor::main(&arguments[skip..], &environment),
+            Door::Warmer(skip) => executor::warmer_main(&arguments[skip..], &environment),
+        };
+        if code == 0 { written(Ok(())) } else { code }
+    });
+    ExitCode::from(match code {
+        // Whatever a thread that panicked was to do is not done.
+        Ok(code) if code == 0 && threads::panicked() => fail::FAILED,
+        Ok(code) => code,
+        Err(_) => fail::FAILED,
     })
+}
+
+/// Shows help, which goes to standard output with code 0, or what is wrong with the arguments, which is `wrong`.
+fn show(error: &clap::Error, wrong: u8) -> u8 {
+    let shown = error.print();
+    if error.use_stderr() { wrong } else { written(shown) }
+}
+
+/// Returns the exit code of a command whose result was to go to standard output. Who closed it has seen enough.
+fn written(result: std::io::Result<()>) -> u8 {
+    match result.and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = std::io::stderr().write_all(fail::Failure::Stdout(error).render(false).as_bytes());
+            fail::FAILED
+        }
+        _ => 0,
+    }
 }
 
 /// The command lines that kiln understands, with how many arguments name it.
@@ -77,11 +112,7 @@ impl Door {
 fn run(arguments: &[OsString], environment: &Environment) -> u8 {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to standard output with code 0, mistakes to standard error with code 2.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(fail::USAGE);
-        }
+        Err(error) => return show(&error, fail::USAGE),
     };
     match commands::run(cli, environment, &mut std::io::stdout()) {
         Ok(()) => 0,

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -12,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::fail::INTERRUPTED;
 use crate::sandbox::Cancel;
+use crate::threads::{self, Refused};
 
 /// How long a stopped build may take to end by itself. A registry that does not answer can take longer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -42,10 +42,10 @@ impl Ending {
 
 /// Throws `cancel` on the first SIGINT, SIGTERM or SIGHUP and exits the process on the second.
 ///
-/// Must be called after the sandbox was entered: it starts a thread. A process that cannot watch signals
-/// is ended by them, which is what they are for.
-pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>) {
-    thread::spawn(move || {
+/// Must be called after the sandbox was entered: it starts a thread. Where the thread cannot be had nothing is begun; a
+/// process that cannot watch signals otherwise is ended by them, which is what they are for.
+pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>) -> Result<(), Refused> {
+    let work = move || {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
@@ -60,7 +60,8 @@ pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>) {
                 _ = ending.end() => {}
             }
         });
-    });
+    };
+    threads::spawn("signals", work).map(drop)
 }
 
 /// Waits for any of the signals.

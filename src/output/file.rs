@@ -104,12 +104,22 @@ impl PendingFile {
         match self.inner {
             Inner::Temporary(file) => {
                 let file = file.into_inner().map_err(|error| fail(error.into_error()))?;
-                file.persist(&path).map_err(|error| fail(error.error))?;
+                let (file, name) = file.into_parts();
+                close(file).map_err(fail)?;
+                name.persist(&path).map_err(|error| fail(error.error))?;
             }
-            Inner::Existing(mut file) => file.flush().map_err(fail)?,
+            Inner::Existing(file) => {
+                let file = file.into_inner().map_err(|error| fail(error.into_error()))?;
+                close(file).map_err(fail)?;
+            }
         }
         Ok(())
     }
+}
+
+/// Closes a file that was written. Network file systems, and some quotas, say only then what they could not take.
+fn close(file: File) -> io::Result<()> {
+    Ok(nix::unistd::close(file)?)
 }
 
 impl Write for PendingFile {

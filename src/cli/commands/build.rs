@@ -1,13 +1,12 @@
 //! `kiln build`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::print;
 use crate::build::{Outcome, build};
 use crate::cli::args::{BuildArgs, ProgressArg};
 use crate::cli::environment::Environment;
@@ -41,7 +40,11 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
     }
     let (outcome, stdout_is_taken) = finished?;
     write_reports(&invocation, &outcome)?;
-    if stdout_is_taken { Ok(()) } else { print(out, outcome.image.digest().as_str()) }
+    if stdout_is_taken {
+        return Ok(());
+    }
+    // A digest that nobody got is a failure, also where the reader has gone.
+    writeln!(out, "{}", outcome.image.digest()).and_then(|()| out.flush()).map_err(Failure::Stdout)
 }
 
 /// Puts right what a killed kiln left behind, enters the sandbox, and hides this process from its neighbours; returns
@@ -84,7 +87,7 @@ impl Watch {
             source,
         })?);
         let ending = Arc::new(Ending::default());
-        signals::watch(Arc::clone(&cancel), Arc::clone(&ending));
+        signals::watch(Arc::clone(&cancel), Arc::clone(&ending))?;
         Ok(Self { cancel, ending })
     }
 }
@@ -149,7 +152,13 @@ fn write_reports(invocation: &Invocation, outcome: &Outcome) -> Result<(), Failu
 
 /// Writes a small file of results.
 pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    fs::write(path, text).map_err(|source| Failure::File { action: "write", path: path.to_owned(), source })
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        // Network file systems, and some quotas, say only now what they could not take.
+        Ok(nix::unistd::close(file)?)
+    };
+    write().map_err(|source| Failure::File { action: "write", path: path.to_owned(), source })
 }
 
 /// Describes the result under buildx's keys.

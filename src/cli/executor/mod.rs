@@ -79,7 +79,7 @@ pub fn main(arguments: &[OsString], environment: &Environment) -> u8 {
             None => with_log(&cli.build.log.clone(), |log| build(&cli.build, environment, log)),
             Some(command) => run_command(command, environment),
         },
-        Err(error) => usage(&error),
+        Err(error) => super::show(&error, FAILED),
     }
 }
 
@@ -88,14 +88,8 @@ pub fn warmer_main(arguments: &[OsString], environment: &Environment) -> u8 {
     let words = std::iter::once(OsString::from("warmer")).chain(arguments.iter().cloned());
     match WarmerCli::try_parse_from(words) {
         Ok(cli) => with_log(&cli.log.clone(), |log| warmer::run(&cli, environment, &reporter(log))),
-        Err(error) => usage(&error),
+        Err(error) => super::show(&error, FAILED),
     }
-}
-
-/// Shows help, or what is wrong with the arguments.
-fn usage(error: &clap::Error) -> u8 {
-    let _ = error.print();
-    if error.use_stderr() { FAILED } else { 0 }
 }
 
 /// Runs something that logs, and logs how it failed.
@@ -209,8 +203,7 @@ fn run_command(command: ExecutorCommand, environment: &Environment) -> u8 {
     };
     match command {
         ExecutorCommand::Version => {
-            let _ = writeln!(io::stdout(), "kiln version : v{}", env!("CARGO_PKG_VERSION"));
-            0
+            super::written(writeln!(io::stdout(), "kiln version : v{}", env!("CARGO_PKG_VERSION")))
         }
         ExecutorCommand::Login { server, username, password, password_stdin } => quiet(&mut || {
             let args = CredentialArgs {

@@ -2,7 +2,8 @@
 //! them one line for everything that is over.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -11,6 +12,7 @@ use super::View;
 use super::split::Lines;
 use super::text;
 use crate::event::{Event, Report, StepId, StepOutcome, TransferId};
+use crate::threads;
 
 /// How often spinners turn: fast enough to look alive, slow enough to cost nothing.
 const TICK: Duration = Duration::from_millis(120);
@@ -19,7 +21,9 @@ const TICK: Duration = Duration::from_millis(120);
 pub(super) struct Live {
     debug: bool,
     screen: MultiProgress,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Closed with this value, which ends the thread that turns the spinners.
+    _turning: Sender<()>,
 }
 
 #[derive(Default)]
@@ -38,7 +42,19 @@ struct Step {
 impl Live {
     /// Opens the view on standard error.
     pub(super) fn new(debug: bool) -> Self {
-        Self { debug, screen: MultiProgress::new(), state: Mutex::default() }
+        let state: Arc<Mutex<State>> = Arc::default();
+        let (turning, ending) = channel();
+        let turned = Arc::clone(&state);
+        // (indicatif's own threads panic where they are refused.)
+        let turn = move || {
+            while matches!(ending.recv_timeout(TICK), Err(RecvTimeoutError::Timeout)) {
+                let state = turned.lock().unwrap_or_else(PoisonError::into_inner);
+                state.steps.values().for_each(|step| step.bar.tick());
+            }
+        };
+        // Without it spinners stand still.
+        let _ = threads::spawn("progress", turn);
+        Self { debug, screen: MultiProgress::new(), state, _turning: turning }
     }
 
     /// Writes a line above everything that moves.
@@ -50,7 +66,6 @@ impl Live {
         let heading = format!("{} {}", text::step(&step), text::instruction(instruction));
         let bar = self.screen.add(ProgressBar::new_spinner().with_style(style(STEP)));
         bar.set_prefix(short(&heading));
-        bar.enable_steady_tick(TICK);
         state.steps.insert(step, Step { bar, heading, lines: Lines::default(), layer: None });
     }
 
