@@ -3,6 +3,7 @@
 //! One binary, a module for each topic. `tests/support` holds what they share. A test whose program or
 //! privilege is missing says so and passes; `KILN_TEST_REQUIRE=all` (set by `.ci/run`) makes it fail.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+#![expect(clippy::disallowed_methods, reason = "and so should one that is refused a thread")]
 
 #[path = "../support/mod.rs"]
 #[macro_use]
