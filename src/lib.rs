@@ -18,7 +18,10 @@
 //! |---|---|---|
 //! | 0 | [`oci`] | image vocabulary: digests, descriptors, configs, platforms, references; pure |
 //! | 0 | [`event`] | what the library has to say: its only voice |
+//! | 0 | [`own_files`] | whether the container's own files are in their places |
+//! | 0 | [`text`] | what may be shown: URLs without passwords, texts of others without control characters |
 //! | 0 | [`threads`] | threads that the system may refuse: parallel work, work beside, panics that are not lost |
+//! | 1 | [`dns`] | names to addresses, by files read once |
 //! | 1 | [`stream`] | hashing, verifying, compressing, decompressing, bounded pipes |
 //! | 1 | [`tree`] | files below a root and never above it; walking and copying them |
 //! | 1 | [`dockerfile`] | text to syntax tree, variable expansion, history texts; pure |
@@ -64,17 +67,20 @@ pub mod cache;
 pub mod cli;
 pub mod compare;
 pub mod context;
+pub mod dns;
 pub mod dockerfile;
 pub mod event;
 pub mod images;
 pub mod layer;
 pub mod oci;
 pub mod output;
+pub mod own_files;
 pub mod plan;
 pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
 pub mod snapshot;
 pub mod stream;
+pub mod text;
 pub mod threads;
 pub mod tree;

@@ -13,6 +13,7 @@ use crate::context::{GitSource, SourceKind, classify_source, download, parse_git
 use crate::dockerfile::{Add, Source};
 use crate::layer::{ApplyOptions, Owners, TarReader, Whiteouts, apply_tar};
 use crate::stream::auto_decoder;
+use crate::text::without_password;
 use crate::tree::{FileKind, RootDir, Timestamp};
 
 /// Mode of a download without `--chmod` (docker: only its owner may read it).
@@ -22,7 +23,9 @@ const DOWNLOAD_MODE: u32 = 0o600;
 pub(super) struct ExpandedAdd<'a> {
     pub(super) flags: CopyFlags<'a>,
     pub(super) checksum: Option<String>,
-    /// The sources as the history has them.
+    /// The sources as they are fetched.
+    sources: Vec<String>,
+    /// The sources as the history and records have them: without passwords.
     pub(super) shown: Vec<String>,
 }
 
@@ -52,9 +55,18 @@ pub(super) fn expand_add<'a>(stage: &Stage, add: &'a Add) -> Result<ExpandedAdd<
         super::copy_step::parse_chmod(chmod)?;
     }
     let checksum = expand_flag(stage, add.checksum.as_deref())?;
-    let shown = source_texts(stage, add)?;
-    check_checksum(checksum.as_deref(), &shown)?;
-    Ok(ExpandedAdd { flags, checksum, shown })
+    let sources = source_texts(stage, add)?;
+    check_checksum(checksum.as_deref(), &sources)?;
+    let shown = sources.iter().map(|text| shown(text)).collect();
+    Ok(ExpandedAdd { flags, checksum, sources, shown })
+}
+
+/// Returns a source as it may be kept: a path is as it is written.
+fn shown(text: &str) -> String {
+    match classify_source(text) {
+        SourceKind::Path => text.to_owned(),
+        SourceKind::Http | SourceKind::Git => without_password(text),
+    }
 }
 
 fn source_texts(stage: &Stage, add: &Add) -> Result<Vec<String>, Problem> {
@@ -90,7 +102,7 @@ impl Build<'_> {
     ) -> Result<Vec<CopySource>, Problem> {
         let checksum = expanded.checksum.as_deref();
         let mut sources = Vec::new();
-        for (source, text) in add.sources.iter().zip(&expanded.shown) {
+        for (source, text) in add.sources.iter().zip(&expanded.sources) {
             sources.push(match source {
                 Source::Heredoc(heredoc) => inline(stage, heredoc)?,
                 Source::Path(_) => match classify_source(text) {

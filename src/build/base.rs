@@ -216,6 +216,7 @@ impl Build<'_> {
     /// Has layers come from the directories that were filled beforehand, where they are there. One that cannot be
     /// read costs a download, not the build.
     fn register_layouts(&self, layers: &[Layer]) {
+        let _present = self.services.own_files.present();
         for path in &self.request.base_layouts {
             match Layout::open(path) {
                 Ok(layout) => {
@@ -235,7 +236,10 @@ impl Build<'_> {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             _ => (path, None),
         };
+        // What the names in it stand for; blobs are known by their digests.
+        let present = self.services.own_files.present();
         let layout = Arc::new(Layout::open(std::path::Path::new(path))?);
+        drop(present);
         let found = layout.find(digest.or(tag)).cloned().ok_or_else(|| Problem::Instruction {
             message: format!("no image `{}` in the layout `{path}`", digest.or(tag).unwrap_or("latest")),
         })?;

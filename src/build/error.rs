@@ -105,6 +105,16 @@ pub enum Problem {
         /// Its id.
         id: String,
     },
+    /// A secret for git without a host, where nothing says whose it is.
+    #[error(
+        "the secret `{id}` is for one server, and this build does not say for which: nothing is shown to `{host}`"
+    )]
+    GitSecret {
+        /// Its id.
+        id: &'static str,
+        /// Whom it was about to be shown to.
+        host: String,
+    },
     /// A step needs an agent that was not given.
     #[error("no SSH key {id:?} forwarded from the client")]
     NoAgent {
@@ -239,6 +249,9 @@ impl Problem {
                     .to_owned(),
             ),
             Self::NoSecret { id } => Some(format!("the step requires it: give it with {}", secret_options(id))),
+            Self::GitSecret { id, host } => Some(format!(
+                "if it is `{host}`'s, name it for that host: `--secret id={id}.{host},…`"
+            )),
             Self::NoAgent { id } => {
                 Some(format!("the step requires one: give it with `{}`", agent_option(id)))
             }

@@ -9,12 +9,13 @@ use super::error::{BuildError, Problem};
 use super::offline::refuse_remote;
 use super::{Build, ContextSource, DockerfileSource, NamedContext, Request, Services, SshSource};
 use crate::context::{
-    Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitSource, Ignore, checkout_with,
+    Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitServer, GitSource, Ignore, checkout_with,
     find_dockerfile, find_ignore, open_directory, open_stream, parse_git_context,
 };
 use crate::dockerfile::{self, Dockerfile};
 use crate::event::Reporter;
 use crate::oci::Platform;
+use crate::own_files::OwnFiles;
 use crate::plan::{self, Plan, PlanRequest};
 use crate::tree::RootDir;
 
@@ -26,6 +27,8 @@ pub struct Workbench<'a> {
     pub fetch: &'a dyn Fetch,
     /// Variables for the `git` program.
     pub git_environment: &'a [(OsString, OsString)],
+    /// Whether that program is in its place.
+    pub own_files: &'a OwnFiles,
     /// A directory of the caller's own, which it removes.
     pub work_dir: &'a Path,
 }
@@ -36,10 +39,17 @@ impl Services {
             reporter: &self.reporter,
             fetch: &*self.fetch,
             git_environment: &self.git_environment,
+            own_files: &self.own_files,
             work_dir: &self.work_dir,
         }
     }
 }
+
+/// The secret with a whole `Authorization` header for git.
+const GIT_HEADER: &str = "GIT_AUTH_HEADER";
+
+/// The secrets for git, in the order in which they count.
+pub const GIT_SECRETS: [&str; 2] = [GIT_HEADER, "GIT_AUTH_TOKEN"];
 
 /// The opened inputs of a build.
 pub(super) struct Inputs {
@@ -115,9 +125,13 @@ impl Workbench<'_> {
         let into = self.work_dir.join("contexts").join(name);
         let tree = |tree| Ok(Opened { tree, lone_dockerfile: None });
         match source {
-            ContextSource::Directory(path) => tree(open_directory(path, Arc::new(Ignore::none()))?),
+            ContextSource::Directory(path) => {
+                let _present = self.own_files.present();
+                tree(open_directory(path, Arc::new(Ignore::none()))?)
+            }
             ContextSource::Stdin => self.stream(Box::new(std::io::stdin()), &into, None),
             ContextSource::TarFile(path) => {
+                let _present = self.own_files.present();
                 let file = std::fs::File::open(path).map_err(|source| Problem::Io {
                     action: "open the build context",
                     path: path.clone(),
@@ -131,7 +145,10 @@ impl Workbench<'_> {
                 self.stream(fetched.reader, &into, fetched.last_modified)
             }
             ContextSource::Object(object) => {
+                // A store's credentials may be in files.
+                let present = self.own_files.present();
                 let fetched = self.fetch.object(object)?;
+                drop(present);
                 self.stream(fetched.reader, &into, fetched.last_modified)
             }
             ContextSource::Git(text) => {
@@ -190,7 +207,7 @@ impl Workbench<'_> {
     ) -> Result<Checkout, Problem> {
         // With a source epoch the files' own times matter, and a checkout has none but the commit's.
         source.mtime_commit |= request.build_args.contains_key("SOURCE_DATE_EPOCH");
-        let authorization = git_authorization(request)?;
+        let authorization = git_authorization(request, &source.remote, self.reporter)?;
         let options = CheckoutOptions {
             keep_git_dir,
             checksum,
@@ -198,23 +215,45 @@ impl Workbench<'_> {
             known_hosts: None,
             authorization: authorization.as_deref(),
             environment: self.git_environment.to_vec(),
+            own_files: self.own_files.clone(),
         };
         Ok(checkout_with(&source, &options, into, self.reporter)?)
     }
 }
 
-/// Returns the `Authorization` header that the secrets `GIT_AUTH_HEADER` or `GIT_AUTH_TOKEN` ask for.
-fn git_authorization(request: &Request) -> Result<Option<String>, Problem> {
+/// Returns the `Authorization` header that secrets ask for: those for the repository's server alone, `GIT_AUTH_HEADER.HOST`
+/// and `GIT_AUTH_TOKEN.HOST`, else those without a host if that server is the build's own ([`Request::git_server`]).
+fn git_authorization(
+    request: &Request,
+    remote: &str,
+    reporter: &Reporter,
+) -> Result<Option<String>, Problem> {
     use base64::Engine;
+    let is_over_http = remote.starts_with("http://") || remote.starts_with("https://");
+    let Some(server) = GitServer::of(remote).filter(|_| is_over_http) else { return Ok(None) };
     let read = |id: &str| request.secrets.get(id).map(super::mounts::read_secret).transpose();
-    if let Some(header) = read("GIT_AUTH_HEADER")? {
-        return Ok(Some(String::from_utf8_lossy(&header).trim().to_owned()));
+    for (suffix, is_bare) in [(format!(".{}", server.host()), false), (String::new(), true)] {
+        for id in GIT_SECRETS {
+            let Some(secret) = read(&format!("{id}{suffix}"))? else { continue };
+            match &request.git_server {
+                Some(own) if is_bare && *own != server => {
+                    reporter.info(format!(
+                        "the secret `{id}` is for `{own}`: `{server}` is asked without it (`{id}.{}` would be for it)",
+                        server.host()
+                    ));
+                    return Ok(None);
+                }
+                None if is_bare => return Err(Problem::GitSecret { id, host: server.host() }),
+                _ => {}
+            }
+            if id == GIT_HEADER {
+                return Ok(Some(String::from_utf8_lossy(&secret).trim().to_owned()));
+            }
+            let pair = [b"x-access-token:".as_slice(), secret.trim_ascii()].concat();
+            return Ok(Some(format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair))));
+        }
     }
-    let token = read("GIT_AUTH_TOKEN")?;
-    Ok(token.map(|token| {
-        let pair = [b"x-access-token:".as_slice(), token.trim_ascii()].concat();
-        format!("basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
-    }))
+    Ok(None)
 }
 
 pub(super) fn is_true(text: &str) -> bool {

@@ -43,7 +43,7 @@ pub use check::{ImageLookup, Wanted, check};
 pub use copy::CopyError;
 pub use error::{BuildError, Place, Problem};
 pub use finish::{Finished, Outcome};
-pub use inputs::{DockerfileText, Workbench, read_dockerfile};
+pub use inputs::{DockerfileText, GIT_SECRETS, Workbench, read_dockerfile};
 pub use offline::{Missing, NeededImage, needed_images};
 pub use probe::StepReport;
 pub use request::{

@@ -295,7 +295,10 @@ impl Build<'_> {
             mounts.absent.push(format!("`{}`", agent_option(id)));
             return Ok(());
         };
-        let agent = AgentProxy::start(source, &self.new_dir("ssh")?)?;
+        let directory = self.new_dir("ssh")?;
+        let present = self.services.own_files.present();
+        let agent = AgentProxy::start(source, &directory)?;
+        drop(present);
         let socket = agent.socket().to_path_buf();
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(*mode))
             .and_then(|()| chown(&socket, Some(*uid), Some(*gid)))

@@ -9,6 +9,7 @@ use crate::context::{SourceKind, classify_source};
 use crate::dockerfile::{self, Dockerfile, InstructionKind, Source, Span};
 use crate::oci::{Platform, Reference};
 use crate::plan::{Base, FromRef, Plan, Stage, StageId, plan};
+use crate::text::without_password;
 
 /// An image that a Dockerfile builds on or copies from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +139,7 @@ pub(super) fn check(
                 if let Source::Path(text) = source
                     && classify_source(text) != SourceKind::Path
                 {
-                    missing.push(Missing::Source { address: text.clone(), span: step.span });
+                    missing.push(Missing::Source { address: without_password(text), span: step.span });
                 }
             }
         }
@@ -152,7 +153,7 @@ pub(super) fn check(
 /// Refuses what is elsewhere when there is no network.
 pub(super) fn refuse_remote(request: &Request, address: &str) -> Result<(), Problem> {
     if request.offline {
-        return Err(Problem::OfflineSource { address: without_credentials(address) });
+        return Err(Problem::OfflineSource { address: without_password(address) });
     }
     Ok(())
 }
@@ -166,18 +167,6 @@ pub(super) fn check_inputs(request: &Request) -> Result<(), Problem> {
         refuse_remote(request, address)?;
     }
     Ok(())
-}
-
-/// Takes a password out of an address that is about to be shown.
-fn without_credentials(address: &str) -> String {
-    match url::Url::parse(address) {
-        Ok(mut url) if url.password().is_some() => {
-            // It cannot fail for a URL that has one.
-            let _ = url.set_password(None);
-            url.into()
-        }
-        _ => address.to_owned(),
-    }
 }
 
 /// Writes the command that brings what is missing.
@@ -232,11 +221,5 @@ mod tests {
             hint(&missing),
             "with a network, and the same --root, run `kiln warm --platform linux/amd64,linux/arm64 a b:1`"
         );
-    }
-
-    #[test]
-    fn an_address_is_shown_without_its_password() {
-        assert_eq!(without_credentials("https://u:secret@h/x.git"), "https://u@h/x.git");
-        assert_eq!(without_credentials("git@h:x.git"), "git@h:x.git");
     }
 }

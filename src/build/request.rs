@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use crate::context::ObjectSource;
+use crate::context::{GitServer, ObjectSource};
 use crate::oci::{ManifestFormat, Platform, Reference};
 use crate::sandbox::Ulimit;
 use crate::stream::Compression;
@@ -50,6 +50,8 @@ pub struct Request {
     pub ulimits: Vec<Ulimit>,
     /// `--secret`: by id.
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Whose repositories the secrets `GIT_AUTH_TOKEN` and `GIT_AUTH_HEADER` are for, if that is known.
+    pub git_server: Option<GitServer>,
     /// `--ssh`: by id.
     pub ssh: BTreeMap<String, SshSource>,
     /// `--allow`.

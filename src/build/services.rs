@@ -11,6 +11,7 @@ use crate::context::Fetch;
 use crate::event::Reporter;
 use crate::oci::Platform;
 use crate::output::Output;
+use crate::own_files::OwnFiles;
 use crate::registry::Client;
 use crate::rootfs::Storage;
 use crate::sandbox::{Cancel, Launch, MemoryDir};
@@ -38,6 +39,8 @@ pub struct Services {
     pub fetch: Arc<dyn Fetch>,
     /// Variables for the `git` program: `PATH`, proxies, `GIT_SSL_CAINFO`.
     pub git_environment: Vec<(OsString, OsString)>,
+    /// Whether kiln's own programs and files are in their places.
+    pub own_files: OwnFiles,
     /// A directory of this build's own; the caller removes it.
     pub work_dir: PathBuf,
     /// Where secrets are while a step has them: in memory wherever kiln may mount.

@@ -180,8 +180,11 @@ impl Caches {
         match ask() {
             Ok(answer) => answer,
             Err(error) => {
-                if error.is_refusal() || failed().insert(source) {
+                if error.is_refusal() {
                     self.reporter.report(Event::Warning { text: error.full(), hint: error.hint() });
+                } else if failed().insert(source) {
+                    let text = format!("{}; it is left alone from here on", error.full());
+                    self.reporter.report(Event::Warning { text, hint: error.hint() });
                 }
                 None
             }

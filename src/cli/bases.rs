@@ -10,6 +10,7 @@ use super::wire;
 use crate::build::{ContextSource, DockerfileSource, NeededImage, Request, Workbench, needed_images};
 use crate::event::Reporter;
 use crate::oci::Platform;
+use crate::own_files::OwnFiles;
 use crate::registry::RegistryConfig;
 
 /// A Dockerfile, and how it will be built.
@@ -57,6 +58,7 @@ pub(super) fn images(
         reporter,
         fetch: fetch.as_ref(),
         git_environment: &environment.for_git(),
+        own_files: &OwnFiles::default(),
         work_dir: work_dir.path(),
     };
     Ok(needed_images(&request, &bench, &Platform::host())?)

@@ -2,9 +2,10 @@
 
 use super::environment::Environment;
 use super::request::context_source;
-use super::tags::{Commit, without_credentials};
+use super::tags::Commit;
 use crate::build::ContextSource;
 use crate::context::{GitState, git_state};
+use crate::text::without_credentials;
 
 /// Finds the commit of the context `context`. A context that is somewhere else has a commit of its own,
 /// which is not known before the build.

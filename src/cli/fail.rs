@@ -21,6 +21,7 @@ use crate::output::OutputError;
 use crate::registry::{CredentialFileError, RegistryError};
 use crate::rootfs::RootfsError;
 use crate::sandbox::SandboxError;
+use crate::text::{line, message};
 use crate::threads::Refused;
 
 /// Exit code of wrong usage.
@@ -273,18 +274,18 @@ impl Failure {
         }
         let (begin, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let lines = causes(self);
-        let _ = writeln!(text, "{begin}error:{end} {}", lines[0]);
+        let _ = writeln!(text, "{begin}error:{end} {}", message(&lines[0]));
         if let Self::Unverified(unverified) = self {
             for line in unverified.lines() {
-                let _ = writeln!(text, "  {line}");
+                let _ = writeln!(text, "  {}", message(&line));
             }
         }
         for cause in &lines[1..] {
-            let _ = writeln!(text, "  cause: {cause}");
+            let _ = writeln!(text, "  cause: {}", message(cause));
         }
         let refused = || Refused::is_cause_of(self).then(|| Refused::HINT.to_owned());
         if let Some(hint) = self.hint().or_else(refused) {
-            let _ = writeln!(text, "hint: {hint}");
+            let _ = writeln!(text, "hint: {}", message(&hint));
         }
         text
     }
@@ -312,19 +313,19 @@ pub fn excerpt(text: &mut String, place: &Place) {
     let lines: Vec<&str> = place.source.lines().collect();
     let first = place.span.start_line.max(1);
     let last = place.span.end_line.max(first);
-    let _ = writeln!(text, "{}:{first}", place.name);
+    let _ = writeln!(text, "{}:{first}", line(&place.name));
     let rule = "-".repeat(20);
     let _ = writeln!(text, "{rule}");
     let shown = first.saturating_sub(MARGIN).max(1)..=(last + MARGIN).min(lines.len());
     for number in shown {
         let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
-        let line = format!("{number:4} | {mark} {}", lines[number - 1]);
-        let _ = writeln!(text, "{}", line.trim_end());
+        let shown = format!("{number:4} | {mark} {}", line(lines[number - 1]));
+        let _ = writeln!(text, "{}", shown.trim_end());
     }
     let _ = writeln!(text, "{rule}");
 }
 
-/// Writes the last lines that a step printed.
+/// Writes the last lines that a step printed, as it printed them.
 fn last_lines(text: &mut String, lines: &[String]) {
     if lines.is_empty() {
         return;

@@ -40,21 +40,6 @@ pub fn name(text: &str, commit: Option<&Commit>) -> Result<Reference, ReferenceE
     }
 }
 
-/// Removes user and password from a repository's URL; an scp-like address (`git@host:path`) has none.
-pub fn without_credentials(address: &str) -> String {
-    match url::Url::parse(address) {
-        Ok(mut url) if url.has_host() => {
-            // Both only fail for URLs that cannot have credentials.
-            let _ = url.set_password(None);
-            if url.scheme().starts_with("http") {
-                let _ = url.set_username("");
-            }
-            url.into()
-        }
-        _ => address.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,18 +59,5 @@ mod tests {
         assert_eq!(full("r.io/app", Some(&ci)), "r.io/app:0123456");
         let digest = format!("r.io/app@{}", crate::oci::Digest::of(b""));
         assert_eq!(full(&digest, Some(&ci)), digest);
-    }
-
-    #[test]
-    fn a_source_has_no_credentials() {
-        for (address, expected) in [
-            ("https://gitlab-ci-token:glcbt-x@gitlab.com/a/b.git", "https://gitlab.com/a/b.git"),
-            ("https://oauth2@host/a", "https://host/a"),
-            ("ssh://git:pw@host/a", "ssh://git@host/a"),
-            ("git@github.com:a/b.git", "git@github.com:a/b.git"),
-            ("/srv/repo", "/srv/repo"),
-        ] {
-            assert_eq!(without_credentials(address), expected);
-        }
     }
 }

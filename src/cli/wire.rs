@@ -14,6 +14,7 @@ use crate::blob::Store;
 use crate::build::{BuildError, Problem, Request, SecretSource, Services};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
+use crate::dns::Resolver;
 use crate::event::{Event, Reporter};
 use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
@@ -78,7 +79,10 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Arc<dyn Fetc
             https: reveal(&registry.proxies.https),
             no_proxy: registry.proxies.no_proxy.clone(),
         },
+        resolver: Arc::new(Resolver::new(registry.resolv_conf.as_deref(), registry.hosts_file.as_deref())),
         extra_authorities: registry.extra_authorities.clone(),
+        connect_timeout: registry.retries.connect_timeout,
+        stall_timeout: registry.retries.stall_timeout,
         ..HttpOptions::default()
     };
     Arc::new(HttpFetch::new(options, reporter))
@@ -121,6 +125,7 @@ pub fn open_workshop(
     reporter: &Reporter,
 ) -> Result<Workshop, Failure> {
     let root = &invocation.root;
+    let own_files = invocation.registry.credentials.own_files.clone();
     let store = open_store(root)?;
     let work_dir = open_work_dir(root, reporter)?;
     let client = open_client(invocation.registry.clone(), reporter.clone())?;
@@ -141,8 +146,12 @@ pub fn open_workshop(
         // Steps mount overlays, too: as it was found to work here.
         entered.overlay_userxattr = userxattr;
     }
-    let options =
-        LaunchOptions { state_dir: sandbox_state(root), dns, private_files: private_files(invocation) };
+    let options = LaunchOptions {
+        state_dir: sandbox_state(root),
+        dns,
+        private_files: private_files(invocation),
+        own_files: own_files.clone(),
+    };
     let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
@@ -154,6 +163,7 @@ pub fn open_workshop(
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone()),
         git_environment: invocation.git_environment.clone(),
+        own_files,
         store,
         registry: client,
         launch,
@@ -210,10 +220,11 @@ fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Resu
     Ok(secrets)
 }
 
-/// Opens the caches of a build. One that cannot be opened is a warning, as one that cannot be reached is.
+/// Opens the caches of a build, which can do without them. One that cannot be opened is a warning, as one that cannot be reached is.
 fn open_caches(invocation: &Invocation, client: &Client, store: &Arc<Store>, reporter: &Reporter) -> Caches {
     let (setup, names) = (&invocation.caches, &invocation.request.names);
-    let open = |place, writes| open_or_warn(open_cache(place, client, store, names, writes), reporter);
+    let client = client.impatient();
+    let open = |place, writes| open_or_warn(open_cache(place, &client, store, names, writes), reporter);
     let sources = setup.sources.iter().filter_map(|place| open(place, false)).collect();
     let sinks = setup.sinks.iter().filter_map(|(place, mode)| {
         let cache = open(place, true)?;
@@ -240,7 +251,8 @@ fn open_mount_caches(
     reporter: &Reporter,
 ) -> MountCaches {
     let (from, to) = (&invocation.caches.mounts_from, &invocation.caches.mounts_to);
-    let open = |place, writes| open_or_warn(open_cache(place, client, store, &[], writes), reporter);
+    let client = client.impatient();
+    let open = |place, writes| open_or_warn(open_cache(place, &client, store, &[], writes), reporter);
     let sources = from.iter().filter_map(|option| open(&option.place, false)).collect();
     let sinks = to.iter().filter_map(|option| {
         let cache = open(&option.place, true)?;

@@ -211,6 +211,11 @@ impl ContextError {
             Self::Status { status: 401 | 403, .. } => {
                 "pass credentials as `--secret id=HTTP_AUTH_TOKEN_<host>` or `--secret id=HTTP_AUTH_HEADER_<host>`"
             }
+            Self::Git { output, .. }
+                if output.contains("could not read Username") || output.contains("Authentication failed") =>
+            {
+                "pass the credential as `--secret id=GIT_AUTH_TOKEN.HOST,…`, HOST as in the address"
+            }
             Self::GitMissing { .. } => "install git, or put the files into the build context",
             Self::GitReference { .. } => {
                 "name an existing branch or tag, or the full hash of a commit that the server lets be fetched"

@@ -21,8 +21,8 @@ mod tree;
 pub use dockerfile::{find_dockerfile, find_ignore};
 pub use error::ContextError;
 pub use git::{
-    Checkout, CheckoutOptions, GitSource, GitState, checkout, checkout_with, git_state, parse_git_context,
-    parse_git_source,
+    Checkout, CheckoutOptions, GitServer, GitSource, GitState, checkout, checkout_with, git_state,
+    parse_git_context, parse_git_source,
 };
 pub use http::{Download, Fetch, Fetched, HttpFetch, HttpOptions, Proxies, download, validate_checksum};
 pub use ignore::Ignore;

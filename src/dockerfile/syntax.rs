@@ -11,6 +11,7 @@ use super::lines::{LogicalLine, Reader};
 use super::words::{split_blanks, split_first, split_flags, split_quoted};
 use super::{Directives, Dockerfile, Heredoc, Instruction, InstructionKind, KeyValue, KeyValues};
 use super::{ParseError, Span, directives, instruction, quote};
+use crate::text::without_password;
 
 /// An instruction before its keyword's rules are applied.
 #[derive(Debug)]
@@ -297,5 +298,10 @@ fn understand(node: Node) -> Result<Instruction, instruction::Failure> {
     let keyword = node.keyword.clone();
     let original = node.line.trim().to_owned();
     let comments = node.comments.clone();
-    Ok(Instruction { span, keyword, original, kind: instruction::understand(node)?, comments })
+    let kind = instruction::understand(node)?;
+    let original = match kind {
+        InstructionKind::Add(_) => without_password(&original),
+        _ => original,
+    };
+    Ok(Instruction { span, keyword, original, kind, comments })
 }

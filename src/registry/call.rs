@@ -120,7 +120,7 @@ impl Inner {
         call: &Call<'_>,
         accept: &[u16],
     ) -> Result<Response, RegistryError> {
-        let mut backoff = Backoff::new(&self.config.retries, &self.reporter);
+        let mut backoff = Backoff::new(&self.retries, &self.reporter);
         loop {
             let error = match self.call_once(endpoint, call, accept).await {
                 Ok(response) => return Ok(response),
@@ -271,13 +271,13 @@ impl Inner {
         request: reqwest::RequestBuilder,
         url: &Url,
     ) -> Result<Response, RegistryError> {
-        let limit = self.config.retries.stall_timeout;
+        let limit = self.retries.stall_timeout;
         match tokio::time::timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(transport::explain(url, error, self.config.retries.connect_timeout)),
+            Ok(Err(error)) => Err(transport::explain(url, error, self.retries.connect_timeout)),
             Err(_) => Err(RegistryError::Unreachable {
                 host: host_of(url),
-                reason: super::error::Unreachable::Timeout(limit),
+                reason: super::error::Unreachable::Silent(limit),
             }),
         }
     }
@@ -294,7 +294,7 @@ impl Inner {
         url: &Url,
         limit: usize,
     ) -> Result<(Vec<u8>, bool), RegistryError> {
-        let patience = self.config.retries.stall_timeout;
+        let patience = self.retries.stall_timeout;
         let read = async {
             let mut body = Vec::new();
             while let Some(chunk) = response.chunk().await? {
@@ -307,10 +307,10 @@ impl Inner {
         };
         match tokio::time::timeout(patience, read).await {
             Ok(Ok(body)) => Ok(body),
-            Ok(Err(error)) => Err(transport::explain(url, error, self.config.retries.connect_timeout)),
+            Ok(Err(error)) => Err(transport::explain(url, error, self.retries.connect_timeout)),
             Err(_) => Err(RegistryError::Unreachable {
                 host: host_of(url),
-                reason: super::error::Unreachable::Timeout(patience),
+                reason: super::error::Unreachable::Silent(patience),
             }),
         }
     }

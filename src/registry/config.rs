@@ -140,6 +140,26 @@ pub struct Retries {
     pub answer_timeout: Duration,
 }
 
+impl Retries {
+    /// Returns those for what can be done without, a cache or a mirror: one repetition, soon or not at all.
+    pub(super) fn few(&self) -> Self {
+        Self {
+            count: self.count.min(1),
+            first_pause: self.first_pause.min(Duration::from_millis(500)),
+            longest_retry_after: self.longest_retry_after.min(Duration::from_secs(2)),
+            ..self.clone()
+        }
+    }
+
+    /// Sets how long a silent server is waited for: `deadline` for an answer and between two bytes. The answer that ends
+    /// an upload may take five times that: registries hash the whole blob first.
+    pub fn wait_for(&mut self, deadline: Duration) {
+        self.stall_timeout = deadline;
+        self.connect_timeout = deadline.min(Self::default().connect_timeout);
+        self.answer_timeout = deadline.saturating_mul(5);
+    }
+}
+
 impl Default for Retries {
     fn default() -> Self {
         Self {

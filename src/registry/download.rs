@@ -63,7 +63,7 @@ impl Incoming {
 
 /// A blob being downloaded.
 pub struct BlobReader {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     place: Reference,
     /// Where a foreign layer is.
     pub(super) foreign: Option<Url>,
@@ -160,7 +160,7 @@ impl BlobReader {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        let patience = self.inner.config.retries.stall_timeout;
+        let patience = self.inner.retries.stall_timeout;
         let Some(incoming) = &mut self.incoming else { return Ok(None) };
         let began = Instant::now();
         let received = self.inner.runtime.wait_at_most(patience, incoming.chunks.recv());
@@ -168,7 +168,7 @@ impl BlobReader {
         match received {
             Some(Some(Ok(chunk))) => Ok(Some(chunk)),
             Some(Some(Err(error))) => {
-                Err(transport::explain(&incoming.url, error, self.inner.config.retries.connect_timeout))
+                Err(transport::explain(&incoming.url, error, self.inner.retries.connect_timeout))
             }
             Some(None) => Ok(None),
             None => {
@@ -283,7 +283,7 @@ impl BlobReader {
     fn check_pace(&mut self, more: u64) -> Result<(), RegistryError> {
         self.waited.1 += more;
         let (waited, bytes) = self.waited;
-        if waited < self.inner.config.retries.stall_timeout {
+        if waited < self.inner.retries.stall_timeout {
             return Ok(());
         }
         self.waited = (Duration::ZERO, 0);
@@ -303,7 +303,7 @@ impl BlobReader {
         }
         self.failed_at = self.offset;
         let inner = self.inner.clone();
-        let mut backoff = Backoff::resumed(&inner.config.retries, &inner.reporter, self.failures);
+        let mut backoff = Backoff::resumed(&inner.retries, &inner.reporter, self.failures);
         let what = format!("{} at byte {}", self.what(), self.offset);
         let pause: Duration = match backoff.pause(&what, error) {
             Ok(pause) => pause,

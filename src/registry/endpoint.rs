@@ -163,7 +163,7 @@ impl Endpoint {
                         )),
                     }
                 }
-                let mut backoff = Backoff::new(&inner.config.retries, &inner.reporter);
+                let mut backoff = Backoff::new(&inner.retries, &inner.reporter);
                 loop {
                     match self.ping(inner, schemes[last]).await {
                         // On this machine HTTP comes first; what does not answer it like a registry may be one
@@ -218,7 +218,7 @@ impl Endpoint {
             reason: error.to_string(),
         })?;
         let client = self.client_speaking(inner, scheme)?;
-        let request = client.request(Method::GET, base.clone()).timeout(inner.config.retries.stall_timeout);
+        let request = client.request(Method::GET, base.clone());
         let response = inner.execute(request, &base).await?;
         let status = response.status().as_u16();
         let version = response.headers().contains_key("docker-distribution-api-version");

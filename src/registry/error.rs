@@ -270,9 +270,12 @@ pub enum Unreachable {
     /// The name has no address.
     #[error("the name can't be resolved: {0}")]
     Name(String),
-    /// No answer in time.
-    #[error("no answer within {} s", .0.as_secs())]
+    /// No connection in time.
+    #[error("no connection within {} s", .0.as_secs())]
     Timeout(Duration),
+    /// It took the request and said nothing.
+    #[error("no answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// Bytes came or went more slowly than any network in working order would carry them.
     #[error("the transfer stalled")]
     Stalled,
@@ -430,6 +433,9 @@ impl Unreachable {
             ),
             Self::Timeout(_) | Self::NoRoute => Some(
                 "check the network, and whether a proxy is needed (HTTPS_PROXY, NO_PROXY)".to_owned(),
+            ),
+            Self::Silent(_) | Self::Stalled => Some(
+                "check the registry; `--registry-timeout` (KILN_REGISTRY_TIMEOUT) says how long kiln waits".to_owned(),
             ),
             Self::Proxy(_) => Some("check HTTP_PROXY, HTTPS_PROXY and NO_PROXY".to_owned()),
             _ => None,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::config::Side;
 use super::error::RegistryError;
 use super::graph::is_index;
+use super::pull::Fetched;
 use super::{Inner, RemoteImage};
 use crate::oci::{
     Descriptor, DiffId, Digest, Image, ImageConfig, ImageIndex, ImageManifest, Layer, Platform, Reference,
@@ -17,13 +18,30 @@ const CONFIG_LIMIT_BYTES: u64 = 16 << 20;
 const MOST_INDEXES: usize = 4;
 
 impl Inner {
-    /// Fetches manifest and config for a platform.
+    /// Fetches manifest and config for a platform. A mirror that fails between the two is given up, and the next place
+    /// asked for both.
     pub(super) async fn image(
         &self,
         reference: &Reference,
         platform: &Platform,
     ) -> Result<RemoteImage, RegistryError> {
-        let mut fetched = self.manifest(reference).await?;
+        loop {
+            let fetched = self.manifest(reference).await?;
+            let turn = self.turns(reference)?.into_iter().find(|turn| turn.place == fetched.source);
+            let asking = turn.as_ref().map_or_else(|| self.clone(), |turn| self.asking(turn));
+            match asking.image_of(fetched, reference, platform).await {
+                Err(error) if turn.is_some_and(|turn| self.failed(&turn, &error)) => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn image_of(
+        &self,
+        mut fetched: Fetched,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<RemoteImage, RegistryError> {
         let mut index_digest = None;
         let mut seen = BTreeSet::new();
         while is_index(fetched.descriptor.media_type().as_ref()) {

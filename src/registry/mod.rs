@@ -12,7 +12,6 @@ mod challenge;
 pub mod config;
 mod copy;
 pub mod credential;
-mod dns;
 mod download;
 mod endpoint;
 mod error;
@@ -20,6 +19,7 @@ mod flight;
 mod graph;
 mod hashing;
 mod image;
+mod left_alone;
 pub mod mirror;
 mod pull;
 mod pump;
@@ -61,6 +61,7 @@ use credential::Credentials;
 use credential::cloud::Clouds;
 use endpoint::Endpoint;
 use flight::Flights;
+use left_alone::LeftAlone;
 use runtime::Runtime;
 use session::Parked;
 use transport::Transport;
@@ -74,20 +75,31 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
+/// Registries by name and by which way images go.
+type Endpoints = HashMap<(String, Side), Arc<Endpoint>>;
+
 /// What all clones of a client share.
+#[derive(Clone)]
 struct Inner {
-    config: RegistryConfig,
+    config: Arc<RegistryConfig>,
+    /// Those of the configuration, or fewer ([`Retries::few`]).
+    retries: Retries,
     reporter: Reporter,
-    runtime: Runtime,
-    transport: Transport,
-    credentials: Credentials,
-    clouds: Clouds,
-    endpoints: Mutex<HashMap<(String, Side), Arc<Endpoint>>>,
-    flights: Flights,
-    parked: Parked,
+    runtime: Arc<Runtime>,
+    transport: Arc<Transport>,
+    credentials: Arc<Credentials>,
+    clouds: Arc<Clouds>,
+    endpoints: Arc<Mutex<Endpoints>>,
+    flights: Arc<Flights>,
+    parked: Arc<Parked>,
+    left_alone: Arc<LeftAlone>,
 }
 
 impl Inner {
+    fn impatient(&self) -> Self {
+        Self { retries: self.retries.few(), ..self.clone() }
+    }
+
     /// Returns the registry of this name, to pull from it or to push to it: the same unless the settings tell
     /// the two apart.
     fn endpoint(&self, registry: &str, side: Side) -> Arc<Endpoint> {
@@ -140,20 +152,27 @@ impl Client {
         let runtime = Runtime::new().map_err(RegistryError::Start)?;
         let transport = Transport::new(&config);
         let credentials = Credentials::new(&config.credentials, reporter.clone());
-        let sources = &config.credentials;
-        let clouds = Clouds::new(&sources.cloud, &sources.environment, reporter.clone());
+        let clouds = Clouds::new(&config.credentials, reporter.clone());
         let inner = Inner {
-            config,
+            retries: config.retries.clone(),
+            config: Arc::new(config),
             reporter,
-            runtime,
-            transport,
-            credentials,
-            clouds,
-            endpoints: Mutex::default(),
-            flights: Flights::default(),
-            parked: Parked::default(),
+            runtime: Arc::new(runtime),
+            transport: Arc::new(transport),
+            credentials: Arc::new(credentials),
+            clouds: Arc::new(clouds),
+            endpoints: Arc::default(),
+            flights: Arc::default(),
+            parked: Arc::default(),
+            left_alone: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns a client of the same connections and tokens for what a build can do without, a cache: a request that
+    /// fails is repeated once, within a second.
+    pub fn impatient(&self) -> Self {
+        Self { inner: Arc::new(self.inner.impatient()) }
     }
 
     /// Asks what `reference` is: media type, digest and size of its manifest or index.

@@ -46,18 +46,19 @@ impl Inner {
     /// Runs `work` on the locations of `reference` until one of them succeeds.
     pub(super) async fn anywhere<T, F>(&self, reference: &Reference, work: F) -> Result<T, RegistryError>
     where
-        F: AsyncFn(Reference) -> Result<T, RegistryError>,
+        F: AsyncFn(&Inner, Reference) -> Result<T, RegistryError>,
     {
-        let candidates = self.places(reference)?;
-        let only = candidates.len() == 1;
+        let turns = self.turns(reference)?;
+        let only = turns.len() == 1;
         let mut failures = Vec::new();
-        for candidate in candidates {
-            match work(candidate.clone()).await {
+        for turn in turns {
+            match work(&self.asking(&turn), turn.place.clone()).await {
                 Ok(found) => return Ok(found),
                 Err(error) if only => return Err(error),
                 Err(error) => {
-                    self.reporter.debug(format!("`{}`: {}", candidate.name(), error.full()));
-                    failures.push((candidate.name(), error));
+                    self.reporter.debug(format!("`{}`: {}", turn.place.name(), error.full()));
+                    self.failed(&turn, &error);
+                    failures.push((turn.place.name(), error));
                 }
             }
         }
@@ -66,16 +67,16 @@ impl Inner {
 
     /// Asks for a manifest's descriptor.
     pub(super) async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
-        self.anywhere(reference, async |place| {
-            let endpoint = self.endpoint(place.registry(), Side::Pull);
-            let call = manifest_call(self, &endpoint, &place, Method::HEAD, Access::Pull).await?;
-            let response = match self.call(&endpoint, &call, &[200]).await {
+        self.anywhere(reference, async |inner, place| {
+            let endpoint = inner.endpoint(place.registry(), Side::Pull);
+            let call = manifest_call(inner, &endpoint, &place, Method::HEAD, Access::Pull).await?;
+            let response = match inner.call(&endpoint, &call, &[200]).await {
                 Ok(response) => response,
                 // Some registries do not know HEAD.
                 Err(RegistryError::Refused { answer, .. } | RegistryError::Server { answer, .. })
                     if matches!(answer.status, 400 | 405 | 501) =>
                 {
-                    return Ok(self.manifest_at(&place, Side::Pull).await?.descriptor);
+                    return Ok(inner.manifest_at(&place, Side::Pull).await?.descriptor);
                 }
                 Err(error) => return Err(error),
             };
@@ -90,14 +91,14 @@ impl Inner {
             {
                 return Ok(descriptor(bare_type(&kind), &digest, length));
             }
-            Ok(self.manifest_at(&place, Side::Pull).await?.descriptor)
+            Ok(inner.manifest_at(&place, Side::Pull).await?.descriptor)
         })
         .await
     }
 
     /// Fetches a manifest or index from the first location that has it.
     pub(super) async fn manifest(&self, reference: &Reference) -> Result<Fetched, RegistryError> {
-        self.anywhere(reference, async |place| self.manifest_at(&place, Side::Pull).await).await
+        self.anywhere(reference, async |inner, place| inner.manifest_at(&place, Side::Pull).await).await
     }
 
     /// Fetches a manifest or index from one location.
@@ -105,7 +106,7 @@ impl Inner {
         let endpoint = self.endpoint(place.registry(), side);
         let mut call = manifest_call(self, &endpoint, place, Method::GET, Access::Pull).await?;
         call.verified = place.digest().is_some();
-        let mut backoff = super::retry::Backoff::new(&self.config.retries, &self.reporter);
+        let mut backoff = super::retry::Backoff::new(&self.retries, &self.reporter);
         loop {
             let response = self.call(&endpoint, &call, &[200]).await?;
             match self.read_manifest(&endpoint, place, &call.what, response).await {

@@ -89,7 +89,7 @@ impl Inner {
             request.body(reqwest::Body::wrap_stream(stream))
         };
         let mut task = self.runtime.spawn(request.send());
-        let retries = &self.config.retries;
+        let retries = &self.retries;
         let stalled = || {
             let reason = Unreachable::Stalled;
             Pumped::Connection(RegistryError::Unreachable { host: host_of(url), reason })

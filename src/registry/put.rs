@@ -47,7 +47,7 @@ impl Inner {
         let mut call = Call::new(Method::PUT, url, reference.repository(), Access::Push, what)
             .header(CONTENT_TYPE, media_type);
         call.body = Some(Bytes::copy_from_slice(bytes));
-        let mut backoff = Backoff::new(&self.config.retries, &self.reporter);
+        let mut backoff = Backoff::new(&self.retries, &self.reporter);
         let response = loop {
             match self.call(&endpoint, &call, &[201, 200, 202]).await {
                 Ok(response) => break response,

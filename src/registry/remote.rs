@@ -1,7 +1,6 @@
 //! The blobs of a repository as a [`BlobSource`], with its mirrors and with the addresses of foreign layers.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
@@ -12,6 +11,7 @@ use super::call::{Access, Call};
 use super::config::Side;
 use super::download::BlobReader;
 use super::error::RegistryError;
+use super::left_alone::Turn;
 use super::retry::Backoff;
 use super::{Inner, transport};
 use crate::blob::{BlobError, BlobSource};
@@ -22,15 +22,15 @@ use crate::oci::{Descriptor, Digest, Reference};
 pub struct RemoteBlobs {
     inner: Arc<Inner>,
     reference: Reference,
-    /// Index of the location that served last: the next blob is probably there too.
-    favourite: AtomicUsize,
+    /// The location that served last: the next blob is probably there too.
+    favourite: Mutex<Option<Reference>>,
     /// Blobs known to be there.
     known: Mutex<std::collections::HashSet<Digest>>,
 }
 
 impl RemoteBlobs {
     pub(super) fn new(inner: Arc<Inner>, reference: Reference) -> Self {
-        Self { inner, reference, favourite: AtomicUsize::new(0), known: Mutex::default() }
+        Self { inner, reference, favourite: Mutex::default(), known: Mutex::default() }
     }
 
     /// Opens a blob; the reader checks digest and size.
@@ -41,17 +41,23 @@ impl RemoteBlobs {
                 what: "descriptor",
                 reason: format!("{error}"),
             })?;
-        let places = self.inner.places(&self.reference)?;
+        let turns = self.inner.turns(&self.reference)?;
         let mut failures = Vec::new();
-        for at in order(places.len(), self.favourite.load(Ordering::Relaxed)) {
-            let place = places[at].clone();
-            let mut reader = BlobReader::new(self.inner.clone(), place, digest.clone(), descriptor.size());
+        for at in self.order(&turns) {
+            let turn = &turns[at];
+            let asking = Arc::new(self.inner.asking(turn));
+            let mut reader = BlobReader::new(asking, turn.place.clone(), digest.clone(), descriptor.size());
             match reader.connect() {
                 Ok(()) => {
-                    self.favourite.store(at, Ordering::Relaxed);
+                    self.serves(&turn.place);
+                    // What has begun goes on with patience: there is no changing the place.
+                    reader.inner = self.inner.clone();
                     return Ok(reader);
                 }
-                Err(error) => failures.push((places[at].name(), error)),
+                Err(error) => {
+                    self.inner.failed(turn, &error);
+                    failures.push((turn.place.name(), error));
+                }
             }
         }
         // A foreign layer: its bytes are where its descriptor says, not in the registry.
@@ -77,25 +83,36 @@ impl RemoteBlobs {
         if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(digest) {
             return Ok(true);
         }
-        let places = self.inner.places(&self.reference)?;
+        let turns = self.inner.turns(&self.reference)?;
         let mut failures = Vec::new();
-        for at in order(places.len(), self.favourite.load(Ordering::Relaxed)) {
-            match self.inner.runtime.wait(self.inner.blob_size(&places[at], digest, Access::Pull)) {
+        for at in self.order(&turns) {
+            let (turn, asking) = (&turns[at], self.inner.asking(&turns[at]));
+            match asking.runtime.wait(asking.blob_size(&turn.place, digest, Access::Pull)) {
                 Ok(Some(_)) => {
                     self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
                     return Ok(true);
                 }
                 Ok(None) => {}
-                Err(error) => failures.push((places[at].name(), error)),
+                Err(error) => {
+                    self.inner.failed(turn, &error);
+                    failures.push((turn.place.name(), error));
+                }
             }
         }
         if failures.is_empty() { Ok(false) } else { Err(collect(&self.reference, failures)) }
     }
-}
 
-fn order(count: usize, first: usize) -> impl Iterator<Item = usize> {
-    let first = if first < count { first } else { 0 };
-    std::iter::once(first).chain((0..count).filter(move |at| *at != first)).take(count)
+    /// Returns the order in which places are asked.
+    fn order(&self, turns: &[Turn]) -> impl Iterator<Item = usize> + use<> {
+        let favourite = self.favourite.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let first = turns.iter().position(|turn| Some(&turn.place) == favourite.as_ref()).unwrap_or(0);
+        let count = turns.len();
+        std::iter::once(first).chain((0..count).filter(move |at| *at != first)).take(count)
+    }
+
+    fn serves(&self, place: &Reference) {
+        *self.favourite.lock().unwrap_or_else(PoisonError::into_inner) = Some(place.clone());
+    }
 }
 
 fn collect(reference: &Reference, mut failures: Vec<(String, RegistryError)>) -> RegistryError {
@@ -165,7 +182,7 @@ impl Inner {
         let mut call = Call::new(Method::GET, url, place.repository(), Access::Pull, what)
             .header(ACCEPT_ENCODING, "identity");
         call.verified = true;
-        let mut backoff = Backoff::new(&self.config.retries, &self.reporter);
+        let mut backoff = Backoff::new(&self.retries, &self.reporter);
         loop {
             let response = self.call(&endpoint, &call, &[200]).await?;
             let url = response.url().clone();

@@ -11,6 +11,23 @@ use crate::event::Reporter;
 /// A host that refuses connections or has no name rarely changes its mind: people wait for this in vain.
 const HOPELESS_RETRIES: u32 = 2;
 
+/// Returns how often a failure of a kind is worth another try.
+fn most_repetitions(error: &RegistryError) -> u32 {
+    match error {
+        RegistryError::Unreachable { reason, .. } => match reason {
+            Unreachable::Refused | Unreachable::Name(_) => HOPELESS_RETRIES,
+            // The deadline is what the user would wait: not several times that for one request.
+            Unreachable::Silent(_) => 0,
+            // A connection that died without a word: another one may live.
+            Unreachable::Timeout(_) | Unreachable::Stalled => 1,
+            Unreachable::Cut | Unreachable::NoRoute | Unreachable::Proxy(_) | Unreachable::Failed(_) => {
+                u32::MAX
+            }
+        },
+        _ => u32::MAX,
+    }
+}
+
 /// Counts the failures of one piece of work.
 pub(super) struct Backoff<'a> {
     retries: &'a Retries,
@@ -42,11 +59,7 @@ impl<'a> Backoff<'a> {
             return Err(error);
         }
         self.failures += 1;
-        let hopeless = matches!(
-            &error,
-            RegistryError::Unreachable { reason: Unreachable::Refused | Unreachable::Name(_), .. }
-        );
-        let limit = if hopeless { self.retries.count.min(HOPELESS_RETRIES) } else { self.retries.count };
+        let limit = self.retries.count.min(most_repetitions(&error));
         let asked = error.retry_after();
         // Asking again before the server wants it would only be counted against us.
         let too_long = asked.is_some_and(|pause| pause > self.retries.longest_retry_after);
@@ -173,6 +186,43 @@ mod tests {
         assert_eq!(backoff.pause("x", limited(Some(asked))).unwrap(), asked);
         let endless = limited(Some(Duration::from_secs(3600)));
         assert!(backoff.pause("x", endless).is_err());
+    }
+
+    #[test]
+    fn silence_is_not_waited_for_again() {
+        let retries = Retries { first_pause: Duration::ZERO, ..Retries::default() };
+        let reporter = Reporter::silent();
+        let deadline = Duration::from_secs(60);
+        for (reason, repetitions) in [
+            (Unreachable::Silent(deadline), 0),
+            (Unreachable::Timeout(deadline), 1),
+            (Unreachable::Stalled, 1),
+            (Unreachable::Refused, HOPELESS_RETRIES),
+            (Unreachable::Cut, retries.count),
+        ] {
+            let mut backoff = Backoff::new(&retries, &reporter);
+            let mut fail = || {
+                let error = RegistryError::Unreachable { host: "r.io".to_owned(), reason: reason.clone() };
+                backoff.pause("x", error).is_ok()
+            };
+            assert_eq!((0..9).take_while(|_| fail()).count(), repetitions as usize, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_build_can_do_without_is_asked_once_more_and_soon() {
+        let (retries, reporter) = (Retries::default().few(), Reporter::silent());
+        let mut backoff = Backoff::new(&retries, &reporter);
+        assert!(backoff.pause("x", limited(None)).unwrap() < Duration::from_secs(1));
+        assert!(backoff.pause("x", limited(None)).is_err());
+        for (seconds, is_waited_for) in [(2, true), (3, false)] {
+            let error = limited(Some(Duration::from_secs(seconds)));
+            assert_eq!(
+                Backoff::new(&retries, &reporter).pause("x", error).is_ok(),
+                is_waited_for,
+                "{seconds}"
+            );
+        }
     }
 
     #[test]

@@ -312,7 +312,7 @@ impl Inner {
         request: reqwest::RequestBuilder,
         url: &Url,
     ) -> Result<(u16, Vec<u8>), RegistryError> {
-        let response = self.execute(request.timeout(self.config.retries.stall_timeout), url).await?;
+        let response = self.execute(request, url).await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = self.small_body(response, url).await?;

@@ -12,9 +12,9 @@ use reqwest::{NoProxy, Proxy};
 use url::Url;
 
 use super::config::{HostConfig, RegistryConfig, Side, Waivers};
-use super::dns::{NameError, Resolver, SharedResolver};
 use super::error::{RegistryError, Unreachable};
 use super::tls;
+use crate::dns::{NameError, Resolver, SharedResolver};
 use crate::event::with_causes;
 
 /// How much of a response one HTTP/2 stream may send ahead of its reader: enough for 1 Gbit/s at 30 ms.

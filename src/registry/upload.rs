@@ -100,7 +100,7 @@ impl<'a> Upload<'a> {
     /// Uploads the blob, come what may within bounds.
     pub(super) fn run(mut self) -> Result<(), RegistryError> {
         let inner = self.inner;
-        let mut backoff = Backoff::new(&inner.config.retries, &inner.reporter);
+        let mut backoff = Backoff::new(&inner.retries, &inner.reporter);
         let (mut farthest, mut in_vain) = (0, 0);
         let result = loop {
             let before = self.offset;
@@ -109,7 +109,7 @@ impl<'a> Upload<'a> {
                 Ok(Step::Further) if self.offset > before => {}
                 Ok(Step::Further) => {
                     in_vain += 1;
-                    if in_vain > inner.config.retries.count {
+                    if in_vain > inner.retries.count {
                         break Err(protocol(self.endpoint, &self.what(), "it takes no bytes".to_owned()));
                     }
                 }

@@ -55,6 +55,8 @@ impl Launch for InPlace {
     fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
         // A panic in an output callback leaves nothing half done: the child puts everything back.
         let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let away = self.options.own_files.away(|| task.cancel.is_cancelled());
+        let _away = away.ok_or(SandboxError::Cancelled)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
             for path in private::exposed(&self.options.private_files) {
                 let text = format!(

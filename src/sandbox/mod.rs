@@ -48,6 +48,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::OutputStream;
+use crate::own_files::OwnFiles;
 
 pub use cancel::Cancel;
 pub use child::child_main_if_requested;
@@ -89,6 +90,8 @@ pub struct LaunchOptions {
     pub dns: Vec<u8>,
     /// Files with credentials that no step is to read.
     pub private_files: Vec<PathBuf>,
+    /// Whom a step in place takes the container's own files from.
+    pub own_files: OwnFiles,
 }
 
 /// Opens the launch that [`enter`] chose.

@@ -158,6 +158,7 @@ const TABLE: &[(&str, Does)] = &[
     ("--skip-push-permission-check", IsOfRegistries),
     ("--insecure", IsOfRegistries),
     ("--registry-token-service=r.example.org=auth.example.com", IsOfRegistries),
+    ("--registry-timeout=30s", IsOfRegistries),
     ("--insecure-pull", IsOfRegistries),
     ("--insecure-registry=r.example.org", IsOfRegistries),
     ("--skip-tls-verify", IsOfRegistries),

@@ -133,6 +133,9 @@ pub struct RegistryArgs {
     /// The same for several registries or prefixes at once, as kaniko writes it
     #[arg(long, value_name = "PREFIX=MIRROR[;PREFIX=MIRROR]")]
     pub registry_map: Vec<String>,
+    /// Give a request up when the server has said nothing for so long: an answer, or the next byte of one (60s)
+    #[arg(long, value_name = "TIME")]
+    pub registry_timeout: Option<String>,
     /// Do not ask a registry itself when its mirrors do not have an image
     #[arg(long)]
     pub skip_default_registry_fallback: bool,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::print;
+use super::{print, print_listing, write_line};
 use crate::build::{BuildError, NamedContext, Place, Problem, Wanted, Workbench, check, read_dockerfile};
 use crate::cli::args::{CheckArgs, Format};
 use crate::cli::environment::Environment;
@@ -13,7 +13,9 @@ use crate::cli::wire;
 use crate::dockerfile::Dockerfile;
 use crate::event::Reporter;
 use crate::oci::{ImageConfig, Platform, Reference};
+use crate::own_files::OwnFiles;
 use crate::plan::lint::{LintReport, Report};
+use crate::text;
 
 /// Checks a Dockerfile; findings go to `out`. Fails where a build would, and on `# check=error=true`.
 pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
@@ -28,6 +30,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         reporter: &reporter,
         fetch: fetch.as_ref(),
         git_environment: &environment.for_git(),
+        own_files: &OwnFiles::default(),
         work_dir: work_dir.path(),
     };
     let source = match read_dockerfile(&request, &bench) {
@@ -92,14 +95,14 @@ fn text(dockerfile: &Dockerfile, report: &LintReport, out: &mut dyn Write) -> Re
         let place =
             Place { name: dockerfile.name.clone(), source: dockerfile.source.clone(), span: warning.span };
         excerpt(&mut lines, &place);
-        print(out, lines.trim_end_matches('\n'))?;
+        print_listing(out, lines.trim_end_matches('\n'))?;
     }
     Ok(())
 }
 
 /// Writes the report as buildx does, which writes what BuildKit gives it: Go's JSON escapes what HTML would.
 fn json(report: &Report<'_>, out: &mut dyn Write) -> Result<(), Failure> {
-    let mut text = serde_json::to_string_pretty(report).expect("a report has no keys but names");
+    let mut json = serde_json::to_string_pretty(report).expect("a report has no keys but names");
     for (char, escape) in [
         ("<", "\\u003c"),
         (">", "\\u003e"),
@@ -107,9 +110,9 @@ fn json(report: &Report<'_>, out: &mut dyn Write) -> Result<(), Failure> {
         ("\u{2028}", "\\u2028"),
         ("\u{2029}", "\\u2029"),
     ] {
-        text = text.replace(char, escape);
+        json = json.replace(char, escape);
     }
-    print(out, &text)
+    write_line(out, &text::json(&json))
 }
 
 /// Fails if the Dockerfile cannot be built, or says itself that its warnings are errors.

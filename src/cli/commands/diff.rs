@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::images::size_bytes;
-use super::{locate, print, print_json};
+use super::{locate, print, print_json, write_line};
 use crate::cli::args::{DiffArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
@@ -21,6 +21,7 @@ use crate::compare::{
     FieldChange, ImageDiff, LayerChange, Likeness, PathChange, Side, Subject, compare_images,
 };
 use crate::oci::{Image, Layer, Platform};
+use crate::text::line;
 
 /// Compares two images.
 pub(super) fn run(args: &DiffArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
@@ -82,14 +83,14 @@ impl Page<'_> {
             _ => "",
         };
         if self.colour && !paint.is_empty() {
-            return self.line(&format!("  {paint}{sign}\x1b[0m {text}"));
+            return write_line(self.out, &format!("  {paint}{sign}\x1b[0m {}", line(text)));
         }
         self.line(&format!("  {sign} {text}"))
     }
 
     fn heading(&mut self, text: &str) -> Result<(), Failure> {
         let (begin, end) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        self.line(&format!("\n{begin}{text}{end}"))
+        write_line(self.out, &format!("\n{begin}{}{end}", line(text)))
     }
 
     fn summary(&mut self, diff: &ImageDiff) -> Result<(), Failure> {
@@ -185,7 +186,7 @@ impl Page<'_> {
             above.any(|path| whole.contains(&(path, change.side == Side::First))) && change.side != Side::Both
         };
         let shown: Vec<&PathChange> = changes.iter().filter(|change| !is_inside(change)).collect();
-        let name = |change: &PathChange| escaped(&change.path);
+        let name = |change: &PathChange| change.path.display().to_string();
         let width = shown.iter().map(|change| name(change).chars().count().min(48)).max().unwrap_or(0);
         for change in shown {
             let sign = sign(change.side);
@@ -251,14 +252,6 @@ fn one_line(text: &str) -> String {
         true => line.chars().take(CHARACTERS - 1).chain(['…']).collect(),
         false => line,
     }
-}
-
-/// Writes a path with nothing in it that moves a terminal's cursor.
-fn escaped(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
 }
 
 /// Says of a path what differs, or what it is.

@@ -28,6 +28,7 @@ pub(crate) use push::push_image;
 use super::args::{Cli, Command};
 use super::environment::Environment;
 use super::fail::Failure;
+use crate::text;
 
 /// Runs a command; its result goes to `out`.
 pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
@@ -55,8 +56,18 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
     }
 }
 
-/// Writes a line of a command's result.
+/// Writes a line of a command's result. Names and labels in it are anybody's.
 pub(crate) fn print(out: &mut dyn Write, line: &str) -> Result<(), Failure> {
+    write_line(out, &text::line(line))
+}
+
+/// Writes several lines of kiln's own.
+pub(crate) fn print_listing(out: &mut dyn Write, listing: &str) -> Result<(), Failure> {
+    write_line(out, &text::listing(listing))
+}
+
+/// Writes what is harmless already.
+fn write_line(out: &mut dyn Write, line: &str) -> Result<(), Failure> {
     match writeln!(out, "{line}") {
         // `kiln images | head` has seen enough; that is no failure.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -66,11 +77,14 @@ pub(crate) fn print(out: &mut dyn Write, line: &str) -> Result<(), Failure> {
 
 /// Writes a value as JSON for people and programs.
 fn print_json(out: &mut dyn Write, value: &serde_json::Value) -> Result<(), Failure> {
-    print(out, &format!("{value:#}"))
+    write_line(out, &text::json(&format!("{value:#}")))
 }
 
 /// Writes rows under their headings, each column as wide as its widest cell.
 fn print_table(out: &mut dyn Write, headings: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    // As wide as they are shown.
+    let shown = |row: &Vec<String>| row.iter().map(|cell| text::line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
@@ -81,7 +95,7 @@ fn print_table(out: &mut dyn Write, headings: &[&str], rows: &[Vec<String>]) -> 
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     print(out, &line(&mut headings.iter().copied()))?;
-    for row in rows {
+    for row in &rows {
         print(out, &line(&mut row.iter().map(String::as_str)))?;
     }
     Ok(())

@@ -215,6 +215,9 @@ pub(super) struct RegistryFlags {
     /// Send a registry's credential to this token service, too: HOST=TOKENHOST
     #[arg(long)]
     pub registry_token_service: Vec<String>,
+    /// Give a request up when the server has said nothing for so long (60s)
+    #[arg(long)]
+    pub registry_timeout: Option<String>,
     /// Mirror of Docker Hub
     #[arg(long)]
     pub registry_mirror: Vec<String>,

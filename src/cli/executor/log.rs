@@ -40,13 +40,18 @@ impl Log {
         }
     }
 
-    /// Logs a message.
+    /// Logs a message of kiln's own, or a failure as it was rendered.
     pub(super) fn message(&self, level: Verbosity, text: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(&mut state, level, text);
+        self.write_as_it_is(&mut state, level, text);
     }
 
+    /// Logs what an event says: names and answers in it are anybody's.
     fn write(&self, state: &mut State, level: Verbosity, text: &str) {
+        self.write_as_it_is(state, level, &crate::text::message(text));
+    }
+
+    fn write_as_it_is(&self, state: &mut State, level: Verbosity, text: &str) {
         if level > self.verbosity {
             return;
         }
@@ -58,7 +63,9 @@ impl Log {
     fn line(&self, level: Verbosity, text: &str, time: &str) -> String {
         let (name, short, colour) = level_names(level);
         match self.format {
-            LogFormat::Json => json!({"level": name, "msg": text, "time": time}).to_string(),
+            LogFormat::Json => {
+                crate::text::json(&json!({"level": name, "msg": text, "time": time}).to_string()).into_owned()
+            }
             LogFormat::Text => format!("time=\"{time}\" level={name} msg={}", quoted(text)),
             LogFormat::Color => {
                 let at = match self.timestamp {
@@ -161,7 +168,10 @@ fn level_names(level: Verbosity) -> (&'static str, &'static str, u8) {
 /// Quotes a text where `key=value` readers need it.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._/@^+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { json!(text).to_string() }
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    crate::text::json(&json!(text).to_string()).into_owned()
 }
 
 /// Returns the time of day, RFC 3339 in whole seconds.

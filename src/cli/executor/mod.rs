@@ -35,7 +35,7 @@ use request::{Execution, execution};
 
 use super::args::CredentialArgs;
 use super::commands::build::{Watch, enter, perform_under};
-use super::commands::{credentials, print, push_image};
+use super::commands::{credentials, print_listing, push_image};
 use super::environment::Environment;
 use super::fail::{FAILED, Failure};
 use super::request::Invocation;
@@ -165,7 +165,7 @@ fn print_plans(
     let further = also.iter().map(|target| Request { target: Some(target.clone()), ..request.clone() });
     for request in std::iter::once(request.clone()).chain(further) {
         let plan = planned(&request, root, registry, environment, reporter)?;
-        print(&mut io::stdout(), describe(&plan, names).trim_end())?;
+        print_listing(&mut io::stdout(), describe(&plan, names).trim_end())?;
         names = &[];
     }
     Ok(())

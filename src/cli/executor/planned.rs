@@ -10,8 +10,10 @@ use crate::cli::wire;
 use crate::dockerfile::parse;
 use crate::event::Reporter;
 use crate::oci::{Platform, Reference};
+use crate::own_files::OwnFiles;
 use crate::plan::{Base, Plan, PlanRequest, plan};
 use crate::registry::RegistryConfig;
+use crate::text::line;
 
 /// Reads and plans a request's Dockerfile.
 pub(super) fn planned(
@@ -27,6 +29,7 @@ pub(super) fn planned(
         reporter,
         fetch: fetch.as_ref(),
         git_environment: &environment.for_git(),
+        own_files: &OwnFiles::default(),
         work_dir: work_dir.path(),
     };
     let text = read_dockerfile(request, &bench)?;
@@ -54,7 +57,7 @@ pub(super) fn describe(plan: &Plan, destinations: &[Reference]) -> String {
         };
         let _ = writeln!(text, "FROM {base} AS {} ({})", stage.display, stage.platform);
         for step in &stage.steps {
-            let _ = writeln!(text, "  {}", step.original.trim());
+            let _ = writeln!(text, "  {}", line(step.original.trim()));
         }
     }
     for name in destinations {

@@ -3,7 +3,7 @@
 use super::args::RegistryFlags;
 use super::request::ExecutorError;
 use crate::cli::environment::Environment;
-use crate::cli::request::{ambient_config, client_certificate, mirror_error, pem, token_service};
+use crate::cli::request::{ambient_config, client_certificate, deadline, mirror_error, pem, token_service};
 use crate::cli::values::{ValueError, key_value};
 use crate::oci::Reference;
 use crate::registry::{CloudProvider, MirrorRules, RegistryConfig, Sides};
@@ -37,6 +37,9 @@ pub(super) fn registry_config(
     }
     for text in &flags.registry_token_service {
         token_service(&mut config, text)?;
+    }
+    if let Some(text) = &flags.registry_timeout {
+        config.retries.wait_for(deadline("--registry-timeout", text)?);
     }
     mirrors(&mut config, flags, environment)?;
     if let Some(helpers) = &flags.credential_helpers {

@@ -10,7 +10,9 @@ use super::{cache, context};
 use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
-use crate::cli::request::{Invocation, Reports, RequestError, base_request, epoch_of_environment, platform};
+use crate::cli::request::{
+    Invocation, Reports, RequestError, base_request, epoch_of_environment, git_server, platform,
+};
 use crate::cli::values::{self, ValueError, key_value};
 use crate::oci::{ManifestFormat, Reference};
 use crate::output::{Destination, OutputSpec, PushOptions};
@@ -146,6 +148,7 @@ fn request(
     let steps = StepArgs { label: args.label.clone(), secret: args.secret.clone(), ..StepArgs::default() };
     let mut request = base_request(&source, &steps, environment, &mut std::io::empty(), warnings)?;
     request.context = context.clone();
+    request.git_server = git_server(&request.secrets, context, environment);
     request.dockerfile = dockerfile(&args.dockerfile, context, environment);
     if !args.custom_platform.is_empty() {
         request.platform = Some(platform(&args.custom_platform)?);

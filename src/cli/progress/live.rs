@@ -12,6 +12,7 @@ use super::View;
 use super::split::Lines;
 use super::text;
 use crate::event::{Event, Report, StepId, StepOutcome, TransferId};
+use crate::text::{line, message};
 use crate::threads;
 
 /// How often spinners turn: fast enough to look alive, slow enough to cost nothing.
@@ -59,11 +60,12 @@ impl Live {
 
     /// Writes a line above everything that moves.
     fn line(&self, line: impl AsRef<str>) {
-        let _ = self.screen.println(line);
+        let _ = self.screen.println(message(line.as_ref()));
     }
 
     fn start(&self, state: &mut State, step: StepId, instruction: &str) {
         let heading = format!("{} {}", text::step(&step), text::instruction(instruction));
+        let heading = line(&heading).into_owned();
         let bar = self.screen.add(ProgressBar::new_spinner().with_style(style(STEP)));
         bar.set_prefix(short(&heading));
         state.steps.insert(step, Step { bar, heading, lines: Lines::default(), layer: None });
@@ -114,7 +116,7 @@ impl Report for Live {
             Event::StepExplained { step, reasons } => {
                 self.line(format!("? {}", text::step(&step)));
                 for reason in reasons {
-                    self.line(format!("    not cached: {}", tame(reason.as_bytes())));
+                    self.line(format!("    not cached: {reason}"));
                 }
             }
             Event::LayerFinished { step, size_bytes } => match state.steps.get_mut(&step) {
@@ -123,7 +125,7 @@ impl Report for Live {
                 None => self.line(format!("  {} layer {}", text::step(&step), text::bytes(size_bytes))),
             },
             Event::TransferStarted { id, kind, what, total_bytes } => {
-                let name = format!("{} {what}", text::verb(kind));
+                let name = format!("{} {}", text::verb(kind), line(&what));
                 let bar = match total_bytes {
                     Some(total) => ProgressBar::new(total).with_style(style(TRANSFER)),
                     None => ProgressBar::new_spinner().with_style(style(TRANSFER_UNKNOWN)),

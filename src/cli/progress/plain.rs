@@ -17,6 +17,7 @@ use super::View;
 use super::split::Lines;
 use super::text;
 use crate::event::{Event, OutputStream, Report, StepId, StepOutcome, TransferId, TransferKind};
+use crate::text::message;
 
 /// A transfer is mentioned again when this much time has passed: a CI log must show that it lives.
 const TRANSFER_NEWS: Duration = Duration::from_secs(10);
@@ -108,9 +109,9 @@ impl Report for Plain {
 }
 
 impl State {
-    /// Writes a line. A log that cannot be written to must not end the build.
+    /// Writes a line of kiln's own. A log that cannot be written to must not end the build.
     fn line(&mut self, line: &str) {
-        let _ = writeln!(self.out, "{line}");
+        let _ = writeln!(self.out, "{}", message(line));
     }
 
     fn start(&mut self, step: StepId, instruction: &str) {

@@ -41,13 +41,8 @@ pub(super) fn step(step: &StepId) -> String {
 /// Puts an instruction on one line: what stands below its first line is only hinted at.
 pub(super) fn instruction(text: &str) -> String {
     let mut lines = text.trim().lines();
-    let first: String = lines.next().unwrap_or_default().chars().map(visible).collect();
+    let first = lines.next().unwrap_or_default().replace('\t', " ");
     if lines.next().is_some() { format!("{first} ...") } else { first }
-}
-
-/// Keeps control characters out of headings.
-fn visible(c: char) -> char {
-    if c.is_control() { ' ' } else { c }
 }
 
 /// Names what a transfer does.

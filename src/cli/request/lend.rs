@@ -7,9 +7,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::RequestError;
-use crate::build::{SecretSource, SshSource};
+use crate::build::{ContextSource, GIT_SECRETS, SecretSource, SshSource};
 use crate::cli::environment::Environment;
 use crate::cli::values::{SecretOrigin, ValueError, parse_secret, parse_ssh};
+use crate::context::{GitServer, git_state, parse_git_context};
 
 /// Finds the secrets. A variable that is not set is no secret, as for docker: a step that requires it
 /// fails, others run without; the user hears of it.
@@ -44,6 +45,28 @@ pub(super) fn secrets(
         }
     }
     Ok(secrets)
+}
+
+/// Finds whose repositories the secrets for git without a host are for: those of the server that the context is from,
+/// else of the one that the job's project is on, else of the one that the context directory's `origin` is on.
+pub fn git_server(
+    secrets: &BTreeMap<String, SecretSource>,
+    context: &ContextSource,
+    environment: &Environment,
+) -> Option<GitServer> {
+    if !GIT_SECRETS.iter().any(|id| secrets.contains_key(*id)) {
+        return None;
+    }
+    if let ContextSource::Git(text) = context {
+        return GitServer::of(&parse_git_context(text).ok()??.remote);
+    }
+    if let Some(host) = environment.set_var("CI_SERVER_HOST") {
+        let scheme = environment.set_var("CI_SERVER_PROTOCOL").unwrap_or("https");
+        let port = environment.set_var("CI_SERVER_PORT").map(|port| format!(":{port}")).unwrap_or_default();
+        return GitServer::of(&format!("{scheme}://{host}{port}/"));
+    }
+    let ContextSource::Directory(path) = context else { return None };
+    GitServer::of(&git_state(path)?.remote_url?)
 }
 
 /// Checks that a secret's file can be read.

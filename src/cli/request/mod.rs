@@ -19,10 +19,11 @@ use std::path::PathBuf;
 
 pub use caches::{CacheSetup, cache_setup};
 pub(crate) use epoch::of_environment as epoch_of_environment;
+pub use lend::git_server;
 pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registries_conf::RegistriesConfError;
 pub use registry::{
-    ambient_config, auth_warnings, client_certificate, docker_config_directory, mirror_error, pem,
+    ambient_config, auth_warnings, client_certificate, deadline, docker_config_directory, mirror_error, pem,
     registry_config, search_path, token_service,
 };
 pub use source::{context_source, dockerfile_source, is_git, is_remote};
@@ -251,8 +252,10 @@ pub(crate) fn base_request(
     let context = context_source(&source.context, environment);
     let dockerfile = dockerfile_source(source.file.as_deref(), &context, environment, stdin)?;
     let cpus = NonZeroUsize::new(environment.cpus).unwrap_or(NonZeroUsize::MIN);
+    let secrets = lend::secrets(&steps.secret, environment, warnings)?;
     Ok(Request {
         dockerfile,
+        git_server: git_server(&secrets, &context, environment),
         context,
         named_contexts: source::named_contexts(&source.build_context, environment)?,
         build_args: build_args(&source.build_arg, environment),
@@ -269,7 +272,7 @@ pub(crate) fn base_request(
         add_hosts: add_hosts(&steps.add_host)?,
         shm_size_bytes: steps.shm_size.as_deref().map(shm_size).transpose()?,
         ulimits: steps.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_, _>>()?,
-        secrets: lend::secrets(&steps.secret, environment, warnings)?,
+        secrets,
         ssh: lend::ssh(&steps.ssh, environment)?,
         allow: entitlements(&steps.allow)?,
         compression: Compression::default(),

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{RequestError, certificates, registries_conf};
 use crate::cli::args::RegistryArgs;
 use crate::cli::environment::Environment;
-use crate::cli::values::{ValueError, key_value};
+use crate::cli::values::{ValueError, key_value, parse_age};
+use crate::own_files::OwnFiles;
 use crate::registry::{
     AuthFile, ClientCertificate, CloudProvider, CredentialSources, MirrorError, MirrorRules, Proxies,
     RegistryConfig, Secret, Sides,
@@ -57,6 +59,9 @@ pub fn registry_config(
     for text in &args.registry_token_service {
         token_service(&mut config, text)?;
     }
+    if let Some(text) = &args.registry_timeout {
+        config.retries.wait_for(deadline("--registry-timeout", text)?);
+    }
     mirrors(&mut config, args)?;
     Ok(config)
 }
@@ -71,9 +76,18 @@ pub fn ambient_config(environment: &Environment) -> Result<RegistryConfig, Reque
         hosts_file: fs::read("/etc/hosts").ok(),
         ..RegistryConfig::default()
     };
+    if let Some(text) = environment.set_var("KILN_REGISTRY_TIMEOUT") {
+        config.retries.wait_for(deadline("KILN_REGISTRY_TIMEOUT", text)?);
+    }
     certificates::read(&mut config, &certificates::directories(environment))?;
     registries_conf::read(&mut config, environment)?;
     Ok(config)
+}
+
+/// Reads how long a silent server is waited for.
+pub fn deadline(option: &'static str, text: &str) -> Result<Duration, ValueError> {
+    let time = parse_age(option, text).ok().filter(|time| !time.is_zero());
+    time.ok_or_else(|| ValueError::new(option, text, "expected a time such as `30s` or `2m`"))
 }
 
 /// Reads `[HOST=]FILE`.
@@ -175,6 +189,7 @@ fn credential_sources(environment: &Environment) -> Result<CredentialSources, Re
         environment: variables.collect(),
         helper_path: search_path(environment),
         cloud: vec![CloudProvider::Azure, CloudProvider::Amazon, CloudProvider::Google],
+        own_files: OwnFiles::default(),
     })
 }
 

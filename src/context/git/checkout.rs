@@ -4,15 +4,18 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Mutex;
 
 use base64::Engine as _;
 
+use super::GitSource;
 use super::fetch::{fetch, is_commit, starts_with, without_depth};
 use super::program::{Git, ssh_command};
-use super::{GitSource, redact_url};
 use crate::context::ContextError;
 use crate::context::ignore::clean;
 use crate::event::{Event, Reporter, TransferKind};
+use crate::own_files::OwnFiles;
+use crate::text::without_credentials;
 use crate::tree::{FileKind, RootDir, Timestamp, Walk};
 
 /// A commit's files on disk.
@@ -37,10 +40,12 @@ pub struct CheckoutOptions<'a> {
     pub ssh_auth_sock: Option<&'a Path>,
     /// The keys of hosts reached by `ssh`. Without them no key is checked.
     pub known_hosts: Option<&'a Path>,
-    /// The value of an `Authorization` header for the remote's host (`GIT_AUTH_HEADER`).
+    /// The value of an `Authorization` header for the remote's server (`GIT_AUTH_HEADER`).
     pub authorization: Option<&'a str>,
     /// Variables for git: `PATH`, proxies, `GIT_SSL_CAINFO`.
     pub environment: Vec<(OsString, OsString)>,
+    /// Whether the program is in its place.
+    pub own_files: OwnFiles,
 }
 
 /// Checks `source` out below `work_dir`.
@@ -86,6 +91,8 @@ pub fn checkout_with(
         directory: &tree,
         environment: environment(options),
         settings: remote.settings.clone(),
+        moved: Mutex::default(),
+        own_files: options.own_files.clone(),
         reporter,
     };
     let transfer = reporter.transfer(TransferKind::Fetch, &remote.url, None);
@@ -112,14 +119,15 @@ struct Remote {
 }
 
 impl Remote {
-    /// Credentials in an HTTP URL become a header, in a setting for the host that no command line or file shows.
+    /// Credentials in an HTTP URL become a header, in a setting for the server that no command line or file shows. Git
+    /// follows no redirects of that server: it would take the header along.
     fn new(source: &GitSource, options: &CheckoutOptions<'_>) -> Result<Self, ContextError> {
         let text = &source.remote;
         if !text.starts_with("http://") && !text.starts_with("https://") {
             let is_ssh = !text.starts_with("git://");
             return Ok(Self { url: text.clone(), is_ssh, settings: Vec::new() });
         }
-        let url = redact_url(text);
+        let url = without_credentials(text);
         let parsed = url::Url::parse(text)
             .map_err(|error| ContextError::Url { url: url.clone(), reason: error.to_string() })?;
         let user = super::source::decoded(parsed.username());
@@ -133,10 +141,12 @@ impl Remote {
             }
         };
         let scope = format!("{}/", parsed.origin().ascii_serialization());
-        let settings = authorization
-            .map(|value| (format!("http.{scope}.extraHeader"), format!("Authorization: {value}")))
-            .into_iter()
-            .collect();
+        let settings = authorization.map_or_else(Vec::new, |value| {
+            vec![
+                (format!("http.{scope}.extraHeader"), format!("Authorization: {value}")),
+                (format!("http.{scope}.followRedirects"), "false".to_owned()),
+            ]
+        });
         Ok(Self { url, is_ssh: false, settings })
     }
 }
@@ -153,7 +163,7 @@ fn environment(options: &CheckoutOptions<'_>) -> Vec<(OsString, OsString)> {
 /// Checks that what is asked for fits together; returns the checksum.
 fn checksum(source: &GitSource, options: &CheckoutOptions<'_>) -> Result<Option<String>, ContextError> {
     let checksum = options.checksum.or(source.checksum.as_deref());
-    let text = |reason: String| ContextError::GitText { text: redact_url(&source.remote), reason };
+    let text = |reason: String| ContextError::GitText { text: without_credentials(&source.remote), reason };
     if let Some(checksum) = checksum {
         if checksum.is_empty() || !checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(ContextError::GitChecksumFormat { checksum: checksum.to_owned() });

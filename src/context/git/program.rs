@@ -4,9 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::redirect::{MOST_REDIRECTS, redirected};
 use crate::context::ContextError;
 use crate::event::Reporter;
+use crate::own_files::OwnFiles;
 
 /// Where `git` and what it needs are looked for unless the caller says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -42,6 +45,10 @@ pub(super) struct Git<'a> {
     pub(super) environment: Vec<(OsString, OsString)>,
     /// Further settings, kept off the command line since they may be secret.
     pub(super) settings: Vec<(String, String)>,
+    /// Where repositories have moved to, from where.
+    pub(super) moved: Mutex<Vec<(String, String)>>,
+    /// Whether the program is in its place.
+    pub(super) own_files: OwnFiles,
     pub(super) reporter: &'a Reporter,
 }
 
@@ -59,13 +66,42 @@ impl Git<'_> {
     }
 
     /// Runs a command that may fail. Without the program itself there is an error.
+    ///
+    /// Git itself follows no redirect of a server that is shown a credential: the command is run again with the
+    /// address that it led to, for which the credential's settings hold or do not.
     pub(super) fn attempt(&self, arguments: &[&str]) -> Result<Result<String, Failure>, ContextError> {
-        self.reporter.debug(format!("git {}", arguments.join(" ")));
-        let output = self.command(arguments).output().map_err(|source| match source.kind() {
+        loop {
+            self.reporter.debug(format!("git {}", arguments.join(" ")));
+            let output = self.output(&mut self.command(arguments))?;
+            let judged = self.judge(arguments, output);
+            let from = judged.as_ref().err().filter(|_| !self.settings.is_empty()).and_then(redirected);
+            match from {
+                Some(from) if self.moved().len() < MOST_REDIRECTS => {
+                    let to = self.moved_to(&from)?;
+                    self.reporter.debug(format!("`{from}` redirects to `{to}`"));
+                    let mut moved = self.moved();
+                    moved
+                        .iter_mut()
+                        .filter(|(_, known)| *known == from)
+                        .for_each(|(_, known)| known.clone_from(&to));
+                    moved.push((from, to));
+                }
+                _ => return Ok(judged),
+            }
+        }
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Vec<(String, String)>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a command to its end, while the program is kiln's own.
+    pub(super) fn output(&self, command: &mut Command) -> Result<Output, ContextError> {
+        let _present = self.own_files.present();
+        command.output().map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ContextError::GitMissing { url: self.url.to_owned() },
             _ => ContextError::File { action: "run `git` in", path: self.directory.to_path_buf(), source },
-        })?;
-        Ok(self.judge(arguments, output))
+        })
     }
 
     /// Says how a command failed.
@@ -74,6 +110,16 @@ impl Git<'_> {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        // The longest beginning of an address counts: one that something moved to stays as it is.
+        let moved = self.moved();
+        let settings = moved.iter().flat_map(|(from, to)| {
+            [from, to].map(|address| (format!("url.{to}.insteadOf"), address.clone()))
+        });
+        self.command_with(arguments, &settings.collect::<Vec<_>>())
+    }
+
+    /// Makes a command with further settings.
+    pub(super) fn command_with(&self, arguments: &[&str], settings: &[(String, String)]) -> Command {
         let mut command = Command::new("git");
         command.current_dir(self.directory).args(arguments);
         command.stdin(Stdio::null()).env_clear();
@@ -90,7 +136,8 @@ impl Git<'_> {
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let fixed = SETTINGS.iter().copied();
-        let settings = fixed.chain(self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let further = self.settings.iter().chain(settings);
+        let settings = fixed.chain(further.map(|(key, value)| (key.as_str(), value.as_str())));
         let mut count = 0;
         for (key, value) in settings {
             command.env(format!("GIT_CONFIG_KEY_{count}"), key);

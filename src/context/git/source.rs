@@ -9,6 +9,7 @@ use regex::Regex;
 
 use crate::context::ContextError;
 use crate::context::ignore::clean;
+use crate::text::without_credentials;
 
 /// What is to be checked out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -141,7 +142,7 @@ impl Parts<'_> {
                 }
                 _ => Ok(()),
             })
-            .map_err(|reason| ContextError::GitText { text: super::redact_url(text), reason })?;
+            .map_err(|reason| ContextError::GitText { text: without_credentials(text), reason })?;
         Ok(source)
     }
 }

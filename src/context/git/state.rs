@@ -1,10 +1,12 @@
 //! What git knows about a context directory.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::program::Git;
-use super::redact_url;
 use crate::event::Reporter;
+use crate::own_files::OwnFiles;
+use crate::text::without_credentials;
 use crate::threads::Beside;
 
 /// The state of the repository a directory is in.
@@ -34,6 +36,8 @@ pub fn git_state(dir: &Path) -> Option<GitState> {
         environment: vec![("GIT_OPTIONAL_LOCKS".into(), "0".into())],
         // Its own settings could name a program to run.
         settings: vec![("core.fsmonitor".to_owned(), "false".to_owned())],
+        moved: Mutex::default(),
+        own_files: OwnFiles::default(),
         reporter: &reporter,
     };
     let ask = |arguments: &[&str]| git.attempt(arguments).ok()?.ok();
@@ -49,6 +53,6 @@ pub fn git_state(dir: &Path) -> Option<GitState> {
         commit: commit.to_owned(),
         commit_time: time.parse().ok()?,
         dirty: !status.trim().is_empty(),
-        remote_url: remote.map(|url| redact_url(url.trim())).filter(|url| !url.is_empty()),
+        remote_url: remote.map(|url| without_credentials(url.trim())).filter(|url| !url.is_empty()),
     })
 }

@@ -18,9 +18,10 @@ use url::Url;
 use super::answer::{disposition_name, parse_http_date};
 use super::{Fetch, Fetched};
 use crate::context::ContextError;
-use crate::context::git::redact_url;
 use crate::context::object::{self, ObjectSource};
+use crate::dns::{Resolver, SharedResolver};
 use crate::event::{Reporter, Transfer, TransferKind};
+use crate::text::without_credentials;
 use crate::threads;
 
 /// No pause is longer, whatever a server asks for.
@@ -48,6 +49,8 @@ impl fmt::Debug for Proxies {
 pub struct HttpOptions {
     /// Proxies.
     pub proxies: Proxies,
+    /// Names to addresses.
+    pub resolver: Arc<Resolver>,
     /// Certificate authorities trusted beside the built-in public ones, PEM bundles.
     pub extra_authorities: Vec<Vec<u8>>,
     /// The `User-Agent` header.
@@ -66,6 +69,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             proxies: Proxies::default(),
+            resolver: Arc::new(Resolver::new(None, None)),
             extra_authorities: Vec::new(),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(20),
@@ -100,6 +104,7 @@ impl Ready {
         let setup = |reason: String| ContextError::Client { reason };
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(&options.extra_authorities)?)
+            .dns_resolver(SharedResolver(Arc::clone(&options.resolver)))
             .user_agent(options.user_agent.clone())
             .referer(false)
             .connect_timeout(options.connect_timeout)
@@ -151,7 +156,9 @@ impl HttpFetch {
                     (error, retry_after(response.headers()))
                 }
                 Err(error) => {
-                    let is_final = error.is_builder() || error.is_redirect();
+                    // The deadline is what the user would wait: not several times that.
+                    let is_silent = error.is_timeout() && !error.is_connect();
+                    let is_final = error.is_builder() || error.is_redirect() || is_silent;
                     let error = (request.failed)(causes(error));
                     if is_final {
                         return Err(error);
@@ -184,7 +191,7 @@ struct Attempt<'a> {
 
 /// Understands a URL that is asked by HTTP.
 fn http_url(url: &str) -> Result<Url, ContextError> {
-    let bad = |reason: String| ContextError::Url { url: redact_url(url), reason };
+    let bad = |reason: String| ContextError::Url { url: without_credentials(url), reason };
     let parsed = Url::parse(url).map_err(|error| bad(error.to_string()))?;
     match parsed.scheme() {
         "http" | "https" => Ok(parsed),
@@ -194,7 +201,7 @@ fn http_url(url: &str) -> Result<Url, ContextError> {
 
 impl Fetch for HttpFetch {
     fn get(&self, url: &str, headers: &[(String, String)]) -> Result<Fetched, ContextError> {
-        let bad = |reason: String| ContextError::Url { url: redact_url(url), reason };
+        let bad = |reason: String| ContextError::Url { url: without_credentials(url), reason };
         let parsed = http_url(url)?;
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -205,7 +212,7 @@ impl Fetch for HttpFetch {
             value.set_sensitive(true);
             map.append(name, value);
         }
-        let shown = redact_url(parsed.as_str());
+        let shown = without_credentials(parsed.as_str());
         let Ready { client, runtime } = self.ready()?;
         let request = Attempt {
             make: &|| client.get(parsed.clone()).headers(map.clone()),
@@ -219,7 +226,7 @@ impl Fetch for HttpFetch {
         let file_name = text(CONTENT_DISPOSITION).and_then(disposition_name);
         let size_bytes = response.content_length();
         let final_url = response.url().to_string();
-        let transfer = self.reporter.transfer(TransferKind::Fetch, redact_url(url), size_bytes);
+        let transfer = self.reporter.transfer(TransferKind::Fetch, without_credentials(url), size_bytes);
         let body = Body { response, runtime, chunk: bytes::Bytes::new() };
         let body = Shown { body, transfer: Some(transfer) };
         Ok(Fetched { reader: Box::new(body), final_url, last_modified, content_type, file_name, size_bytes })
@@ -228,7 +235,7 @@ impl Fetch for HttpFetch {
     fn put(&self, url: &str, content_type: &'static str, body: &[u8]) -> Result<(), ContextError> {
         let parsed = http_url(url)?;
         // A signed URL's signature is in its query.
-        let shown = redact_url(parsed.as_str().split('?').next().unwrap_or_default());
+        let shown = without_credentials(parsed.as_str().split('?').next().unwrap_or_default());
         let Ready { client, runtime } = self.ready()?;
         let request = Attempt {
             make: &|| client.put(parsed.clone()).header(CONTENT_TYPE, content_type).body(body.to_vec()),

@@ -7,9 +7,10 @@ use url::Url;
 
 use super::Fetch;
 use crate::context::ContextError;
-use crate::context::git::{decoded, redact_url};
+use crate::context::git::decoded;
 use crate::oci::Digest;
 use crate::stream::HashingWriter;
+use crate::text::without_credentials;
 
 /// What a file is called whose URL has no path.
 const UNNAMED: &str = "__unnamed__";
@@ -62,7 +63,10 @@ pub fn download(
             }
             Err(Broken::Write(source)) => return Err(ContextError::file("write into", into)(source)),
             Err(Broken::Read(error)) if broken == RESTARTS => {
-                return Err(ContextError::Download { url: redact_url(url), reason: error.to_string() });
+                return Err(ContextError::Download {
+                    url: without_credentials(url),
+                    reason: error.to_string(),
+                });
             }
             Err(Broken::Read(_)) => broken += 1,
         }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use super::secret::Secret;
 use crate::event::Reporter;
+use crate::own_files::OwnFiles;
 
 use docker_config::DockerConfig;
 pub use file::{CredentialFile, CredentialFileError, Keeper};
@@ -62,6 +63,8 @@ pub struct CredentialSources {
     pub helper_path: Vec<PathBuf>,
     /// Which cloud flows may be tried for hosts that nothing else knows.
     pub cloud: Vec<CloudProvider>,
+    /// Whether the programs and files that some of them need are in their places.
+    pub own_files: OwnFiles,
 }
 
 /// The contents of a file in docker's `config.json` form.
@@ -105,6 +108,7 @@ pub(super) struct Credentials {
     files: Vec<DockerConfig>,
     environment: BTreeMap<String, String>,
     helper_path: Vec<PathBuf>,
+    own_files: OwnFiles,
     reporter: Reporter,
 }
 
@@ -130,6 +134,7 @@ impl Credentials {
             files,
             environment: sources.environment.clone(),
             helper_path: sources.helper_path.clone(),
+            own_files: sources.own_files.clone(),
             reporter,
         }
     }
@@ -167,6 +172,7 @@ impl Credentials {
                 Some(Found { credential: credential.clone(), origin: file.origin.clone() })
             }
             Candidate::File { file, entry: docker_config::Entry::Helper(name) } => {
+                let _present = self.own_files.present();
                 match helper::get(name, registry, &self.helper_path) {
                     Ok(credential) => Some(Found {
                         credential: credential?,

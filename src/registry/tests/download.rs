@@ -278,10 +278,14 @@ fn a_mirror_is_asked_first_and_the_registry_when_it_fails() {
     let gone = format!("127.0.0.1:{}", free_port());
     let mut config = super::config();
     config.mirrors.add_mirror(&format!("{}={gone}", origin.host())).unwrap();
-    let (client, _) = client_with(config);
-    client.manifest(&place(&origin)).unwrap();
-    let error = client.manifest(&reference(format!("{}/none:1", origin.host()))).unwrap_err();
+    let (client, heard) = client_with(config);
+    let none = reference(format!("{}/none:1", origin.host()));
+    let error = client.manifest(&none).unwrap_err();
     assert!(error.to_string().contains(&gone) && error.to_string().contains(&origin.host()), "{error}");
+    // It is not asked again.
+    client.manifest(&place(&origin)).unwrap();
+    assert!(!client.manifest(&none).unwrap_err().to_string().contains(&gone));
+    assert_eq!(heard.warnings().iter().filter(|text| text.contains("is left alone")).count(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::event::OutputStream;
+use crate::own_files::OwnFiles;
 use crate::sandbox::{
     Cancel, Entered, Exit, Isolation, Launch, LaunchKind, LaunchOptions, Network, SandboxError, Task, User,
     enter, open, probe,
@@ -89,8 +90,12 @@ impl Sandbox {
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let state_dir = dir.path().join("state");
         std::fs::create_dir(&state_dir).unwrap();
-        let options =
-            LaunchOptions { state_dir, dns: b"nameserver 192.0.2.1\n".to_vec(), private_files: Vec::new() };
+        let options = LaunchOptions {
+            state_dir,
+            dns: b"nameserver 192.0.2.1\n".to_vec(),
+            private_files: Vec::new(),
+            own_files: OwnFiles::default(),
+        };
         let launch = open(entered, options).unwrap();
         let sandbox = Self { dir, launch, entered };
         if entered.launch == LaunchKind::Chroot {

@@ -193,6 +193,6 @@ fn credentials_are_redacted() {
         ("git@h:x", "git@h:x"),
         ("plain", "plain"),
     ] {
-        assert_eq!(crate::context::git::redact_url(text), expected, "{text}");
+        assert_eq!(crate::text::without_credentials(text), expected, "{text}");
     }
 }

@@ -20,8 +20,9 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::{CloudProvider, Credential, Found};
+use super::{CloudProvider, Credential, CredentialSources, Found};
 use crate::event::Reporter;
+use crate::own_files::OwnFiles;
 
 /// Time a metadata service may take: it is on the same machine.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,6 +72,7 @@ pub(in crate::registry) struct Clouds {
     enabled: Vec<CloudProvider>,
     environment: BTreeMap<String, String>,
     given: tokio::sync::Mutex<HashMap<String, (Option<Found>, Instant)>>,
+    own_files: OwnFiles,
     reporter: Reporter,
 }
 
@@ -81,20 +83,18 @@ pub(super) struct Context<'a> {
 }
 
 impl Clouds {
-    pub(in crate::registry) fn new(
-        enabled: &[CloudProvider],
-        environment: &BTreeMap<String, String>,
-        reporter: Reporter,
-    ) -> Self {
+    pub(in crate::registry) fn new(sources: &CredentialSources, reporter: Reporter) -> Self {
         Self {
-            enabled: enabled.to_vec(),
-            environment: environment.clone(),
+            enabled: sources.cloud.clone(),
+            environment: sources.environment.clone(),
             given: tokio::sync::Mutex::default(),
+            own_files: sources.own_files.clone(),
             reporter,
         }
     }
 
     /// Asks the cloud that a registry belongs to.
+    #[expect(clippy::await_holding_lock, reason = "each caller waits on a thread of its own")]
     pub(in crate::registry) async fn find(&self, registry: &str, sender: &dyn Sender) -> Option<Found> {
         let provider = provider_of(registry).filter(|provider| self.enabled.contains(provider))?;
         // Held while asking, so that ten layers do not ask ten times.
@@ -105,11 +105,14 @@ impl Clouds {
             return found.clone();
         }
         let context = Context { environment: &self.environment, sender };
+        // Profiles, tokens and `credential_process` are the container's own. Callers wait on threads of their own.
+        let present = self.own_files.present();
         let outcome = match provider {
             CloudProvider::Azure => azure::login(&context, registry).await,
             CloudProvider::Amazon => amazon::login(&context, registry).await,
             CloudProvider::Google => google::login(&context).await,
         };
+        drop(present);
         let (found, life) = match outcome {
             Ok(grant) => {
                 (Some(Found { credential: grant.credential, origin: grant.origin }), grant.life.mul_f64(0.9))

@@ -41,10 +41,15 @@ impl Script {
     }
 }
 
+fn sources(enabled: &[CloudProvider], environment: &BTreeMap<String, String>) -> CredentialSources {
+    let (cloud, environment) = (enabled.to_vec(), environment.clone());
+    CredentialSources { cloud, environment, ..CredentialSources::default() }
+}
+
 fn find(script: &Script, variables: &[(&str, &str)], registry: &str) -> Option<Credential> {
     let environment = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let enabled = [CloudProvider::Azure, CloudProvider::Amazon, CloudProvider::Google];
-    let clouds = Clouds::new(&enabled, &environment, Reporter::silent());
+    let clouds = Clouds::new(&sources(&enabled, &environment), Reporter::silent());
     let runtime = Runtime::new().unwrap();
     let found = runtime.wait(clouds.find(registry, script));
     // What was given, or not given, is remembered.
@@ -378,7 +383,7 @@ fn what_is_broken_is_told_without_secrets() {
         [("AZURE_TENANT_ID", "t"), ("AZURE_CLIENT_ID", "c"), ("AZURE_CLIENT_SECRET", "hunter2")]
             .map(|(k, v)| (k.to_owned(), v.to_owned())),
     );
-    let clouds = Clouds::new(&[CloudProvider::Azure], &environment, Reporter::new(heard.clone()));
+    let clouds = Clouds::new(&sources(&[CloudProvider::Azure], &environment), Reporter::new(heard.clone()));
     assert!(Runtime::new().unwrap().wait(clouds.find("team.azurecr.io", &script)).is_none());
     let said = heard.0.lock().unwrap().clone();
     assert!(said.contains("Invalid client secret") && said.contains("team.azurecr.io"), "{said}");

@@ -1,7 +1,7 @@
 //! Names to addresses, without the C library: a static binary in an empty container has to find hosts too.
 //!
-//! `/etc/resolv.conf` and `/etc/hosts` are read once, when the client is made: later, while a build step
-//! runs in place, `/etc` may be another's. Where there is no resolv.conf no public name server is asked in
+//! The contents of `/etc/resolv.conf` and `/etc/hosts` are given, read by the command line before the first step: while
+//! a step runs in place, `/etc` is its stage's. Where there is no resolv.conf no public name server is asked in
 //! its stead: names then simply do not resolve, and the error says why.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,33 +15,36 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// Why a name has no address; kept apart from other failures to connect.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
-pub(super) struct NameError {
-    pub(super) reason: String,
+pub struct NameError {
+    /// What was found out.
+    pub reason: String,
 }
 
 /// Resolves names with what the system's files said when kiln started.
-pub(super) struct Resolver {
+pub struct Resolver {
     settings: Result<(ResolverConfig, ResolverOpts), String>,
     hosts: Arc<Hosts>,
     resolver: OnceLock<Result<TokioResolver, String>>,
 }
 
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
 impl Resolver {
-    /// Reads the contents of resolv.conf and hosts; those not given are the system's.
-    pub(super) fn new(resolv_conf: Option<&[u8]>, hosts_file: Option<&[u8]>) -> Self {
-        let read = |given: Option<&[u8]>, path: &str| match given {
-            Some(bytes) => Some(bytes.to_vec()),
-            None => std::fs::read(path).ok(),
-        };
-        let settings = match read(resolv_conf, "/etc/resolv.conf") {
+    /// Understands the contents of resolv.conf and hosts; files that do not exist are not given.
+    pub fn new(resolv_conf: Option<&[u8]>, hosts_file: Option<&[u8]>) -> Self {
+        let settings = match resolv_conf {
             Some(bytes) => hickory_resolver::system_conf::parse_resolv_conf(bytes)
                 .map_err(|error| format!("/etc/resolv.conf is of no use: {error}")),
             None => Err("there is no /etc/resolv.conf that names a name server".to_owned()),
         };
         let mut hosts = Hosts::default();
-        if let Some(bytes) = read(hosts_file, "/etc/hosts") {
+        if let Some(bytes) = hosts_file {
             // A line that is not understood is passed over, as the C library does.
-            let _ = hosts.read_hosts_conf(&bytes[..]);
+            let _ = hosts.read_hosts_conf(bytes);
         }
         Self { settings, hosts: Arc::new(hosts), resolver: OnceLock::new() }
     }
@@ -93,7 +96,7 @@ fn is_localhost(name: &str) -> bool {
 }
 
 /// A handle that reqwest can own.
-pub(super) struct SharedResolver(pub(super) Arc<Resolver>);
+pub struct SharedResolver(pub Arc<Resolver>);
 
 impl Resolve for SharedResolver {
     fn resolve(&self, name: Name) -> Resolving {
@@ -108,11 +111,10 @@ impl Resolve for SharedResolver {
 
 #[cfg(test)]
 mod tests {
-    use super::super::runtime::Runtime;
     use super::*;
 
     fn lookup(resolver: &Resolver, name: &str) -> Result<Vec<SocketAddr>, String> {
-        Runtime::new().unwrap().wait(resolver.lookup(name)).map_err(|e| e.reason)
+        tokio::runtime::Runtime::new().unwrap().block_on(resolver.lookup(name)).map_err(|e| e.reason)
     }
 
     #[test]
