@@ -1,7 +1,7 @@
 //! Copying file content and whole trees.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -261,8 +261,9 @@ impl TreeCopier<'_> {
     fn leave_to(&mut self, depth: usize) -> io::Result<()> {
         while self.open.len() > depth {
             let (metadata, xattrs) = self.open.pop().expect("is not empty");
-            let name: OsString = self.to.leave()?.expect("a level for each open directory");
-            self.dress(&metadata, &xattrs, &name)?;
+            // From inside: where others write, too, a link may have taken its name.
+            self.dress(&metadata, &xattrs, OsStr::new("."))?;
+            self.to.leave()?.expect("a level for each open directory");
         }
         Ok(())
     }

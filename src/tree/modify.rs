@@ -59,9 +59,26 @@ impl RootDir {
 
     /// Gives the inode at `from` (a link not followed) the further name `to`.
     pub fn hard_link(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+        self.hard_link_to(from, self, to)
+    }
+
+    /// Gives the inode at `from` (a link not followed) the further name `to_path` in the root `to`.
+    pub fn hard_link_to(
+        &self,
+        from: impl AsRef<Path>,
+        to: &Self,
+        to_path: impl AsRef<Path>,
+    ) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from.as_ref())?;
-        let (to_dir, to_name) = self.parent(to.as_ref())?;
+        let (to_dir, to_name) = to.parent(to_path.as_ref())?;
         Ok(rustix::fs::linkat(from_dir, from_name, to_dir, to_name, AtFlags::empty())?)
+    }
+
+    /// Opens a file for reading and writing, which is made with `mode` less the umask if it is missing; a link is `ELOOP`.
+    pub fn open_or_create(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<File> {
+        let (dir, name) = self.parent(path.as_ref())?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?.into())
     }
 
     /// Creates a device node, FIFO, socket or empty regular file; `mode` is exact.
@@ -72,8 +89,13 @@ impl RootDir {
 
     /// Renames, replacing what is at `to` if the kernel allows it.
     pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+        self.rename_to(from, self, to)
+    }
+
+    /// Renames into the root `to` (`EXDEV` between file systems), replacing what is there if the kernel allows it.
+    pub fn rename_to(&self, from: impl AsRef<Path>, to: &Self, to_path: impl AsRef<Path>) -> io::Result<()> {
         let (from_dir, from_name) = self.parent(from.as_ref())?;
-        let (to_dir, to_name) = self.parent(to.as_ref())?;
+        let (to_dir, to_name) = to.parent(to_path.as_ref())?;
         Ok(rustix::fs::renameat(from_dir, from_name, to_dir, to_name)?)
     }
 
@@ -152,7 +174,10 @@ pub(super) fn create_file_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io
 
 pub(super) fn create_dir_at(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
     rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o700))?;
-    Ok(rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())?)
+    // Not by its name: in a directory that steps share, a link may have taken its place.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    Ok(rustix::fs::fchmod(made, Mode::from_raw_mode(mode & 0o7777))?)
 }
 
 pub(super) fn mknod_at(dir: BorrowedFd<'_>, name: &OsStr, kind: FileKind, mode: u32) -> io::Result<()> {

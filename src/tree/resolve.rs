@@ -21,7 +21,7 @@ const MAX_LINKS: usize = 40;
 /// `openat2` answers `EAGAIN` when anything on the machine was renamed while it crossed `..`.
 const OPENAT2_ATTEMPTS: usize = 32;
 
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// A directory descriptor: the root's own or one opened for the occasion.
 #[derive(Debug)]

@@ -45,10 +45,26 @@ impl AsFd for RootDir {
 impl RootDir {
     /// Opens the directory at `path` of this process's own file system; symbolic links in `path` are followed.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self::from_fd(rustix::fs::open(path, resolve::HANDLE, Mode::empty())?, path))
+    }
+
+    /// Opens the directory at the absolute `path` of this process's own file system, where no component is a link: with
+    /// one it is `ENOTDIR`, whoever put it there.
+    pub fn open_exact(path: &Path) -> io::Result<Self> {
+        let slash = rustix::fs::open("/", resolve::HANDLE, Mode::empty())?;
+        let names = path.components().map(|component| match component {
+            Component::RootDir | Component::CurDir => Ok(OsStr::new(".")),
+            Component::Normal(name) => Ok(name),
+            Component::ParentDir | Component::Prefix(_) => Err(Errno::INVAL),
+        });
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::from_fd(resolve::open_names(slash.as_fd(), names, resolve::HANDLE)?, path))
+    }
+
+    /// Makes the directory `fd`, which `path` names in messages, a root.
+    pub fn from_fd(fd: OwnedFd, path: &Path) -> Self {
         let use_openat2 = resolve::openat2_works(fd.as_fd());
-        Ok(Self { path: path.to_path_buf(), fd, use_openat2 })
+        Self { path: path.to_path_buf(), fd, use_openat2 }
     }
 
     /// Opens a root that behaves as on a kernel without `openat2`.
@@ -112,6 +128,18 @@ impl RootDir {
         let (dir, name) = self.parent(path.as_ref())?;
         refuse_irregular(&look(&dir, name)?.metadata)?;
         Ok(rustix::fs::openat(&dir, name, READ_FILE | OFlags::NOFOLLOW, Mode::empty())?.into())
+    }
+
+    /// Returns a handle (`O_PATH`) of what `path` leads to, whatever it is.
+    pub fn open_path(&self, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+        resolve::open(self.fd.as_fd(), self.use_openat2, path.as_ref(), OFlags::PATH | OFlags::CLOEXEC)
+    }
+
+    /// Returns a handle (`O_PATH`) of the entry itself, a link not followed.
+    pub fn open_entry(&self, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+        let (dir, name) = self.parent(path.as_ref())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
     }
 
     /// Returns a symbolic link's target.

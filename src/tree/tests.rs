@@ -456,3 +456,51 @@ proptest! {
         prop_assert_eq!(outside, ["a", "b", "c", "root"]);
     }
 }
+
+/// A cache is another step's, too, while a directory is made in it.
+#[test]
+fn a_link_that_takes_the_place_of_a_new_directory_leads_nowhere() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let (dir, root) = fixture();
+    let (outside, inside) = (dir.path().join("outside"), dir.path().join("root"));
+    fs::write(&outside, "").unwrap();
+    fs::set_permissions(&outside, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    symlink(&outside, inside.join("link")).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let (new, link) = (inside.join("new"), inside.join("link"));
+                let _ = renameat_with(CWD, new, CWD, link, RenameFlags::EXCHANGE);
+            }
+        });
+        for _ in 0..3000 {
+            // Whether it is made or refused does not matter.
+            let _ = root.create_dir("new", 0o755);
+            while root.exists("new").unwrap() && root.exists("link").unwrap() {
+                let _ = root.remove_dir("new").or_else(|_| root.remove_dir("link"));
+            }
+            let _ = root.rename("new", "link");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::metadata(&outside).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn an_exact_path_has_no_links() {
+    let (dir, root) = fixture();
+    symlink("root", dir.path().join("link")).unwrap();
+    root.create_dir_all("a/b", 0o755, &mut |_| {}).unwrap();
+    symlink("a", dir.path().join("root/c")).unwrap();
+    // Where temporary directories are may be a link.
+    let base = dir.path().canonicalize().unwrap();
+    assert_eq!(RootDir::open_exact(&base.join("root/a")).unwrap().read_dir("").unwrap(), ["b"]);
+    for path in ["link", "link/a", "root/c", "root/c/b", "root/../root", "none"] {
+        assert!(RootDir::open_exact(&base.join(path)).is_err(), "{path}");
+    }
+    assert!(RootDir::open_exact(Path::new("/")).is_ok());
+}
