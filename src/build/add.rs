@@ -241,9 +241,8 @@ impl Build<'_> {
             Some((uid, gid)) => Owners::Set { uid, gid },
             None => Owners::Keep,
         };
-        let dest = root.resolve(dest).map_err(read_error)?;
         // Links in the archive lead nowhere above the destination: for them it is the root.
-        let below = RootDir::open(&root.path().join(&dest)).map_err(read_error)?;
+        let below = root.subdir(dest).map_err(read_error)?;
         let options = ApplyOptions { whiteouts: Whiteouts::Literal, owners };
         let applied = apply_tar(TarReader::new(tar), &below, Path::new(""), &options)?;
         for warning in applied.warnings {

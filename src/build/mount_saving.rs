@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::path::Path;
+use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,30 +62,30 @@ impl UsedMounts {
 }
 
 impl Build<'_> {
-    /// Fills the empty directory `fresh` with what was saved of the mount; `false` if there is nothing, or nothing
-    /// that can be used. Then `fresh` may hold a part of it.
-    pub(super) fn restore_mount(&self, name: &str, label: &str, fresh: &Path, beside: &Path) -> bool {
+    /// Makes the directory `fresh` of what was saved of the mount, in the cache's own `directory`; `false` if there is
+    /// nothing, or nothing that can be used. Then `fresh` may hold a part of it.
+    pub(super) fn restore_mount(&self, name: &str, label: &str, directory: &RootDir, fresh: &str) -> bool {
         let services = self.services;
         let key = MountCaches::key(name);
         services
             .mount_caches
             .find(&key, &services.reporter)
-            .any(|found| self.restore(&found, label, fresh, beside))
+            .any(|found| self.restore(&found, label, directory, fresh))
     }
 
-    /// Fills `fresh` with what was found of a mount, whatever is in it.
-    fn restore(&self, found: &Found, label: &str, fresh: &Path, beside: &Path) -> bool {
+    /// Makes `fresh` of what was found of a mount, whatever is there.
+    fn restore(&self, found: &Found, label: &str, directory: &RootDir, fresh: &str) -> bool {
         let (services, started) = (self.services, Instant::now());
         let restore = || -> Result<(), Box<dyn std::error::Error>> {
-            fs::remove_dir_all(fresh)?;
-            fs::create_dir(fresh)?;
-            let root = RootDir::open(fresh)?;
+            directory.remove_all(fresh)?;
+            directory.create_dir(fresh, 0o755)?;
+            let root = directory.subdir(fresh)?;
             match &found.blobs {
                 Some(blobs) => unpack_over(&found.layer, &**blobs, &root, &services.reporter)?,
                 None => unpack_over(&found.layer, &*services.store, &root, &services.reporter)?,
             }
             let fingerprint = look(&root)?.fingerprint;
-            write_saved(beside, &Saved { fingerprint, places: vec![found.from.clone()] })?;
+            write_saved(directory, &Saved { fingerprint, places: vec![found.from.clone()] })?;
             Ok(())
         };
         match restore() {
@@ -132,10 +131,9 @@ impl Build<'_> {
             services.reporter.info(format!("cache mount {label} was not saved: another build is using it"));
             return Ok(());
         };
-        let data = cache.data();
-        let tree = Arc::new(RootDir::open(&data).map_err(io_problem("open the cache", &data))?);
-        let state = look(&tree).map_err(io_problem("read the cache", &data))?;
-        let known = read_saved(&cache.directory());
+        let tree = Arc::new(cache.content()?);
+        let state = look(&tree).map_err(io_problem("read the cache", &cache.data()))?;
+        let known = read_saved(cache.directory());
         let is_known = known.fingerprint == state.fingerprint;
         let wanted: Vec<&MountSink> = services
             .mount_caches
@@ -149,8 +147,7 @@ impl Build<'_> {
         }
         let layer = self.mount_layer(tree)?;
         // Others may use the mount while its content, which is in the store now, is on its way.
-        let directory = cache.directory();
-        drop(cache);
+        let directory = cache.let_go();
         let mut places = if is_known { known.places } else { Vec::new() };
         let record = mount_record(name, label, layer, services.now.seconds);
         for sink in wanted {
@@ -168,7 +165,7 @@ impl Build<'_> {
             }
         }
         let saved = Saved { fingerprint: state.fingerprint, places };
-        write_saved(&directory, &saved).map_err(io_problem("write beside the cache", &directory))
+        write_saved(&directory, &saved).map_err(io_problem("write beside the cache", directory.path()))
     }
 
     fn fits(&self, sink: &MountSink, label: &str, size_bytes: u64) -> bool {
@@ -229,13 +226,14 @@ fn look(root: &RootDir) -> io::Result<Look> {
     Ok(Look { fingerprint: Digest::from_sha256(hash.finalize().into()).hex().to_owned(), size_bytes })
 }
 
-fn read_saved(directory: &Path) -> Saved {
+fn read_saved(directory: &RootDir) -> Saved {
     // Whatever is wrong with it: then the mount is saved again.
-    let text = fs::read(directory.join("saved")).unwrap_or_default();
+    let text = directory.read("saved").unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-fn write_saved(directory: &Path, saved: &Saved) -> io::Result<()> {
+fn write_saved(directory: &RootDir, saved: &Saved) -> io::Result<()> {
     let text = serde_json::to_vec(saved)?;
-    fs::write(directory.join("saved"), text)
+    directory.remove_all("saved")?;
+    directory.create_file("saved", 0o644)?.write_all(&text)
 }

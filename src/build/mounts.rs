@@ -1,6 +1,7 @@
 //! `RUN --mount`: what a step sees for its own time, and what has to be held or removed afterwards.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,11 @@ use crate::dockerfile::Run;
 use crate::dockerfile::expand::expand;
 use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, parse_mount};
 use crate::plan::FromRef;
-use crate::sandbox::{Mount, MountKind};
+use crate::sandbox::{Mount, MountKind, Source};
 use crate::tree::{FileKind, RootDir, Walk, copy_tree};
+
+/// Where the first content of a cache is made, beside its place.
+const FRESH: &str = "new";
 
 /// What the mounts of one step come to. Dropping it lets go of caches and agents and removes secrets.
 #[derive(Default)]
@@ -39,7 +43,7 @@ impl StepMounts {
         std::mem::take(&mut self.mounts)
     }
 
-    fn bind(&mut self, source: PathBuf, target: &str, read_only: bool) {
+    fn bind(&mut self, source: Source, target: &str, read_only: bool) {
         self.mounts.push(Mount { target: target.into(), kind: MountKind::Bind { source, read_only } });
     }
 }
@@ -59,23 +63,56 @@ pub(super) fn io_problem(action: &'static str, path: &Path) -> impl FnOnce(io::E
 }
 
 impl Build<'_> {
-    /// Prepares the mounts of a step.
-    pub(super) fn step_mounts(&self, stage: &mut Stage, run: &Run) -> Result<StepMounts, Problem> {
+    /// Finds what the mounts of a step read from, and waits for the stages among it.
+    pub(super) fn mount_roots(
+        &self,
+        stage: &Stage,
+        specs: &[MountSpec],
+    ) -> Result<Vec<Option<CopyRoot>>, Problem> {
+        let root = |spec: &MountSpec| match &spec.kind {
+            SpecKind::Bind { from, .. } => {
+                let from = self.mount_source(stage, spec, from.as_deref())?;
+                self.copy_root(stage, from.as_ref()).map(Some)
+            }
+            SpecKind::Cache { from: Some(from), .. } => {
+                // Its files are needed only if the cache is new.
+                if let Some(FromRef::Stage(id)) = self.mount_source(stage, spec, Some(from))? {
+                    self.stage(id)?;
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
+        };
+        specs.iter().map(root).collect()
+    }
+
+    /// Prepares the mounts of a step, whose turn it is: one that runs in place beside these files could change and read
+    /// them.
+    pub(super) fn step_mounts(
+        &self,
+        stage: &mut Stage,
+        specs: &[MountSpec],
+        roots: Vec<Option<CopyRoot>>,
+    ) -> Result<StepMounts, Problem> {
         let mut mounts = StepMounts::default();
-        for spec in stage.mount_specs(run)? {
-            self.add_mount(stage, &mut mounts, &spec)?;
+        for (spec, root) in specs.iter().zip(roots) {
+            self.add_mount(stage, &mut mounts, spec, root)?;
         }
         Ok(mounts)
     }
 
-    fn add_mount(&self, stage: &mut Stage, mounts: &mut StepMounts, spec: &MountSpec) -> Result<(), Problem> {
+    fn add_mount(
+        &self,
+        stage: &mut Stage,
+        mounts: &mut StepMounts,
+        spec: &MountSpec,
+        root: Option<CopyRoot>,
+    ) -> Result<(), Problem> {
         match &spec.kind {
-            SpecKind::Bind { from, source } => {
+            SpecKind::Bind { source, .. } => {
                 let target = self.target(stage, spec)?;
-                let from = self.mount_source(stage, spec, from.as_deref())?;
-                let root = self.copy_root(stage, from.as_ref())?;
-                let path = self.bind_source(stage, &root, source)?;
-                self.bind_mount(mounts, path, &target, spec.read_only)
+                let shown = self.bind_source(stage, root.expect("found for every bind"), source)?;
+                self.bind_mount(mounts, &shown, &target, spec.read_only)
             }
             SpecKind::Cache { .. } => self.cache_mount(stage, mounts, spec),
             SpecKind::Tmpfs { size_bytes } => {
@@ -113,18 +150,18 @@ impl Build<'_> {
 
     /// Finds the file or directory that a bind mount shows. What an ignore file hides must not be seen, and
     /// files of a build context belong to root: where that is not so on disk, a copy is shown.
-    fn bind_source(&self, stage: &Stage, from: &CopyRoot, source: &str) -> Result<PathBuf, Problem> {
+    fn bind_source(&self, stage: &Stage, from: CopyRoot, source: &str) -> Result<Shown, Problem> {
         let (path, metadata) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
         let as_it_is = from.keep_owner
             || from.ignore.as_ref().is_none_or(|ignore| ignore.is_empty())
                 && owned_by_root(&from.root, &path).map_err(io_problem("read", &path))?;
-        if as_it_is {
-            return Ok(from.root.path().join(path));
-        }
         let is_file = metadata.kind != FileKind::Directory;
+        if as_it_is {
+            return Ok(Shown { root: from.root, path, is_file });
+        }
         let dest = if is_file { "/file" } else { "/" };
         let request = CopyRequest {
-            sources: vec![CopySource::Found { from: from.clone(), path }],
+            sources: vec![CopySource::Found { from, path }],
             dest: dest.to_owned(),
             owner: None,
             chmod: None,
@@ -140,30 +177,32 @@ impl Build<'_> {
             path,
             source,
         })?;
-        Ok(if is_file { shown.join("file") } else { shown })
+        let path = PathBuf::from(if is_file { "file" } else { "" });
+        Ok(Shown { root: Arc::new(root), path, is_file })
     }
 
     fn bind_mount(
         &self,
         mounts: &mut StepMounts,
-        source: PathBuf,
+        shown: &Shown,
         target: &str,
         read_only: bool,
     ) -> Result<(), Problem> {
+        let source = source_in(&shown.root, &shown.path)?;
         if read_only {
             mounts.bind(source, target, true);
             return Ok(());
         }
         // What the step writes there is dropped: it writes onto an overlay, or onto a copy.
         let scratch = self.new_dir("scratch")?;
-        if source.is_dir() {
+        if !shown.is_file {
             let kind = MountKind::ScratchOverlay { lower: source, scratch };
             mounts.mounts.push(Mount { target: target.into(), kind });
-        } else {
-            let copy = scratch.join("file");
-            std::fs::copy(&source, &copy).map_err(io_problem("copy", &source))?;
-            mounts.bind(copy, target, false);
+            return Ok(());
         }
+        let to = RootDir::open(&scratch).map_err(io_problem("open", &scratch))?;
+        copy_tree(&shown.root, &shown.path, &to, "file").map_err(io_problem("copy", &shown.path))?;
+        mounts.bind(source_in(&to, "file")?, target, false);
         Ok(())
     }
 
@@ -182,22 +221,23 @@ impl Build<'_> {
         let namespace = self.plan.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
         let numbers = format!("{mode:?} {uid:?} {gid:?}");
         let key = frame(&[namespace, &id, from.as_deref().unwrap_or(""), &numbers]);
-        let data = match mounts.caches.get(&key) {
+        let cache = match mounts.caches.entry(key.clone()) {
             // The step has it already: the lock is its own.
-            Some(cache) => cache.data(),
-            None => {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
                 let root = &self.services.cache_mounts_dir;
                 let mut cache = Cache::claim(root, &key, *sharing, &self.services.cancel)?;
                 self.fill_cache(stage, &mut cache, spec, (&key, &id))?;
                 self.used_mounts.note(&key, &id);
-                mounts.caches.entry(key).or_insert(cache).data()
+                vacant.insert(cache)
             }
         };
-        let shown = if from.is_some() { String::new() } else { source.trim_matches('/').to_owned() };
-        let root = RootDir::open(&data).map_err(io_problem("open the cache", &data))?;
-        let inside = root.resolve(&shown).map_err(io_problem("open the cache", &data))?;
-        root.create_dir_all(&inside, 0o755, &mut |_| {}).map_err(io_problem("open the cache", &data))?;
-        mounts.bind(data.join(inside), &target, spec.read_only);
+        let shown = if from.is_some() { "" } else { source.trim_matches('/') };
+        // Others may have the cache, too: what is there when the step begins is what it sees.
+        let data = cache.data();
+        let made = cache.content()?.create_dir_all(shown, 0o755, &mut |_| {});
+        made.map_err(io_problem("open the cache", &data))?;
+        mounts.bind(Source::new(data, shown), &target, spec.read_only);
         Ok(())
     }
 
@@ -215,30 +255,22 @@ impl Build<'_> {
         };
         if cache.is_new() {
             let (directory, data) = (cache.directory(), cache.data());
-            let fresh = directory.join("new");
-            let make = || {
-                let _ = std::fs::remove_dir_all(&fresh);
-                std::fs::create_dir(&fresh).map_err(io_problem("create", &fresh))
-            };
-            make()?;
-            let is_restored = self.restore_mount(name.0, name.1, &fresh, &directory);
+            let failed = |source| Problem::Io { action: "prepare the cache", path: data.clone(), source };
+            let is_restored = self.restore_mount(name.0, name.1, directory, FRESH);
             if !is_restored {
-                make()?;
+                directory.remove_all(FRESH).map_err(failed)?;
+                directory.create_dir(FRESH, 0o755).map_err(failed)?;
             }
-            let set = |path: &Path| {
-                let permissions = std::fs::Permissions::from_mode(mode.unwrap_or(0o755));
-                chown(path, Some(uid.unwrap_or(0)), Some(gid.unwrap_or(0)))?;
-                std::fs::set_permissions(path, permissions)
-            };
-            set(&fresh).map_err(io_problem("prepare the cache", &fresh))?;
+            directory.set_owner(FRESH, uid.unwrap_or(0), gid.unwrap_or(0)).map_err(failed)?;
+            directory.set_mode(FRESH, mode.unwrap_or(0o755)).map_err(failed)?;
             if let Some(from) = from.as_ref().filter(|_| !is_restored) {
                 let from = self.mount_source(stage, spec, Some(from))?;
                 let from = self.copy_root(stage, from.as_ref())?;
                 let (path, _) = from.follow(Path::new(source.trim_start_matches('/')), source)?;
-                let into = RootDir::open(&fresh).map_err(io_problem("open", &fresh))?;
+                let into = directory.subdir(FRESH).map_err(failed)?;
                 copy_tree(&from.root, &path, &into, "").map_err(io_problem("fill the cache from", &path))?;
             }
-            std::fs::rename(&fresh, &data).map_err(io_problem("prepare the cache", &data))?;
+            directory.rename(FRESH, "data").map_err(failed)?;
         }
         cache.filled()
     }
@@ -271,7 +303,7 @@ impl Build<'_> {
         };
         let file = write_file(mounts, self.secret_dir()?, &value, *mode)?;
         chown(&file, Some(*uid), Some(*gid)).map_err(io_problem("prepare the secret", &file))?;
-        mounts.bind(file, &target, true);
+        mounts.bind(source_of(&file)?, &target, true);
         Ok(())
     }
 
@@ -303,7 +335,7 @@ impl Build<'_> {
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(*mode))
             .and_then(|()| chown(&socket, Some(*uid), Some(*gid)))
             .map_err(io_problem("prepare the agent's socket", &socket))?;
-        mounts.bind(socket, &target, false);
+        mounts.bind(source_of(&socket)?, &target, false);
         mounts.agents.push(agent);
         Ok(())
     }
@@ -316,7 +348,7 @@ impl Build<'_> {
         body: &str,
     ) -> Result<(), Problem> {
         let file = write_file(mounts, self.new_dir("script")?, body.as_bytes(), 0o755)?;
-        mounts.bind(file, target, true);
+        mounts.bind(source_of(&file)?, target, true);
         Ok(())
     }
 
@@ -354,6 +386,23 @@ impl Stage {
             })
             .collect()
     }
+}
+
+/// What a bind mount shows.
+struct Shown {
+    root: Arc<RootDir>,
+    path: PathBuf,
+    is_file: bool,
+}
+
+fn source_in(root: &RootDir, below: impl AsRef<Path>) -> Result<Source, Problem> {
+    Source::below(root.path(), below.as_ref()).map_err(io_problem("open", root.path()))
+}
+
+/// Names a file that kiln has just made in a directory of its own.
+fn source_of(file: &Path) -> Result<Source, Problem> {
+    let (directory, name) = file.parent().zip(file.file_name()).expect("is in a directory");
+    Source::below(directory, name).map_err(io_problem("open", directory))
 }
 
 /// Writes a file that goes with the step.

@@ -28,12 +28,14 @@ impl Build<'_> {
             // Without privileges the files of the stage may not even be written.
             return Err(refusal.into());
         }
-        let mut mounts = self.step_mounts(stage, run)?;
+        let specs = stage.mount_specs(run)?;
+        let roots = self.mount_roots(stage, &specs)?;
         let argv = stage.run_argv(run)?;
+        let _turn = self.schedule.turn();
+        let mut mounts = self.step_mounts(stage, &specs, roots)?;
         if let RunScript::File { name, body } = run.script() {
             self.script_mount(&mut mounts, &script_path(&name), &body)?;
         }
-        let _turn = self.schedule.turn();
         let root = stage.tree.root()?;
         let user = exec_user(&stage.config.config.user, &root)?;
         let task = Task {

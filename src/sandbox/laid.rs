@@ -61,6 +61,10 @@ fn lay_one(
     kind: &MountKind,
     note: &mut dyn FnMut(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
+    if slash.resolve(path)? != path.strip_prefix("/").unwrap_or(path) {
+        // An earlier step may have put it into the container's mount.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link leads somewhere else"));
+    }
     let mut missing: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
     missing.reverse();
     for directory in missing {
@@ -73,15 +77,9 @@ fn lay_one(
     note(path)?;
     match kind {
         MountKind::Tmpfs { mode, .. } => slash.create_dir(path, *mode),
-        MountKind::Device { .. } => {
-            Err(io::Error::new(io::ErrorKind::Unsupported, "devices cannot be put into a mount"))
-        }
         MountKind::Bind { source, .. } | MountKind::ScratchOverlay { lower: source, .. } => {
-            let source = std::fs::canonicalize(source)?;
-            let (Some(parent), Some(name)) = (source.parent(), source.file_name()) else {
-                return Err(io::ErrorKind::InvalidInput.into());
-            };
-            copy_tree(&RootDir::open(parent)?, name, slash, path)
+            let (directory, name) = source.entry()?;
+            copy_tree(&directory, name, slash, path)
         }
     }
 }

@@ -15,6 +15,7 @@ mod cancel;
 mod child;
 mod chroot;
 mod conceal;
+mod devices;
 mod doctor;
 mod enter;
 mod error;
@@ -59,7 +60,7 @@ pub use error::SandboxError;
 pub use memory::MemoryDir;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
-pub use task::{DEFAULT_HOSTNAME, Exit, Isolation, Mount, MountKind, Network, Task, Ulimit, User};
+pub use task::{DEFAULT_HOSTNAME, Exit, Isolation, Mount, MountKind, Network, Source, Task, Ulimit, User};
 
 /// A way of running a process in a root.
 pub trait Launch: Send + Sync {

@@ -7,12 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    mount_change, mount_move, mount_remount, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
+    mount_move, move_mount, open_tree, unmount,
 };
 
 use super::sys;
@@ -60,34 +60,9 @@ pub(super) fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     Ok(move_mount(mount, "", target, "", flags)?)
 }
 
-/// Makes a mount and all below it read-only.
-///
-/// Before Linux 5.12 this works on attached mounts only, and not on those below.
-pub(super) fn make_read_only(mount: impl AsFd) -> io::Result<()> {
-    match sys::mount_setattr(&mount, MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty(), true) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-            let path = format!("/proc/self/fd/{}", mount.as_fd().as_raw_fd());
-            let mut flags = MountFlags::BIND | MountFlags::RDONLY;
-            let now = rustix::fs::fstatvfs(&mount)?.f_flag;
-            for (bit, flag) in [
-                (rustix::fs::StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-                (rustix::fs::StatVfsMountFlags::NODEV, MountFlags::NODEV),
-                (rustix::fs::StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-            ] {
-                if now.contains(bit) {
-                    flags |= flag;
-                }
-            }
-            Ok(mount_remount(path, flags, c"")?)
-        }
-        other => other,
-    }
-}
-
-/// Opens a path for use as a mount target, resolved inside `root` whatever links it has.
-pub(super) fn open_in_root(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    Ok(openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)?)
+/// Sets attributes of a mount and of all below it (Linux 5.12).
+pub(super) fn restrict(mount: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
+    sys::mount_setattr(mount, attributes, MountAttrFlags::empty(), true)
 }
 
 /// Returns the id of the mount that `fd` is on.

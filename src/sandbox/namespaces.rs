@@ -4,22 +4,21 @@
 //! forbids is replaced by the next best (a recursive bind of /proc instead of a new one, and then no pid namespace).
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
-use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::mounting::{
-    attach, change_root, copy_of, copy_of_path, make_all_private, make_read_only, new_filesystem,
+    attach, change_root, copy_of, copy_of_path, is_directory, make_all_private, new_filesystem, restrict,
 };
 use super::network;
-use super::overlay::Overlay;
+use super::overlay::{Overlay, by_descriptor, open_directory};
 use super::supervise::Connection;
 use super::sys;
 use super::targets::{TargetKind, Targets, depth};
-use super::task::{Mount, MountKind, Network};
+use super::task::{Mount, MountKind, Network, Source};
 use super::wire::{Cause, Failure, Order, Report};
 use super::{Entered, Exit, Launch, LaunchKind, LaunchOptions, SandboxError, Task, step};
 use crate::event::OutputStream;
@@ -108,20 +107,29 @@ pub(super) fn set_up(order: &Order, connection: &mut Connection) -> Result<(), F
     let _ = rustix::system::sethostname(order.hostname.as_bytes());
     let mut builder = Builder::new(order)?;
     builder.mount_all()?;
-    let (root, stubs) = builder.targets.finish();
+    let stubs = builder.targets.take_stubs();
     if !stubs.is_empty() {
         connection
             .report(&Report::Stubs(stubs))
             .and_then(|()| connection.wait_for_go())
             .map_err(|error| Failure::setup("report mount targets", error))?;
     }
-    change_root(&root).map_err(|error| Failure::setup("change the root", error))
+    change_root(builder.targets.root()).map_err(|error| Failure::setup("change the root", error))
 }
 
 /// Makes all mounts of a step.
 struct Builder<'a> {
     order: &'a Order,
     targets: Targets,
+}
+
+/// Returns the attributes of what a step sees of files that are not the kernel's: device nodes there do not open, wherever
+/// they come from, because nothing else keeps a root with MKNOD off this machine's disks.
+fn shown_attributes(order: &Order, read_only: bool) -> MountAttrFlags {
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !order.insecure);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
+    attributes
 }
 
 /// Adds what was being done, and where, to an error.
@@ -136,15 +144,18 @@ fn at<T>(target: &Path, action: &str, result: io::Result<T>) -> Result<T, Failur
 impl<'a> Builder<'a> {
     fn new(order: &'a Order) -> Result<Self, Failure> {
         let begin = |root: &Path| -> io::Result<Targets> {
-            let mount = copy_of_path(root)?;
-            // Programs with setuid must work even if the work directory's file system forbids them, and devices;
-            // in a user namespace the flags are locked, and then it stays as it is.
-            let clear = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+            let here = open_directory(root)?;
+            let mount = copy_of(&here)?;
+            restrict(&mount, shown_attributes(order, false))?;
+            // Programs with setuid must work even if the work directory's file system forbids them; in a user namespace
+            // the flag is locked, and then it stays as it is. A step that may do everything may use devices, too.
+            let mut clear = MountAttrFlags::MOUNT_ATTR_NOSUID;
+            if order.insecure {
+                clear |= MountAttrFlags::MOUNT_ATTR_NODEV;
+            }
             let _ = sys::mount_setattr(&mount, MountAttrFlags::empty(), clear, false);
-            let here =
-                rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
             attach(&mount, &here)?;
-            Targets::open(root)
+            Targets::open(mount, root)
         };
         let targets = begin(&order.root)
             .map_err(|error| Failure::setup(format!("mount the root `{}`", order.root.display()), error))?;
@@ -217,14 +228,16 @@ impl<'a> Builder<'a> {
                 return self.attach(fresh, target, TargetKind::Directory);
             }
         }
-        at(target, "make read-only", make_read_only(&mount))?;
+        at(target, "make read-only", restrict(&mount, MountAttrFlags::MOUNT_ATTR_RDONLY))?;
         self.attach(mount, target, TargetKind::Directory)
     }
 
     fn mount_dev(&mut self) -> Result<(), Failure> {
         let dev = Path::new("/dev");
         let options = [("mode", "755"), ("size", "65536k")];
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_STRICTATIME
+            | shown_attributes(self.order, false);
         self.mount_filesystem("tmpfs", "/dev", &options, attributes)?;
         for name in DEVICES {
             let device = dev.join(name);
@@ -270,7 +283,7 @@ impl<'a> Builder<'a> {
     fn mask(&mut self) -> Result<(), Failure> {
         for path in MASKED.map(Path::new) {
             let Some(place) = at(path, "open", self.targets.existing(path))? else { continue };
-            let cover = if at(path, "open", super::mounting::is_directory(&place))? {
+            let cover = if at(path, "open", is_directory(&place))? {
                 new_filesystem("tmpfs", &[], PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY)
             } else {
                 copy_of_path(Path::new("/dev/null"))
@@ -281,7 +294,7 @@ impl<'a> Builder<'a> {
         for path in READ_ONLY.map(Path::new) {
             let Some(place) = at(path, "open", self.targets.existing(path))? else { continue };
             let same = at(path, "bind", copy_of(&place))?;
-            at(path, "make read-only", make_read_only(&same))?;
+            at(path, "make read-only", restrict(&same, MountAttrFlags::MOUNT_ATTR_RDONLY))?;
             at(path, "mount", attach(same, place))?;
         }
         Ok(())
@@ -290,14 +303,14 @@ impl<'a> Builder<'a> {
     /// Shows a read-only file with this content.
     fn provide_file(&mut self, target: &str, content: &[u8]) -> Result<(), Failure> {
         let target = Path::new(target);
-        let make = || -> io::Result<std::os::fd::OwnedFd> {
+        let make = || -> io::Result<OwnedFd> {
             // A file that only this namespace ever sees: in the new /dev, and unlinked once it is bound.
             let holder = Path::new("/dev/.kiln-file");
             let mut file = self.targets.root().create_file(holder, 0o644)?;
             io::Write::write_all(&mut file, content)?;
             let fd = self.targets.existing(holder)?.ok_or(io::ErrorKind::NotFound)?;
             let mount = copy_of(&fd)?;
-            make_read_only(&mount)?;
+            restrict(&mount, shown_attributes(self.order, true))?;
             Ok(mount)
         };
         let mount = at(target, "write the file", make())?;
@@ -309,12 +322,11 @@ impl<'a> Builder<'a> {
         let target = &mount.target;
         match &mount.kind {
             MountKind::Bind { source, read_only } => self.bind(target, source, *read_only),
-            MountKind::Device { source } => self.bind(target, source, false),
             MountKind::Tmpfs { size_bytes, mode } => {
                 let (mode, size) = (format!("{mode:o}"), size_bytes.map(|size| size.to_string()));
                 let mut options = vec![("mode", mode.as_str())];
                 options.extend(size.as_deref().map(|size| ("size", size)));
-                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | shown_attributes(self.order, false);
                 let made = at(target, "tmpfs", new_filesystem("tmpfs", &options, attributes))?;
                 self.attach(made, target, TargetKind::Directory)
             }
@@ -322,42 +334,48 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn bind(&mut self, target: &Path, source: &Path, read_only: bool) -> Result<(), Failure> {
-        let action = format!("bind `{}`", source.display());
-        // The source is named by kiln, links and all.
-        let source = at(
-            target,
-            &action,
-            rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(Into::into),
-        )?;
-        let kind = match at(target, &action, super::mounting::is_directory(&source))? {
+    fn bind(&mut self, target: &Path, source: &Source, read_only: bool) -> Result<(), Failure> {
+        let action = format!("bind `{source}`");
+        let source = at(target, &action, source.open())?;
+        self.show(target, &action, &source, read_only)
+    }
+
+    /// Shows what a descriptor refers to.
+    fn show(
+        &mut self,
+        target: &Path,
+        action: &str,
+        source: &OwnedFd,
+        read_only: bool,
+    ) -> Result<(), Failure> {
+        let kind = match at(target, action, is_directory(source))? {
             true => TargetKind::Directory,
             false => TargetKind::File,
         };
-        let mount = at(target, &action, copy_of(&source))?;
-        if read_only {
-            at(target, "make read-only", make_read_only(&mount))?;
-        }
+        let mount = at(target, action, copy_of(source))?;
+        at(target, "restrict the mount", restrict(&mount, shown_attributes(self.order, read_only)))?;
         self.attach(mount, target, kind)
     }
 
     /// Shows a directory that can be written to without any effect: as an overlay, else as a copy.
-    fn scratch(&mut self, target: &Path, lower: &Path, scratch: &Path) -> Result<(), Failure> {
+    fn scratch(&mut self, target: &Path, lower: &Source, scratch: &Path) -> Result<(), Failure> {
         let [upper, work, merged] = ["upper", "work", "merged"].map(|name| scratch.join(name));
         for path in [&upper, &work, &merged] {
             at(target, "make the scratch directory", std::fs::create_dir(path))?;
         }
-        let like = at(target, "open", RootDir::open(lower))?;
+        let lower = at(target, &format!("open `{lower}`"), lower.open())?;
+        let below = by_descriptor(&lower);
         let overlay = Overlay {
-            lowers: &[lower],
+            lowers: &[Path::new(&below)],
             upper: Some((&upper, &work)),
             userxattr: self.order.overlay_userxattr,
         };
         if overlay.mount(&merged).is_err() {
             // For one, the scratch directory is on an overlay itself.
             let to = at(target, "open", RootDir::open(&merged))?;
-            at(target, "copy", copy_tree(&like, "", &to, ""))?;
+            at(target, "copy", copy_tree(&RootDir::from_fd(lower, target), "", &to, ""))?;
         }
-        self.bind(target, &merged, false)
+        let merged = at(target, "open", open_directory(&merged))?;
+        self.show(target, "bind the scratch directory", &merged, false)
     }
 }

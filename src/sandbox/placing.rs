@@ -10,13 +10,10 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, RenameFlags, linkat, renameat, renameat_with};
-
-use super::mounting::open_in_root;
 use super::targets::{Held, TargetKind, Targets, depth};
-use super::task::{Mount, MountKind};
+use super::task::{Mount, MountKind, Source};
 use super::wire::{Cause, Failure, Order, Stub};
-use crate::tree::{Device, FileKind, RootDir, copy_tree};
+use crate::tree::{Device, FileKind, RootDir, Timestamp, copy_tree};
 
 /// Device nodes of Linux's devices.txt that every step has.
 const NODES: [(&str, u32, u32); 6] =
@@ -25,11 +22,10 @@ const NODES: [(&str, u32, u32); 6] =
 /// Whatever was put into a root, until it is taken away.
 #[derive(Debug)]
 pub(super) struct Placed {
-    root: RootDir,
     held: Held,
     targets: Targets,
     /// Beside the root, on the same file system: what stood in the way.
-    aside: PathBuf,
+    aside: RootDir,
     items: Vec<Item>,
 }
 
@@ -40,17 +36,17 @@ struct Item {
     /// Where it goes back to; else it is removed.
     lent: Option<Lent>,
     /// What stood there: its name aside, and where it belongs.
-    aside: Option<(OsString, OwnedFd, OsString)>,
+    aside: Option<(OsString, RootDir, OsString)>,
 }
 
+/// Where a lent directory belongs.
 #[derive(Debug)]
 struct Lent {
-    /// As the task has it.
-    named: PathBuf,
-    /// Without links.
-    source: PathBuf,
-    /// It was copied there, and has to be copied back.
-    copied: bool,
+    source: Source,
+    directory: RootDir,
+    name: OsString,
+    /// The directory itself, which was copied into the root and has to be copied back.
+    copied: Option<RootDir>,
 }
 
 impl Placed {
@@ -61,18 +57,15 @@ impl Placed {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        Ok(Self {
-            root: RootDir::open(root)?,
-            held: Held::new(root)?,
-            targets: Targets::open(root)?,
-            aside,
-            items: Vec::new(),
-        })
+        let held = Held::new(root)?;
+        let targets = Targets::open(held.root().open_path("")?, root)?;
+        let aside = RootDir::from_fd(RootDir::open(parent)?.open_entry("aside")?, &aside);
+        Ok(Self { held, targets, aside, items: Vec::new() })
     }
 
     /// Returns the root.
     pub(super) fn root(&self) -> &RootDir {
-        &self.root
+        self.held.root()
     }
 
     /// Puts what the order asks for and `mounts` into the root; `nodes` are the devices, where there is no real `/dev`.
@@ -94,8 +87,8 @@ impl Placed {
     /// Returns the directories of this machine that are in the root for now, and where in the root.
     pub(super) fn lent(&self) -> Vec<(PathBuf, PathBuf)> {
         let entry = |item: &Item| {
-            let lent = item.lent.as_ref().filter(|lent| !lent.copied)?;
-            Some((lent.source.clone(), self.held.path_of(&item.placed)?))
+            let lent = item.lent.as_ref().filter(|lent| lent.copied.is_none())?;
+            Some((lent.directory.path().join(&lent.name), self.held.path_of(&item.placed)?))
         };
         self.items.iter().filter_map(entry).collect()
     }
@@ -115,71 +108,73 @@ impl Placed {
     }
 
     fn undo_one(&self, item: &Item) -> io::Result<()> {
+        let root = self.root();
         if let Some(path) = self.held.path_of(&item.placed) {
-            let parent = path.parent().unwrap_or(Path::new(""));
-            let mtime = self.root.metadata(parent)?.mtime;
+            let keep = KeepTime::of(root.subdir(path.parent().unwrap_or(Path::new("")))?)?;
             match &item.lent {
                 Some(lent) => self.give_back(lent, &path)?,
-                None => self.root.remove_all(&path)?,
+                None => root.remove_all(&path)?,
             }
-            self.root.set_mtime(parent, mtime)?;
+            keep.restore()?;
         }
         if let Some((name_aside, parent, name)) = &item.aside {
-            let keep = KeepTime::of(parent)?;
-            renameat_with(directory(&self.aside)?, name_aside, parent, name, RenameFlags::NOREPLACE)?;
+            let keep = KeepTime::of(parent.subdir("")?)?;
+            if parent.exists(name)? {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            self.aside.rename_to(name_aside, parent, name)?;
             keep.restore()?;
         }
         Ok(())
     }
 
     fn give_back(&self, lent: &Lent, path: &Path) -> io::Result<()> {
-        if lent.copied {
-            let source = RootDir::open(&lent.source)?;
-            source.remove_all("")?;
-            copy_tree(&self.root, path, &source, "")?;
-            return self.root.remove_all(path);
-        }
-        let (parent, name) = split(path)?;
-        Ok(renameat(open_in_root(self.held.root_fd(), parent)?, name, rustix::fs::CWD, &lent.source)?)
+        let Some(source) = &lent.copied else {
+            return self.root().rename_to(path, &lent.directory, &lent.name);
+        };
+        source.remove_all("")?;
+        copy_tree(self.root(), path, source, "")?;
+        self.root().remove_all(path)
     }
 
     fn place(&mut self, target: &Path, kind: &MountKind) -> io::Result<()> {
         match kind {
             MountKind::Bind { source, read_only } => self.place_copy(target, source, !read_only),
-            MountKind::Device { source } => self.place_node(target, source),
             MountKind::Tmpfs { mode, .. } => self.put(target, |root, path| root.create_dir(path, *mode)),
             MountKind::ScratchOverlay { lower, .. } => self.place_copy(target, lower, false),
         }
     }
 
-    /// Makes room at `target`, has `make` fill it, and takes hold of the result.
+    /// Makes room at `target`, has `make` fill it, given the directory and the name there, and takes hold of the result.
     fn put(&mut self, target: &Path, make: impl FnOnce(&RootDir, &Path) -> io::Result<()>) -> io::Result<()> {
-        let resolved = self.root.resolve(target)?;
-        let (parent_path, name) = split(&resolved)?;
-        self.targets.ensure(parent_path, TargetKind::Directory)?;
+        let resolved = self.root().resolve(target)?;
+        let (Some(parent), Some(name)) = (resolved.parent(), resolved.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let parent = RootDir::from_fd(self.targets.ensure(parent, TargetKind::Directory)?, parent);
         let stubs: Vec<Stub> = self.targets.take_stubs();
         self.held.hold(&stubs)?;
-        let parent = open_in_root(self.held.root_fd(), parent_path)?;
-        let keep = KeepTime::of(&parent)?;
-        let aside = if self.root.exists(&resolved)? {
+        let keep = KeepTime::of(parent.subdir("")?)?;
+        let aside = if parent.exists(name)? {
             let name_aside = OsString::from(format!("{}-{}", std::process::id(), self.items.len()));
-            renameat(&parent, name, directory(&self.aside)?, &name_aside)?;
-            Some((name_aside, parent.try_clone()?, name.to_owned()))
+            parent.rename_to(name, &self.aside, &name_aside)?;
+            Some(name_aside)
         } else {
             None
         };
-        let made = make(&self.root, &resolved);
-        let opened = self.held.open(&resolved);
+        let made = make(&parent, Path::new(name));
+        let opened = parent.open_entry(name);
         keep.restore()?;
         match (made, opened) {
             (Ok(()), Ok(placed)) => {
+                let aside = aside.map(|name_aside| (name_aside, parent, name.to_owned()));
                 self.items.push(Item { placed, lent: None, aside });
                 Ok(())
             }
             (made, opened) => {
-                self.root.remove_all(&resolved)?;
-                if let Some((name_aside, parent, name)) = &aside {
-                    renameat(directory(&self.aside)?, name_aside, parent, name)?;
+                parent.remove_all(name)?;
+                if let Some(name_aside) = aside {
+                    self.aside.rename_to(name_aside, &parent, name)?;
                 }
                 made.and(opened.map(drop))
             }
@@ -192,67 +187,43 @@ impl Placed {
         at(target, placed)
     }
 
-    fn place_copy(&mut self, target: &Path, source: &Path, writable: bool) -> io::Result<()> {
+    fn place_copy(&mut self, target: &Path, source: &Source, writable: bool) -> io::Result<()> {
         if let Some(path) = self.lent_path(source) {
             // It is in the root already: the same directory under two names, or a copy of it.
-            return self.put(target, |root, to| match writable {
-                true => root.symlink(&Path::new("/").join(&path), to),
-                false => copy_tree(root, &path, root, to),
+            let root = self.root().subdir("")?;
+            return self.put(target, |to, name| match writable {
+                true => to.symlink(&Path::new("/").join(&path), name),
+                false => copy_tree(&root, &path, to, name),
             });
         }
-        let named = source;
-        let metadata = std::fs::metadata(named)?;
-        let source = std::fs::canonicalize(named)?;
-        if FileType::from_raw_mode(std::os::unix::fs::MetadataExt::mode(&metadata)).is_socket() {
+        let (directory, from) = source.entry()?;
+        if directory.metadata(&from)?.kind == FileKind::Socket {
             // Another name for the same socket; between file systems there is no way.
-            return self.put(target, |root, path| {
-                let (parent, name) = split(path)?;
-                let to = open_in_root(directory(root.path())?, parent)?;
-                Ok(linkat(rustix::fs::CWD, &source, to, name, rustix::fs::AtFlags::empty())?)
-            });
+            return self.put(target, |to, name| directory.hard_link_to(&from, to, name));
         }
-        let mut lent = None;
-        self.put(target, |root, path| {
-            if writable {
-                let (parent, name) = split(path)?;
-                let to = open_in_root(directory(root.path())?, parent)?;
-                match renameat(rustix::fs::CWD, &source, to, name) {
-                    Ok(()) => {
-                        lent =
-                            Some(Lent { named: named.to_path_buf(), source: source.clone(), copied: false });
-                        return Ok(());
-                    }
-                    Err(rustix::io::Errno::XDEV | rustix::io::Errno::BUSY) => {
-                        lent =
-                            Some(Lent { named: named.to_path_buf(), source: source.clone(), copied: true });
-                    }
-                    Err(errno) => return Err(errno.into()),
-                }
+        if !writable {
+            return self.put(target, |to, name| copy_tree(&directory, &from, to, name));
+        }
+        let mut copied = None;
+        self.put(target, |to, name| match directory.rename_to(&from, to, name) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::ResourceBusy) =>
+            {
+                copied = Some(RootDir::from_fd(directory.open_entry(&from)?, Path::new(&from)));
+                copy_tree(&directory, &from, to, name)
             }
-            let (parent, name) = split(&source)?;
-            copy_tree(&RootDir::open(parent)?, name, root, path)
+            other => other,
         })?;
         if let Some(item) = self.items.last_mut() {
-            item.lent = lent;
+            item.lent = Some(Lent { source: source.clone(), directory, name: from, copied });
         }
         Ok(())
     }
 
     /// Returns where in the root a lent directory is.
-    fn lent_path(&self, source: &Path) -> Option<PathBuf> {
-        let is_it = |item: &&Item| item.lent.as_ref().is_some_and(|lent| lent.named == source);
+    fn lent_path(&self, source: &Source) -> Option<PathBuf> {
+        let is_it = |item: &&Item| item.lent.as_ref().is_some_and(|lent| lent.source == *source);
         self.items.iter().find(is_it).and_then(|item| self.held.path_of(&item.placed))
-    }
-
-    fn place_node(&mut self, target: &Path, source: &Path) -> io::Result<()> {
-        let stat = rustix::fs::stat(source)?;
-        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::CharacterDevice => FileKind::CharDevice(Device { major, minor }),
-            FileType::BlockDevice => FileKind::BlockDevice(Device { major, minor }),
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        self.put(target, |root, path| root.mknod(path, kind, stat.st_mode & 0o7777))
     }
 
     fn place_devices(&mut self) -> Result<(), Failure> {
@@ -260,7 +231,7 @@ impl Placed {
         for (name, major, minor) in NODES {
             let target = dev.join(name);
             let kind = FileKind::CharDevice(Device { major, minor });
-            if self.root.metadata_follow(&target).is_ok_and(|metadata| metadata.kind == kind) {
+            if self.root().metadata_follow(&target).is_ok_and(|metadata| metadata.kind == kind) {
                 continue;
             }
             at(&target, self.put(&target, |root, path| root.mknod(path, kind, 0o666)))?;
@@ -273,7 +244,7 @@ impl Placed {
         ] {
             let target = dev.join(name);
             // A link in the image would lead on to where it points to.
-            if !at(&target, self.root.exists(&target))? {
+            if !at(&target, self.root().exists(&target))? {
                 at(&target, self.put(&target, |root, path| root.symlink(Path::new(to), path)))?;
             }
         }
@@ -284,29 +255,19 @@ impl Placed {
 
 /// A directory's modification time, to be set again after entries were added or removed.
 struct KeepTime {
-    path: String,
-    mtime: std::time::SystemTime,
+    directory: RootDir,
+    mtime: Timestamp,
 }
 
 impl KeepTime {
-    fn of(directory: &OwnedFd) -> io::Result<Self> {
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(directory));
-        let mtime = std::fs::metadata(&path)?.modified()?;
-        Ok(Self { path, mtime })
+    fn of(directory: RootDir) -> io::Result<Self> {
+        let mtime = directory.metadata("")?.mtime;
+        Ok(Self { directory, mtime })
     }
 
     fn restore(self) -> io::Result<()> {
-        std::fs::File::open(&self.path)?.set_modified(self.mtime)
+        self.directory.set_mtime("", self.mtime)
     }
-}
-
-fn directory(path: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// Splits a path into its directory and its name.
-fn split(path: &Path) -> io::Result<(&Path, &std::ffi::OsStr)> {
-    path.parent().zip(path.file_name()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 fn at<T>(target: &Path, result: io::Result<T>) -> Result<T, Failure> {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child::{Role, command};
 use super::enter::{Mapping, enter_user_namespace};
-use super::mounting::{attach, change_root, copy_of_path, make_all_private, new_filesystem};
+use super::mounting::{attach, change_root, copy_of_path, make_all_private, new_filesystem, restrict};
 use super::overlay::Overlay;
 use super::sys::{self, Fork};
 use super::wire::{Receiver, send};
@@ -87,6 +87,8 @@ pub(super) struct Context {
     pub(super) mapping: Option<Mapping>,
     pub(super) chroot: Outcome,
     pub(super) device_nodes: Outcome,
+    /// Whether the machine's disks stay closed to nodes made here.
+    pub(super) disks_kept_away: Outcome,
 }
 
 /// What every probe found; made once per process.
@@ -249,6 +251,7 @@ fn answer(question: &Question) -> Context {
         context.overlay = attempt(|| private_mounts().and_then(|()| overlay_in(&work_dir, false)));
         context.overlay_userxattr = attempt(|| private_mounts().and_then(|()| overlay_in(&work_dir, true)));
         context.device_nodes = attempt(|| make_device_node(&work_dir));
+        context.disks_kept_away = attempt(|| super::devices::are_kept_away(&work_dir));
     }
     context
 }
@@ -300,7 +303,9 @@ fn mount_something() -> Tried {
     private_mounts()?;
     let tmpfs =
         new_filesystem("tmpfs", &[], MountAttrFlags::empty()).map_err(|error| ("mount tmpfs", error))?;
-    directory("/dev").and_then(|dev| attach(tmpfs, dev)).map_err(|error| ("mount tmpfs", error))
+    directory("/dev").and_then(|dev| attach(&tmpfs, dev)).map_err(|error| ("mount tmpfs", error))?;
+    restrict(&tmpfs, MountAttrFlags::MOUNT_ATTR_NODEV)
+        .map_err(|error| ("mount_setattr, which takes Linux 5.12", error))
 }
 
 fn mount_fresh_proc() -> Tried {

@@ -2,17 +2,19 @@
 //!
 //! The child makes them ([`Targets`]) because only it sees the root with its mounts; kiln removes them ([`Held`])
 //! because it outlives the step. What the step itself renamed is found again through an open descriptor, and the
-//! modification times of the directories around are as if nothing had ever been there.
+//! modification times of the directories around are as if nothing had ever been there. Nothing that is made or opened
+//! here is looked up twice: what is mounted may be a directory that another step is changing.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, statat};
+use rustix::fs::{Mode, OFlags};
 
-use super::mounting::{mount_id, open_in_root};
+use super::mounting::mount_id;
 use super::wire::Stub;
-use crate::tree::{FileKind, RootDir};
+use crate::tree::{FileKind, Metadata, RootDir};
 
 /// What is to be mounted somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,34 +26,61 @@ pub(super) enum TargetKind {
 }
 
 /// The child's side: opens mount targets in a root and makes those that are missing.
+///
+/// A target may lie in something mounted before it, where another step makes changes at the same time: after links were
+/// followed nothing on the way may be one, and every name is looked up once.
 #[derive(Debug)]
 pub(super) struct Targets {
     root: RootDir,
-    fd: OwnedFd,
     mount_id: u64,
     stubs: Vec<Stub>,
 }
 
 impl Targets {
-    /// Starts on what is at `root` now.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let mount_id = mount_id(&fd)?;
-        Ok(Self { root: RootDir::open(root)?, fd, mount_id, stubs: Vec::new() })
+    /// Starts on the directory `root`; `path` names it in messages.
+    pub(super) fn open(root: OwnedFd, path: &Path) -> io::Result<Self> {
+        let mount_id = mount_id(&root)?;
+        Ok(Self { root: RootDir::from_fd(root, path), mount_id, stubs: Vec::new() })
     }
 
     /// Opens `target`, links followed inside the root, and makes it if it is missing.
     pub(super) fn ensure(&mut self, target: &Path, kind: TargetKind) -> io::Result<OwnedFd> {
         let resolved = self.root.resolve(target)?;
-        if !self.root.exists(&resolved)? {
-            self.make(&resolved, kind)?;
+        let mut place = self.root.open_path("")?;
+        let mut path = PathBuf::new();
+        // The deepest directory of the root itself that was there, and its time.
+        let mut kept = None;
+        for name in &resolved {
+            path.push(name);
+            place = match open_name(&place, name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let on_root = mount_id(&place)? == self.mount_id;
+                    let directory = RootDir::from_fd(place, path.parent().unwrap_or(&path));
+                    if on_root && kept.is_none() {
+                        kept = Some((directory.subdir("")?, directory.metadata("")?.mtime));
+                    }
+                    if path == resolved && kind == TargetKind::File {
+                        directory.create_file(name, 0o644)?;
+                    } else {
+                        directory.create_dir(name, 0o755)?;
+                    }
+                    if on_root {
+                        self.stubs.push(Stub { path: path.clone() });
+                    }
+                    open_name(&directory, name)?
+                }
+                found => found?,
+            };
         }
-        open_in_root(&self.fd, &resolved)
+        if let Some((directory, mtime)) = kept {
+            directory.set_mtime("", mtime)?;
+        }
+        Ok(place)
     }
 
     /// Opens `target` if it is there.
     pub(super) fn existing(&self, target: &Path) -> io::Result<Option<OwnedFd>> {
-        match open_in_root(&self.fd, target) {
+        match self.root.open_path(target) {
             Ok(fd) => Ok(Some(fd)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -63,48 +92,19 @@ impl Targets {
         &self.root
     }
 
-    /// Returns what was made since this was asked last.
+    /// Returns what was made since this was asked last and is not hidden in a mount.
     pub(super) fn take_stubs(&mut self) -> Vec<Stub> {
         std::mem::take(&mut self.stubs)
     }
+}
 
-    /// Returns the descriptor of the root, and what was made in it that is not hidden in a mount.
-    pub(super) fn finish(self) -> (OwnedFd, Vec<Stub>) {
-        (self.fd, self.stubs)
-    }
-
-    fn make(&mut self, resolved: &Path, kind: TargetKind) -> io::Result<()> {
-        let (ancestor, mtime) = self.nearest_directory(resolved)?;
-        let on_root = mount_id(open_in_root(&self.fd, &ancestor)?)? == self.mount_id;
-        let mut made = Vec::new();
-        let mut note = |path: &Path| made.push(Stub { path: path.to_path_buf() });
-        match kind {
-            TargetKind::Directory => self.root.create_dir_all(resolved, 0o755, &mut note)?,
-            TargetKind::File => {
-                if let Some(parent) = resolved.parent() {
-                    self.root.create_dir_all(parent, 0o755, &mut note)?;
-                }
-                self.root.create_file(resolved, 0o644)?;
-                made.push(Stub { path: resolved.to_path_buf() });
-            }
-        }
-        if on_root {
-            self.root.set_mtime(&ancestor, mtime)?;
-            self.stubs.append(&mut made);
-        }
-        Ok(())
-    }
-
-    /// Returns the deepest directory above `path` that exists, and its modification time.
-    fn nearest_directory(&self, path: &Path) -> io::Result<(PathBuf, crate::tree::Timestamp)> {
-        for ancestor in path.ancestors().skip(1) {
-            match self.root.metadata(ancestor) {
-                Ok(metadata) => return Ok((ancestor.to_path_buf(), metadata.mtime)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((PathBuf::new(), self.root.metadata("")?.mtime))
+/// Opens what is called `name` in a directory; a link is `ELOOP`.
+fn open_name(directory: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    match Metadata::of(&fd)?.kind {
+        FileKind::Symlink => Err(rustix::io::Errno::LOOP.into()),
+        _ => Ok(fd),
     }
 }
 
@@ -112,34 +112,26 @@ impl Targets {
 #[derive(Debug)]
 pub(super) struct Held {
     root: RootDir,
-    fd: OwnedFd,
     held: Vec<OwnedFd>,
 }
 
 impl Held {
     /// Takes hold of nothing yet.
     pub(super) fn new(root: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { root: RootDir::open(root)?, fd, held: Vec::new() })
+        Ok(Self { root: RootDir::open(root)?, held: Vec::new() })
     }
 
     /// Takes hold of what the child made; the step has not begun.
     pub(super) fn hold(&mut self, stubs: &[Stub]) -> io::Result<()> {
         for stub in stubs {
-            self.held.push(self.open(&stub.path)?);
+            self.held.push(self.root.open_entry(&stub.path)?);
         }
         Ok(())
     }
 
-    /// Opens an entry of the root itself, a link not followed.
-    pub(super) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat2(&self.fd, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?)
-    }
-
-    /// Returns the descriptor of the root.
-    pub(super) fn root_fd(&self) -> &OwnedFd {
-        &self.fd
+    /// Returns the root.
+    pub(super) fn root(&self) -> &RootDir {
+        &self.root
     }
 
     /// Removes what is still as it was made, wherever the step moved it to. The step is over.
@@ -156,12 +148,11 @@ impl Held {
 
     /// Returns where `fd` is in the root now; `None` if it is not there any more.
     pub(super) fn path_of(&self, fd: &OwnedFd) -> Option<PathBuf> {
-        let now = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
-        let path = now(fd)?.strip_prefix(now(&self.fd)?).ok()?.to_path_buf();
+        let now = |fd: BorrowedFd<'_>| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok();
+        let path = now(fd.as_fd())?.strip_prefix(now(self.root.as_fd())?).ok()?.to_path_buf();
         // A deleted file's link ends in ` (deleted)`, which could also be a name: only the inode tells.
         let here = self.root.metadata(&path).ok()?;
-        let stat = statat(fd, c"", AtFlags::EMPTY_PATH).ok()?;
-        (here.ino == stat.st_ino).then_some(path)
+        (here.ino == Metadata::of(fd).ok()?.ino).then_some(path)
     }
 
     fn remove_one(&self, path: &Path) -> io::Result<()> {

@@ -2,13 +2,16 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Cancel, SandboxError, wire};
+use crate::tree::RootDir;
 
 /// How much of the host a step may be kept apart with; `Auto` takes the best that works here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -116,14 +119,71 @@ pub struct Mount {
     pub kind: MountKind,
 }
 
+/// A file or directory of this machine, found below a directory that is kiln's own.
+///
+/// It is looked up once, when the step begins, and what was found is used by its descriptor: others may write below
+/// `root` at that moment (two steps share a cache), and whatever they put there leads to nothing outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Absolute and without links: with one it is an error.
+    #[serde(with = "wire::path")]
+    root: PathBuf,
+    /// Links are followed, inside `root`; empty for `root` itself.
+    #[serde(with = "wire::path")]
+    below: PathBuf,
+}
+
+impl Source {
+    /// Names what is `below` the directory `root`, no component of which may be a link.
+    pub fn new(root: PathBuf, below: impl Into<PathBuf>) -> Self {
+        Self { root, below: below.into() }
+    }
+
+    /// Names what is `below` a directory to which links may lead now.
+    pub fn below(root: &Path, below: impl Into<PathBuf>) -> io::Result<Self> {
+        Ok(Self::new(root.canonicalize()?, below))
+    }
+
+    /// Returns a handle (`O_PATH`) of what is there.
+    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+        RootDir::open_exact(&self.root)?.open_path(&self.below)
+    }
+
+    /// Returns the directory that holds it, and its name there, which may have become a link's.
+    pub(super) fn entry(&self) -> io::Result<(RootDir, OsString)> {
+        let root = RootDir::open_exact(&self.root)?;
+        let path = root.resolve(&self.below)?;
+        let entry = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => (root.subdir(parent)?, name.to_owned()),
+            _ => match (self.root.parent(), self.root.file_name()) {
+                (Some(parent), Some(name)) => (RootDir::open_exact(parent)?, name.to_owned()),
+                _ => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "`/` itself cannot be put anywhere",
+                    ));
+                }
+            },
+        };
+        Ok(entry)
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = self.below.strip_prefix("/").unwrap_or(&self.below);
+        let path = if below.as_os_str().is_empty() { &self.root } else { &self.root.join(below) };
+        path.display().fmt(f)
+    }
+}
+
 /// The kinds of [`Mount`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
     /// A file or directory of this machine.
     Bind {
-        /// Its path on this machine.
-        #[serde(with = "wire::path")]
-        source: PathBuf,
+        /// What is shown.
+        source: Source,
         /// Whether the step may not write to it.
         read_only: bool,
     },
@@ -137,17 +197,10 @@ pub enum MountKind {
     /// A directory of this machine that the step may write to without changing it; what it writes is dropped.
     ScratchOverlay {
         /// The directory shown.
-        #[serde(with = "wire::path")]
-        lower: PathBuf,
+        lower: Source,
         /// An existing empty directory that takes the writes; the caller removes it.
         #[serde(with = "wire::path")]
         scratch: PathBuf,
-    },
-    /// A device node of this machine.
-    Device {
-        /// Its path on this machine.
-        #[serde(with = "wire::path")]
-        source: PathBuf,
     },
 }
 

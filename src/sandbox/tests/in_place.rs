@@ -11,7 +11,7 @@ use super::support::Sandbox;
 use crate::sandbox::journal::{Line, Residual};
 use crate::sandbox::look::look;
 use crate::sandbox::swap::Swap;
-use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, SandboxError, recover};
+use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, SandboxError, Source, recover};
 
 fn in_place() -> Option<Sandbox> {
     Sandbox::new().filter(|sandbox| sandbox.entered.launch == LaunchKind::InPlace)
@@ -100,7 +100,7 @@ fn cache_directories_are_lent() {
     let cache = sandbox.dir.path().join("cache");
     std::fs::create_dir(&cache).unwrap();
     std::fs::write(cache.join("old"), "1").unwrap();
-    let kind = MountKind::Bind { source: cache.clone(), read_only: false };
+    let kind = MountKind::Bind { source: Source::below(&cache, "").unwrap(), read_only: false };
     let mut task = sandbox.task("cat /root/.cache/old; echo 2 > /root/.cache/new");
     task.mounts = vec![Mount { target: "/root/.cache".into(), kind }];
     let before = sandbox.listing();

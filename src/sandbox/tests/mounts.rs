@@ -4,10 +4,10 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::support::Sandbox;
-use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, Task};
+use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, Source, Task};
 
 fn bind(source: &str, sandbox: &Sandbox, target: &str, read_only: bool) -> Mount {
-    let source = sandbox.dir.path().join(source);
+    let source = Source::below(sandbox.dir.path(), source).unwrap();
     Mount { target: PathBuf::from(target), kind: MountKind::Bind { source, read_only } }
 }
 
@@ -106,7 +106,7 @@ fn scratch_mounts_forget_what_is_written() {
     std::fs::create_dir_all(lower.join("d")).unwrap();
     std::fs::write(lower.join("d/f"), "old").unwrap();
     std::fs::create_dir(&scratch).unwrap();
-    let kind = MountKind::ScratchOverlay { lower: lower.clone(), scratch };
+    let kind = MountKind::ScratchOverlay { lower: Source::below(&lower, "").unwrap(), scratch };
     let mounts = vec![Mount { target: "/m".into(), kind }];
     let ran =
         sandbox.run(&with(&sandbox, "cat /m/d/f; echo new > /m/d/f; rm -r /m/d; touch /m/x; ls /m", mounts));
@@ -171,6 +171,33 @@ fn targets_resolve_inside_the_root() {
     assert_eq!(ran.stdout.matches("inside").count(), 3, "{ran:?}");
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(sandbox.listing(), before);
+}
+
+#[test]
+fn sources_are_looked_up_below_their_root_alone() {
+    let Some(sandbox) = Sandbox::new() else { return };
+    let base = sandbox.dir.path().canonicalize().unwrap();
+    std::fs::create_dir_all(base.join("src/deep")).unwrap();
+    std::fs::write(base.join("src/inside"), "").unwrap();
+    symlink("/", base.join("src/out")).unwrap();
+    symlink("../../..", base.join("src/deep/up")).unwrap();
+    symlink("src", base.join("link")).unwrap();
+    let mount = |source: Source, target: &str, read_only| Mount {
+        target: target.into(),
+        kind: MountKind::Bind { source, read_only },
+    };
+    let src = base.join("src");
+    let mounts = vec![
+        mount(Source::new(src.clone(), "out/deep/../out"), "/m1", true),
+        mount(Source::new(src, "deep/up"), "/m2", true),
+    ];
+    let ran = sandbox.run(&with(&sandbox, "ls -d /m1/inside /m2/inside", mounts));
+    assert_eq!(ran.stdout, "/m1/inside\n/m2/inside\n", "{ran:?}");
+    for read_only in [true, false] {
+        let mounts = vec![mount(Source::new(base.join("link"), ""), "/m", read_only)];
+        sandbox.try_run(&with(&sandbox, "true", mounts)).unwrap_err();
+    }
+    assert!(base.join("link").is_symlink() && !sandbox.path("m").exists());
 }
 
 #[test]
