@@ -1,7 +1,9 @@
 //! Launch `chroot`: a changed root directory and nothing else.
 //!
 //! For somebody else's container image in which nothing can be mounted. Device nodes are made in the root for the time of
-//! the step; there is no /proc and no /sys, which some programs miss: kiln says so once.
+//! the step; there is no /proc and no /sys, which some programs miss: kiln says so once. A root that may change its root
+//! again is out of it in two lines, so steps lack SYS_CHROOT; they still share kiln's processes, network and abstract
+//! sockets.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::placing::Placed;
 use super::task::{Exit, Task};
 use super::wire::{Failure, Order, hosts_file};
-use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
+use super::{Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
 
 /// Said before the first step.
-const WARNING: &str = "kiln: warning: commands run without /proc here, which some programs need (java, ps, `<(…)`, \
-                       terminals); see `kiln doctor`\n";
+const WARNING: &str = "kiln: warning: commands run in a chroot here: without /proc, which some programs need (java, ps, \
+                       `<(…)`, terminals), and kept from this machine by little more than lost capabilities: not for \
+                       Dockerfiles of people you do not trust; see `kiln doctor`\n";
 
 /// The launch as kiln sees it.
 #[derive(Debug)]
@@ -22,12 +25,14 @@ pub(super) struct Chroot {
     options: LaunchOptions,
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
+    disks_are_open: bool,
     warned: AtomicBool,
 }
 
 impl Chroot {
     pub(super) fn new(options: LaunchOptions) -> Self {
         Self {
+            disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
             options,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             warned: AtomicBool::new(false),
@@ -52,6 +57,7 @@ impl Launch for Chroot {
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
+            disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::Chroot, task)
         };
         step::run(task, &order, output)

@@ -17,7 +17,7 @@ use super::supervise::Connection;
 use super::swap::Swap;
 use super::task::{Exit, Mount, Task};
 use super::wire::{Failure, Order, Report, hosts_file};
-use super::{Launch, LaunchKind, LaunchOptions, SandboxError, step};
+use super::{Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
 
 /// The launch as kiln sees it.
@@ -29,11 +29,13 @@ pub(super) struct InPlace {
     turn: Mutex<()>,
     warned: AtomicBool,
     has_keeper: AtomicBool,
+    disks_are_open: bool,
 }
 
 impl InPlace {
     pub(super) fn new(options: LaunchOptions) -> Self {
         Self {
+            disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
             options,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             turn: Mutex::new(()),
@@ -78,6 +80,7 @@ impl Launch for InPlace {
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
             state_dir: self.options.state_dir.clone(),
             private_files: self.options.private_files.iter().map(OsString::from).collect(),
+            disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::InPlace, task)
         };
         let ended = step::run(task, &order, output);

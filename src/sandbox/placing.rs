@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::targets::{Held, TargetKind, Targets, depth};
 use super::task::{Mount, MountKind, Source};
 use super::wire::{Cause, Failure, Order, Stub};
-use crate::tree::{Device, FileKind, RootDir, Timestamp, copy_tree};
+use crate::tree::{Device, FileKind, RootDir, Timestamp, Walk, copy_tree};
 
 /// Device nodes of Linux's devices.txt that every step has.
 const NODES: [(&str, u32, u32); 6] =
@@ -37,6 +37,8 @@ struct Item {
     lent: Option<Lent>,
     /// What stood there: its name aside, and where it belongs.
     aside: Option<(OsString, RootDir, OsString)>,
+    /// What is aside shares the fate of what is in its place: the step may move or remove it.
+    is_cover: bool,
 }
 
 /// Where a lent directory belongs.
@@ -81,6 +83,32 @@ impl Placed {
             let target = &mount.target;
             at(target, self.place(target, &mount.kind))?;
         }
+        if order.disks_are_open && !order.insecure {
+            self.cover_devices().map_err(|error| Failure::setup("cover device nodes", error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts empty files over the device nodes of the image and of caches.
+    fn cover_devices(&mut self) -> io::Result<()> {
+        let mut found = Vec::new();
+        for entry in Walk::new(self.root(), "")? {
+            let entry = entry?;
+            let (FileKind::CharDevice(device) | FileKind::BlockDevice(device)) = entry.metadata.kind else {
+                continue;
+            };
+            let is_harmless = entry.metadata.kind == FileKind::CharDevice(device)
+                && NODES.iter().any(|(_, major, minor)| (*major, *minor) == (device.major, device.minor));
+            if !is_harmless {
+                found.push(entry.path);
+            }
+        }
+        for path in found {
+            self.put(&path, |to, name| to.create_file(name, 0o600).map(drop))?;
+            if let Some(item) = self.items.last_mut() {
+                item.is_cover = true;
+            }
+        }
         Ok(())
     }
 
@@ -111,13 +139,16 @@ impl Placed {
         let root = self.root();
         if let Some(path) = self.held.path_of(&item.placed) {
             let keep = KeepTime::of(root.subdir(path.parent().unwrap_or(Path::new("")))?)?;
-            match &item.lent {
-                Some(lent) => self.give_back(lent, &path)?,
-                None => root.remove_all(&path)?,
+            match (&item.lent, &item.aside) {
+                (Some(lent), _) => self.give_back(lent, &path)?,
+                (None, Some((name, ..))) if item.is_cover => self.aside.rename_to(name, root, &path)?,
+                (None, _) => root.remove_all(&path)?,
             }
             keep.restore()?;
+        } else if let Some((name, ..)) = item.aside.as_ref().filter(|_| item.is_cover) {
+            self.aside.remove_file(name)?;
         }
-        if let Some((name_aside, parent, name)) = &item.aside {
+        if let Some((name_aside, parent, name)) = item.aside.as_ref().filter(|_| !item.is_cover) {
             let keep = KeepTime::of(parent.subdir("")?)?;
             if parent.exists(name)? {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -168,7 +199,7 @@ impl Placed {
         match (made, opened) {
             (Ok(()), Ok(placed)) => {
                 let aside = aside.map(|name_aside| (name_aside, parent, name.to_owned()));
-                self.items.push(Item { placed, lent: None, aside });
+                self.items.push(Item { placed, lent: None, aside, is_cover: false });
                 Ok(())
             }
             (made, opened) => {

@@ -136,11 +136,7 @@ fn give_stdio_to(uid: u32) {
 
 fn become_user(order: &Order) -> Result<(), Failure> {
     let user = &order.user;
-    let keep = if order.insecure { CapabilitySet::all() } else { DEFAULT_CAPABILITIES };
-    let keep = match order.launch {
-        LaunchKind::Namespaces => keep,
-        _ => keep.difference(MARK),
-    };
+    let keep = capabilities(order);
     drop_bounding(keep).map_err(|error| Failure::setup("drop capabilities", error))?;
     let groups: Vec<_> = user.groups.iter().map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
     let unmapped = |errno: rustix::io::Errno, action: &str| match errno {
@@ -158,6 +154,25 @@ fn become_user(order: &Order) -> Result<(), Failure> {
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|errno| unmapped(errno, "set the group"))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| unmapped(errno, "set the user"))?;
     set_capabilities(keep, user.uid).map_err(|error| Failure::setup("set capabilities", error))
+}
+
+/// Returns what the step's root may.
+fn capabilities(order: &Order) -> CapabilitySet {
+    let (mut keep, mut lost) = (DEFAULT_CAPABILITIES, CapabilitySet::empty());
+    if order.launch == LaunchKind::Chroot {
+        // With it a root leaves its root in two lines.
+        lost |= CapabilitySet::SYS_CHROOT;
+    }
+    if order.disks_are_open {
+        lost |= CapabilitySet::MKNOD;
+    }
+    if order.insecure {
+        (keep, lost) = (CapabilitySet::all(), CapabilitySet::empty());
+    }
+    if order.launch != LaunchKind::Namespaces {
+        lost |= MARK;
+    }
+    keep.difference(lost)
 }
 
 /// Takes from this process and its descendants, for good, what is not in `keep`.

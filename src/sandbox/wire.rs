@@ -39,6 +39,8 @@ pub(super) struct Order {
     pub(super) mounts: Vec<Mount>,
     pub(super) network: Network,
     pub(super) insecure: bool,
+    /// Nothing but lost capabilities keeps the step off this machine's disks.
+    pub(super) disks_are_open: bool,
     /// Content of `/etc/hosts`.
     pub(super) hosts: String,
     /// Content of `/etc/resolv.conf`.
@@ -70,6 +72,7 @@ impl Order {
             mounts: task.mounts.clone(),
             network: task.network,
             insecure: task.insecure,
+            disks_are_open: false,
             hosts: hosts_file(&sandbox_hosts(&task.hostname), task),
             dns: Vec::new(),
             own_hosts: !task.hosts.is_empty(),
