@@ -21,7 +21,9 @@
 //! | 0 | [`own_files`] | whether the container's own files are in their places |
 //! | 0 | [`text`] | what may be shown: URLs without passwords, texts of others without control characters |
 //! | 0 | [`threads`] | threads that the system may refuse: parallel work, work beside, panics that are not lost |
+//! | 0 | [`space`] | full file systems: which one, and what is left on it |
 //! | 1 | [`dns`] | names to addresses, by files read once |
+//! | 1 | [`flock`] | waiting for locks between processes, and saying who is waited for |
 //! | 1 | [`stream`] | hashing, verifying, compressing, decompressing, bounded pipes |
 //! | 1 | [`tree`] | files below a root and never above it; walking and copying them |
 //! | 1 | [`dockerfile`] | text to syntax tree, variable expansion, history texts; pure |
@@ -57,7 +59,7 @@
 //! * A step whose key is known to a cache does not run; nothing of what it made is fetched before something needs it.
 //!   What comes out of a cache is checked, and used only on the very tree it was made on.
 //!
-//! Unpacked base layers, blobs and records of steps are kept below kiln's root directory and reused.
+//! Unpacked base layers, blobs and records of steps are kept in a private directory below kiln's root and reused.
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test that is refused a thread should stop"))]
 
@@ -70,6 +72,7 @@ pub mod context;
 pub mod dns;
 pub mod dockerfile;
 pub mod event;
+pub mod flock;
 pub mod images;
 pub mod layer;
 pub mod oci;
@@ -80,6 +83,7 @@ pub mod registry;
 pub mod rootfs;
 pub mod sandbox;
 pub mod snapshot;
+pub mod space;
 pub mod stream;
 pub mod text;
 pub mod threads;

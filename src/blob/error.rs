@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::oci::Digest;
+use crate::space::explain;
 
 /// A failure to read or keep blobs. Paths are of this machine, digests name the blob.
 #[derive(Debug, thiserror::Error)]
@@ -16,14 +17,6 @@ pub enum BlobError {
         /// What was tried, as a verb.
         action: &'static str,
         /// On what.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// No space, or no quota, is left.
-    #[error("no space left on device for `{path}`")]
-    Full {
-        /// What was being written.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
@@ -80,6 +73,14 @@ pub enum BlobError {
         /// Why not.
         problem: String,
     },
+    /// The store's list of tags means nothing.
+    #[error("`{path}` is broken: {problem}")]
+    BrokenIndex {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A source that is not a file system failed.
     #[error("cannot read blob `{digest}` from `{place}`")]
     Source {
@@ -93,11 +94,11 @@ pub enum BlobError {
 }
 
 impl BlobError {
-    /// Says which `action` failed on `path`, and tells a full disk and a read-only place from the rest.
+    /// Says which `action` failed on `path`, and tells a read-only place from the rest.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let source = explain(path, source);
         let path = path.to_owned();
         match Errno::from_io_error(&source) {
-            Some(Errno::NOSPC | Errno::DQUOT) => Self::Full { path, source },
             Some(Errno::ROFS) => Self::ReadOnly { path, source },
             _ => Self::Io { action, path, source },
         }
@@ -106,9 +107,6 @@ impl BlobError {
     /// Returns what the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Full { .. } => Some(
-                "free some space, remove unused blobs with `kiln prune`, or put the store on another volume",
-            ),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("give kiln the right to it, or choose another directory for the store")
             }
@@ -116,6 +114,10 @@ impl BlobError {
             Self::Damaged { .. } => {
                 Some("run again: a damaged blob of the store is dropped, and fetched or built anew")
             }
+            Self::BrokenIndex { .. } => Some(
+                "put a good one back, or remove it: then the images in the store have no names any more, and the next \
+                 `kiln prune` removes them",
+            ),
             Self::NotALayout { .. } => Some(
                 "an image layout has `oci-layout` and `index.json` at its top; compressed archives must be unpacked first",
             ),

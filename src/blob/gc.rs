@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::lock::{Guard, sweep};
+use super::lock::sweep;
 use super::store::touch;
 use super::{BlobError, Store, WHOLE_LIMIT_BYTES};
 use crate::oci::Digest;
@@ -42,7 +42,7 @@ impl Store {
     ///
     /// What this `Store` itself has used stays as well.
     pub fn collect_garbage(&self, grace: Duration) -> Result<Collected, BlobError> {
-        let guard = Guard::exclusive(self.path())?;
+        let guard = self.lock().exclusive()?;
         let ingest = self.path().join("ingest");
         let oldest_session = sweep(&ingest, &guard)?;
         let now = self.file_system_time()?;
@@ -83,9 +83,7 @@ impl Store {
 
     /// Returns the hex digests of all blobs that the index reaches.
     fn reached(&self) -> Result<BTreeSet<String>, BlobError> {
-        let path = self.path().join(super::index::INDEX_FILE);
-        let index = fs::read(&path).map_err(|error| BlobError::io("read", &path, error))?;
-        let (index, _) = super::index::parse_index(self.path(), &index)?;
+        let (index, _) = super::index::read_index(self.path())?;
         let mut reached = BTreeSet::new();
         let mut pending = VecDeque::from([Value::Object(index)]);
         pending.extend(self.records()?);

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::lock::Guard;
 use super::{BlobError, Store, checked_digest};
 use crate::oci::{Descriptor, annotation, canonical_json, media_type};
 
@@ -42,7 +41,7 @@ fn tag_of(reference: &str) -> &str {
 impl Store {
     /// Returns the tags in byte order.
     pub fn tags(&self) -> Result<Vec<Tagged>, BlobError> {
-        let guard = Guard::shared(self.path())?;
+        let guard = self.lock().shared()?;
         let manifests = read_index(self.path())?.1;
         drop(guard);
         let mut tags: Vec<Tagged> = manifests
@@ -84,7 +83,7 @@ impl Store {
 
     /// Rewrites the index in one step, entries by name; what kiln does not know in it stays.
     fn change_index(&self, change: impl FnOnce(&mut Vec<(Option<String>, Value)>)) -> Result<(), BlobError> {
-        let _guard = Guard::exclusive(self.path())?;
+        let _guard = self.lock().exclusive()?;
         let (mut index, descriptors) = read_index(self.path())?;
         let values = match index.remove("manifests") {
             Some(Value::Array(values)) => values,
@@ -102,25 +101,19 @@ impl Store {
     }
 }
 
-/// Reads a layout's index: as JSON, and its entries.
-fn read_index(layout: &Path) -> Result<(Map<String, Value>, Vec<Descriptor>), BlobError> {
-    let path = layout.join(INDEX_FILE);
+/// Reads the store's index: as JSON, and its entries.
+pub(super) fn read_index(store: &Path) -> Result<(Map<String, Value>, Vec<Descriptor>), BlobError> {
+    let path = store.join(INDEX_FILE);
     let bytes = fs::read(&path).map_err(|error| BlobError::io("read", &path, error))?;
-    parse_index(layout, &bytes)
+    parse_index(&bytes).map_err(|error| BlobError::BrokenIndex { path, problem: error.to_string() })
 }
 
-/// Parses an index; `layout` is for the message.
-pub(super) fn parse_index(
-    layout: &Path,
-    bytes: &[u8],
-) -> Result<(Map<String, Value>, Vec<Descriptor>), BlobError> {
-    let bad = |problem: String| BlobError::NotALayout { path: layout.to_owned(), problem };
-    let index: Map<String, Value> =
-        serde_json::from_slice(bytes).map_err(|error| bad(format!("`{INDEX_FILE}`: {error}")))?;
+/// Parses an index.
+pub(super) fn parse_index(bytes: &[u8]) -> Result<(Map<String, Value>, Vec<Descriptor>), serde_json::Error> {
+    let index: Map<String, Value> = serde_json::from_slice(bytes)?;
     let descriptors = match index.get("manifests") {
         None => Vec::new(),
-        Some(manifests) => serde_json::from_value(manifests.clone())
-            .map_err(|error| bad(format!("`{INDEX_FILE}`: {error}")))?,
+        Some(manifests) => serde_json::from_value(manifests.clone())?,
     };
     Ok((index, descriptors))
 }

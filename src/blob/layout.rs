@@ -75,7 +75,8 @@ impl Layout {
             )));
         }
         let index = layout.read_file(INDEX_FILE)?;
-        layout.manifests = parse_index(path, &index)?.1;
+        let parsed = parse_index(&index);
+        layout.manifests = parsed.map_err(|error| layout.not_a_layout(format!("`{INDEX_FILE}`: {error}")))?.1;
         Ok(layout)
     }
 

@@ -1,6 +1,6 @@
 //! Locks between processes, and sessions: who is alive.
 //!
-//! All locks are `flock`s: the kernel drops them when a process dies, however it dies. Two kinds of files are locked:
+//! Two kinds of files are locked (`flock.rs`):
 //!
 //! * `lock`, for moments: shared to use blobs, exclusive to open or sweep the store and to change its index.
 //! * `ingest/ID.lock`, exclusive for as long as a session (one open [`Store`](super::Store)) lives. Its temporary files are in
@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use super::BlobError;
+use crate::event::Reporter;
+use crate::flock::{self, LockKind};
 
 const LOCK_SUFFIX: &str = "lock";
 
@@ -27,41 +26,35 @@ pub(super) struct Guard {
     _file: File,
 }
 
-impl Guard {
+/// Where the store's lock is, and who hears of a long wait for it.
+#[derive(Debug, Clone)]
+pub(super) struct StoreLock {
+    path: PathBuf,
+    reporter: Reporter,
+}
+
+impl StoreLock {
+    pub(super) fn new(store: &Path, reporter: &Reporter) -> Self {
+        Self { path: store.join("lock"), reporter: reporter.clone() }
+    }
+
     /// Waits until nobody changes the store as a whole.
-    pub(super) fn shared(store: &Path) -> Result<Self, BlobError> {
-        Self::take(store, FlockOperation::LockShared)
+    pub(super) fn shared(&self) -> Result<Guard, BlobError> {
+        self.take(LockKind::Shared)
     }
 
     /// Waits until nobody uses the store.
-    pub(super) fn exclusive(store: &Path) -> Result<Self, BlobError> {
-        Self::take(store, FlockOperation::LockExclusive)
+    pub(super) fn exclusive(&self) -> Result<Guard, BlobError> {
+        self.take(LockKind::Exclusive)
     }
 
-    fn take(store: &Path, operation: FlockOperation) -> Result<Self, BlobError> {
-        let path = store.join("lock");
-        let file = open_lock(&path)?;
-        lock(&file, operation).map_err(|error| BlobError::io("lock", &path, error.into()))?;
-        Ok(Self { _file: file })
-    }
-}
-
-fn open_lock(path: &Path) -> Result<File, BlobError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(|error| BlobError::io("open", path, error))
-}
-
-fn lock(file: &File, operation: FlockOperation) -> Result<(), Errno> {
-    loop {
-        match flock(file, operation) {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
+    fn take(&self, kind: LockKind) -> Result<Guard, BlobError> {
+        let path = &self.path;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| BlobError::io("open", path, error))?;
+        flock::lock(&file, path, kind, &self.reporter)
+            .map_err(|error| BlobError::io("lock", path, error.into()))?;
+        Ok(Guard { _file: file })
     }
 }
 
@@ -87,7 +80,7 @@ impl Session {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(BlobError::io("create", &lock_path, error)),
             };
-            lock(&file, FlockOperation::NonBlockingLockExclusive)
+            flock::lock(&file, &lock_path, LockKind::Exclusive, &Reporter::silent())
                 .map_err(|error| BlobError::io("lock", &lock_path, error.into()))?;
             let directory = ingest.join(id);
             fs::create_dir_all(&directory).map_err(|error| BlobError::io("create", &directory, error))?;
@@ -149,9 +142,9 @@ fn is_alive(lock_path: &Path) -> Result<Option<SystemTime>, BlobError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(BlobError::io("open", lock_path, error)),
     };
-    match lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => {
+    match flock::try_lock(&file, LockKind::Exclusive) {
+        Ok(true) => Ok(None),
+        Ok(false) => {
             let began = file.metadata().and_then(|metadata| metadata.modified());
             began.map(Some).map_err(|error| BlobError::io("look at", lock_path, error))
         }

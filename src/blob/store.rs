@@ -21,9 +21,10 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 
-use super::index::{EMPTY_INDEX, INDEX_FILE, LAYOUT_FILE, LAYOUT_MARKER};
-use super::lock::{Guard, Session, sweep};
+use super::index::{EMPTY_INDEX, INDEX_FILE, LAYOUT_FILE, LAYOUT_MARKER, read_index};
+use super::lock::{Session, StoreLock, sweep};
 use super::{BlobError, BlobSource, StoreWriter, checked_digest, read_whole};
+use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest};
 use crate::stream::VerifyReader;
 
@@ -34,26 +35,36 @@ const EMPTY_DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b9
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    lock: StoreLock,
     session: Arc<Session>,
 }
 
 impl Store {
-    /// Opens the store at `dir`, creating it if needed, and sweeps what killed processes left.
+    /// Opens the store at `dir` as [`Store::open_telling`] does, and waits for others in silence.
     pub fn open(dir: &Path) -> Result<Arc<Self>, BlobError> {
+        Self::open_telling(dir, &Reporter::silent())
+    }
+
+    /// Opens the store at `dir`, creating it if needed, and sweeps what killed processes left. Who keeps its lock for
+    /// long is told to `reporter`, now and later.
+    pub fn open_telling(dir: &Path, reporter: &Reporter) -> Result<Arc<Self>, BlobError> {
         for sub in ["blobs/sha256", "ingest"] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(|error| BlobError::io("create", &path, error))?;
         }
-        let guard = Guard::exclusive(dir)?;
+        let lock = StoreLock::new(dir, reporter);
+        let guard = lock.exclusive()?;
         let ingest = dir.join("ingest");
         sweep(&ingest, &guard)?;
         let session = Arc::new(Session::begin(&ingest, &guard)?);
-        let store = Self { path: dir.to_owned(), session };
+        let store = Self { path: dir.to_owned(), lock, session };
         for (name, content) in [(LAYOUT_FILE, LAYOUT_MARKER), (INDEX_FILE, EMPTY_INDEX)] {
             if !dir.join(name).exists() {
                 store.replace_file(name, content)?;
             }
         }
+        // Every build ends with a name in the index: better to know now that it cannot have one.
+        read_index(dir)?;
         drop(guard);
         Ok(Arc::new(store))
     }
@@ -85,7 +96,7 @@ impl Store {
 
     /// Starts a blob; nothing shows before [`StoreWriter::commit`].
     pub fn writer(&self) -> Result<StoreWriter, BlobError> {
-        StoreWriter::create(&self.path, Arc::clone(&self.session))
+        StoreWriter::create(&self.path, self.lock.clone(), Arc::clone(&self.session))
     }
 
     /// Keeps `bytes`.
@@ -103,7 +114,7 @@ impl Store {
     /// Opens a blob and marks it as in use now. The shared lock keeps a collection from removing it in between.
     fn keep(&self, digest: &Digest) -> Result<File, BlobError> {
         let path = self.blob_path(digest);
-        let guard = Guard::shared(&self.path)?;
+        let guard = self.lock.shared()?;
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing(digest)),
@@ -117,6 +128,10 @@ impl Store {
         touch(&path).map_err(|error| BlobError::io("touch", &path, error))?;
         drop(guard);
         Ok(file)
+    }
+
+    pub(super) fn lock(&self) -> &StoreLock {
+        &self.lock
     }
 
     fn missing(&self, digest: &Digest) -> BlobError {

@@ -275,8 +275,6 @@ fn a_place_that_is_not_writable_is_named() {
     // /proc refuses to everybody, root included.
     let error = Store::open(Path::new("/proc/kiln-store")).unwrap_err();
     assert!(error.to_string().contains("/proc/kiln-store"), "{error}");
-    let full = BlobError::io("write", Path::new("/x"), rustix::io::Errno::NOSPC.into());
-    assert!(matches!(full, BlobError::Full { .. }) && full.hint().is_some());
     let read_only = BlobError::io("write", Path::new("/x"), rustix::io::Errno::ROFS.into());
     assert!(matches!(read_only, BlobError::ReadOnly { .. }) && read_only.hint().is_some());
 }
@@ -352,5 +350,5 @@ fn a_full_disk_is_told_from_other_failures() {
     let result = Store::open(dir.path()).and_then(|store| store.put(&vec![7; 1 << 20]));
     let umount = Command::new("umount").arg("-l").arg(dir.path()).status().unwrap();
     assert!(umount.success());
-    assert!(matches!(result, Err(BlobError::Full { .. })), "{result:?}");
+    assert!(result.as_ref().is_err_and(|error| crate::space::find(error).is_some()), "{result:?}");
 }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::growing::Growing;
-use super::lock::{Guard, Session};
+use super::lock::{Session, StoreLock};
 use super::store::touch;
 use super::{BlobError, checked_digest};
 use crate::oci::Descriptor;
+use crate::space::explain;
 use crate::stream::{Counted, HashingWriter};
 
 /// A blob being written, hashed on the way. Dropped without a commit, it leaves nothing.
@@ -21,6 +22,7 @@ pub struct StoreWriter {
     file: Option<HashingWriter<File>>,
     path: PathBuf,
     store: PathBuf,
+    lock: StoreLock,
     /// For who reads while this writes.
     growing: Option<Arc<Growing>>,
     size_bytes: u64,
@@ -28,13 +30,14 @@ pub struct StoreWriter {
 }
 
 impl StoreWriter {
-    pub(super) fn create(store: &Path, session: Arc<Session>) -> Result<Self, BlobError> {
+    pub(super) fn create(store: &Path, lock: StoreLock, session: Arc<Session>) -> Result<Self, BlobError> {
         let path = session.temporary();
         let file = File::create_new(&path).map_err(|error| BlobError::io("create", &path, error))?;
         Ok(Self {
             file: Some(HashingWriter::new(file)),
             path,
             store: store.to_owned(),
+            lock,
             growing: None,
             size_bytes: 0,
             _session: session,
@@ -77,7 +80,7 @@ impl StoreWriter {
         file.set_permissions(Permissions::from_mode(0o444))
             .map_err(|error| BlobError::io("seal", &self.path, error))?;
         let place = self.store.join("blobs/sha256").join(counted.digest.hex());
-        let guard = Guard::shared(&self.store)?;
+        let guard = self.lock.shared()?;
         touch(&self.path).map_err(|error| BlobError::io("touch", &self.path, error))?;
         fs::rename(&self.path, &place).map_err(|error| BlobError::io("create", &place, error))?;
         drop(guard);
@@ -94,7 +97,8 @@ impl StoreWriter {
 
 impl Write for StoreWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let count = self.file().write(buf)?;
+        let written = self.file().write(buf);
+        let count = written.map_err(|error| explain(&self.path, error))?;
         self.size_bytes += count as u64;
         if let Some(growing) = &self.growing {
             growing.grow(count as u64);

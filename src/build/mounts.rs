@@ -19,6 +19,7 @@ use crate::dockerfile::expand::expand;
 use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, parse_mount};
 use crate::plan::FromRef;
 use crate::sandbox::{Mount, MountKind, Source};
+use crate::space::explain;
 use crate::tree::{FileKind, RootDir, Walk, copy_tree};
 
 /// Where the first content of a cache is made, beside its place.
@@ -59,7 +60,7 @@ impl Drop for StepMounts {
 
 pub(super) fn io_problem(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Problem {
     let path = path.to_path_buf();
-    move |source| Problem::Io { action, path, source }
+    move |source| Problem::Io { action, source: explain(&path, source), path }
 }
 
 impl Build<'_> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::blob::BlobError;
 use crate::registry::RegistryError;
+use crate::space::explain;
 
 /// A failure to read or write a cache.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +58,7 @@ pub enum CacheError {
 impl CacheError {
     /// Says which `action` failed on `path`.
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        Self::Io { action, path: path.to_owned(), source: explain(path, source) }
     }
 
     /// Tells whether only one record is bad, and the cache itself works.

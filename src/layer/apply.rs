@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io::{self, BufRead};
 use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
@@ -22,7 +22,17 @@ use super::names::{WHITEOUT_PREFIX, belongs_to_overlay};
 use super::parents::{Parent, Parents, apply};
 use super::place::{self, Failure, Target};
 use super::{LayerError, TarEntry, TarEntryKind, TarReader};
+use crate::space::explain;
 use crate::tree::{Device, FileKind, RootDir};
+
+/// Four times what Linux takes in one call: a step can make such trees, one directory at a time.
+const NAME_LIMIT_BYTES: usize = 4 * 4096;
+
+/// As many as a path that Linux takes in one call can have.
+const DEPTH_LIMIT: usize = 2048;
+
+/// Of a name that is too long, this much is shown.
+const SHOWN_BYTES: usize = 80;
 
 /// What entries named `.wh.…` mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +106,21 @@ pub struct Applied {
 ///
 /// `tar` is read to its very end. After an error, what was unpacked so far is still there.
 pub fn apply_tar(
+    tar: TarReader<impl BufRead>,
+    into: &RootDir,
+    dest: &Path,
+    options: &ApplyOptions,
+) -> Result<Applied, LayerError> {
+    unpack(tar, into, dest, options).map_err(|error| match error {
+        LayerError::Apply { action, entry, source } => {
+            let source = explain(&into.path().join(&entry), source);
+            LayerError::Apply { action, entry, source }
+        }
+        error => error,
+    })
+}
+
+fn unpack(
     mut tar: TarReader<impl BufRead>,
     into: &RootDir,
     dest: &Path,
@@ -374,6 +399,16 @@ impl Unpacking<'_> {
 
 /// Brings a name into a normal form: relative, no `.` and no `..`. `what` is how the entry has it, for the message.
 fn normal(name: &Path, entry: &Path, what: &str, strict: bool) -> Result<PathBuf, LayerError> {
+    let length = name.as_os_str().len();
+    if length > NAME_LIMIT_BYTES {
+        let problem = format!("{what} of {length} bytes: expected at most {NAME_LIMIT_BYTES}");
+        return Err(hostile(entry, &problem));
+    }
+    let depth = name.components().count();
+    if depth > DEPTH_LIMIT {
+        let problem = format!("{what} of {depth} components: expected at most {DEPTH_LIMIT}");
+        return Err(hostile(entry, &problem));
+    }
     let mut path = PathBuf::new();
     for component in name.components() {
         match component {
@@ -392,8 +427,17 @@ fn normal(name: &Path, entry: &Path, what: &str, strict: bool) -> Result<PathBuf
     Ok(path)
 }
 
+/// Returns the beginning of a name that is too long to be shown.
+fn shortened(name: &Path) -> PathBuf {
+    let bytes = name.as_os_str().as_bytes();
+    match bytes.get(..SHOWN_BYTES) {
+        Some(start) => OsString::from_vec([start, "…".as_bytes()].concat()).into(),
+        None => name.to_owned(),
+    }
+}
+
 pub(super) fn hostile(entry: &Path, problem: &str) -> LayerError {
-    LayerError::Hostile { entry: entry.to_owned(), problem: problem.to_owned() }
+    LayerError::Hostile { entry: shortened(entry), problem: problem.to_owned() }
 }
 
 /// The system's answers to what this process may not do: not permitted, or an id that its user namespace does not have.

@@ -83,9 +83,6 @@ impl LayerError {
         match self {
             Self::Blob(error) => error.hint(),
             Self::Changed { .. } => Some("nothing may write to the files while they are being packed"),
-            Self::Apply { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("free some space, or keep kiln's files on another volume")
-            }
             _ => None,
         }
     }

@@ -1,12 +1,13 @@
 //! What can go wrong with an output.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::blob::BlobError;
 use crate::layer::LayerError;
 use crate::oci::{Digest, ReferenceError};
 use crate::registry::RegistryError;
+use crate::space::explain;
 
 /// A failure to put an image somewhere.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +146,11 @@ pub enum OutputError {
 }
 
 impl OutputError {
+    /// Says that `path` could not be written.
+    pub(super) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source: explain(path, source) }
+    }
+
     /// Returns what the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
@@ -158,9 +164,6 @@ impl OutputError {
             Self::NoNames => "name the image with `-t registry.example.com/app`",
             Self::Write { source, .. } | Self::Stdout { source } | Self::Copy { source, .. } => {
                 match source.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        "free some space, or choose a destination on another volume"
-                    }
                     io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
                         "choose a place that this user can write to"
                     }

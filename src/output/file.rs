@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::{Destination, OpenStdout, OutputError};
+use crate::space::explain;
 
 /// Blocks of an archive on their way to the file: large, since most of them are parts of layers.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -23,16 +24,14 @@ pub(super) fn check_file(path: &Path) -> Result<(), OutputError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(OutputError::NoDirectory { path: path.to_owned(), directory });
         }
-        Err(source) => return Err(OutputError::Write { path: path.to_owned(), source }),
+        Err(source) => return Err(OutputError::write(path, source)),
     }
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         // A device or pipe: it is written to as it is.
         return Ok(());
     }
     // The only question that read-only mounts, quotas and permissions all answer.
-    NamedTempFile::new_in(&directory)
-        .map(drop)
-        .map_err(|source| OutputError::Write { path: path.to_owned(), source })
+    NamedTempFile::new_in(&directory).map(drop).map_err(|source| OutputError::write(path, source))
 }
 
 /// Creates `path` and its parents, and checks that files can be created in it.
@@ -43,13 +42,10 @@ pub(super) fn check_directory(path: &Path) -> Result<(), OutputError> {
         }
         Ok(_) => {}
         Err(_) => {
-            fs::create_dir_all(path)
-                .map_err(|source| OutputError::Write { path: path.to_owned(), source })?;
+            fs::create_dir_all(path).map_err(|source| OutputError::write(path, source))?;
         }
     }
-    NamedTempFile::new_in(path)
-        .map(drop)
-        .map_err(|source| OutputError::Write { path: path.to_owned(), source })
+    NamedTempFile::new_in(path).map(drop).map_err(|source| OutputError::write(path, source))
 }
 
 /// Returns the directory a file is in, `.` for a bare name.
@@ -63,7 +59,7 @@ fn directory_of(path: &Path) -> PathBuf {
 /// Writes a whole file through a temporary one beside it.
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
     let mut file = PendingFile::create(path)?;
-    file.write_all(bytes).map_err(|source| OutputError::Write { path: path.to_owned(), source })?;
+    file.write_all(bytes).map_err(|source| OutputError::write(path, source))?;
     file.finish()
 }
 
@@ -82,7 +78,7 @@ enum Inner {
 impl PendingFile {
     /// Starts a file that is to appear at `path`.
     pub(super) fn create(path: &Path) -> Result<Self, OutputError> {
-        let fail = |source| OutputError::Write { path: path.to_owned(), source };
+        let fail = |source| OutputError::write(path, source);
         let inner = if fs::metadata(path).is_ok_and(|m| !m.is_file() && !m.is_dir()) {
             let file = File::options().write(true).open(path).map_err(fail)?;
             Inner::Existing(BufWriter::with_capacity(BUFFER_BYTES, file))
@@ -100,7 +96,7 @@ impl PendingFile {
     /// Completes the file and puts it under its name.
     pub(super) fn finish(self) -> Result<(), OutputError> {
         let path = self.path;
-        let fail = |source| OutputError::Write { path: path.clone(), source };
+        let fail = |source| OutputError::write(&path, source);
         match self.inner {
             Inner::Temporary(file) => {
                 let file = file.into_inner().map_err(|error| fail(error.into_error()))?;
@@ -124,10 +120,11 @@ fn close(file: File) -> io::Result<()> {
 
 impl Write for PendingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.inner {
+        let written = match &mut self.inner {
             Inner::Temporary(file) => file.write(bytes),
             Inner::Existing(file) => file.write(bytes),
-        }
+        };
+        written.map_err(|error| explain(&self.path, error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -200,7 +197,7 @@ impl Destination {
     /// Wraps a failed write.
     pub(super) fn write_error(&self, source: io::Error) -> OutputError {
         match self {
-            Self::File(path) => OutputError::Write { path: path.clone(), source },
+            Self::File(path) => OutputError::write(path, source),
             Self::Stdout => OutputError::Stdout { source },
         }
     }

@@ -94,7 +94,7 @@ impl Output for LayoutDirectory {
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
         let image = &result.image;
         let blobs = self.path.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(|source| OutputError::Write { path: blobs, source })?;
+        fs::create_dir_all(&blobs).map_err(|source| OutputError::write(&blobs, source))?;
         for layer in &image.layers {
             self.put_blob(result.blobs.as_ref(), &layer.descriptor)?;
         }

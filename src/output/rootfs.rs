@@ -37,7 +37,7 @@ impl Output for RootfsDirectory {
 
     fn commit(&self, result: &BuildResult) -> Result<Receipt, OutputError> {
         let Some(tree) = &result.tree else { return Err(OutputError::NoTree { output: self.name() }) };
-        let fail = |source| OutputError::Write { path: self.path.clone(), source };
+        let fail = |source| OutputError::write(&self.path, source);
         let into = RootDir::open(&self.path).map_err(fail)?;
         copy_tree(tree, Path::new(""), &into, Path::new("")).map_err(fail)?;
         Ok(Receipt {

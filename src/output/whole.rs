@@ -40,7 +40,7 @@ pub fn write_whole(whole: &Whole<'_>, target: &LayoutTarget, names: &[Reference]
         LayoutTarget::Directory(path) => {
             let layout = LayoutDirectory::open(path, names)?;
             let blobs = path.join("blobs/sha256");
-            fs::create_dir_all(&blobs).map_err(|source| OutputError::Write { path: blobs, source })?;
+            fs::create_dir_all(&blobs).map_err(|source| OutputError::write(&blobs, source))?;
             for blob in whole.blobs {
                 layout.put_blob(whole.source, blob)?;
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::layer::LayerError;
 use crate::oci::{DiffId, Digest};
+use crate::space::explain;
 
 /// An error of storage.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,6 @@ impl RootfsError {
     /// Says that `action` on `path` failed.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, source: explain(&path, source), path }
     }
 }

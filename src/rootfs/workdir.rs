@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::{RootfsError, removal};
 use crate::event::Reporter;
+use crate::flock::{LockKind, try_lock};
 use crate::threads;
 use crate::tree::RootDir;
 
@@ -44,10 +43,10 @@ impl WorkDir {
                 .map_err(RootfsError::io("create a directory in", parent))?
                 .keep();
             let lock = File::create(path.join(LOCK)).map_err(RootfsError::io("create", &path.join(LOCK)))?;
-            flock(&lock, FlockOperation::NonBlockingLockShared)
+            let is_ours = try_lock(&lock, LockKind::Shared)
                 .map_err(|errno| RootfsError::io("lock", &path.join(LOCK))(errno.into()))?;
             // A sweep that looked before it was locked may have taken it: then another one.
-            if path.join(LOCK).exists() {
+            if is_ours && path.join(LOCK).exists() {
                 return Ok(Self { path, next: AtomicU64::new(0), _lock: lock });
             }
         }
@@ -143,7 +142,7 @@ fn claim(path: &Path) -> bool {
             .and_then(|metadata| metadata.modified())
             .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age.as_secs() > 60));
     };
-    flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && std::fs::remove_file(&lock).is_ok()
+    try_lock(&file, LockKind::Exclusive) == Ok(true) && std::fs::remove_file(&lock).is_ok()
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("own_files", 0),
     ("text", 0),
     ("dns", 1),
+    ("space", 0),
+    ("flock", 1),
     ("stream", 1),
     ("tree", 1),
     ("dockerfile", 1),
