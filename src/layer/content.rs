@@ -5,9 +5,8 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use super::{Content, LayerError};
+use crate::tree::next_data;
 
 /// Headers and small files gather here before they are passed on.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -154,7 +153,7 @@ fn read_large(
     let mut position = 0;
     while position < size_bytes {
         let data = if has_holes {
-            next_data(&file, position, size_bytes).map_err(error)?
+            next_data(&file, position, size_bytes).map_err(error)?.unwrap_or(size_bytes..size_bytes)
         } else {
             position..size_bytes
         };
@@ -182,18 +181,4 @@ fn read_large(
         }
     }
     Ok(position)
-}
-
-/// Finds the next stretch of data at or after `position`; at the end of the file if there is only a hole.
-fn next_data(file: &File, position: u64, size_bytes: u64) -> io::Result<std::ops::Range<u64>> {
-    use rustix::fs::SeekFrom::{Data, Hole};
-    let start = match rustix::fs::seek(file, Data(position)) {
-        Ok(start) => start.min(size_bytes),
-        Err(Errno::NXIO) => return Ok(size_bytes..size_bytes),
-        // A file system that does not know: everything is data.
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(position..size_bytes),
-        Err(error) => return Err(error.into()),
-    };
-    let end = rustix::fs::seek(file, Hole(start))?;
-    Ok(start..end.min(size_bytes))
 }

@@ -26,6 +26,7 @@ mod write;
 pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};
 pub use change::{Change, ChangeSet, Content, Node, NodeKind};
 pub use error::LayerError;
+pub use names::opaque_attribute;
 pub use reader::{TarEntry, TarEntryKind, TarReader};
 pub use rewrite::{is_newer, rewrite_layer};
 pub use tar::{TarOptions, write_tar};

@@ -22,6 +22,11 @@ const CAPABILITY_REVISION_MASK: u32 = 0xff00_0000;
 const CAPABILITY_V2_BYTES: usize = 20;
 const CAPABILITY_V3_BYTES: usize = 24;
 
+/// Returns the attribute by which an overlay knows that a directory hides what lower ones have in theirs.
+pub fn opaque_attribute(userxattr: bool) -> &'static str {
+    if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}
+
 /// Tells whether a name means something to whoever unpacks a layer, so that no file of a tree may have it.
 pub(super) fn is_reserved(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_bytes().starts_with(WHITEOUT_PREFIX))

@@ -20,12 +20,18 @@ use std::rc::Rc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::apply::hostile;
+use super::names::opaque_attribute;
 use super::place::{self, Target};
 use super::{LayerError, Owners, Whiteouts};
-use crate::tree::{Device, FileKind, RootDir, Timestamp};
+use crate::tree::{Device, FileKind, RootDir, Timestamp, Way};
 
 /// As many as the kernel follows (`path_resolution(7)`).
 const LINK_LIMIT: usize = 40;
+
+/// A short name makes as many directories as it has slashes, and each of their paths is remembered. Layers that list none
+/// of their directories have a few megabytes.
+const IMPLIED_LIMIT_BYTES: usize = 16 << 20;
 
 const WHITEOUT_DEVICE: Device = Device { major: 0, minor: 0 };
 
@@ -42,6 +48,8 @@ pub(super) struct Parents<'a> {
     times: BTreeMap<PathBuf, Timestamp>,
     /// Directories made because something is in them, as long as no entry of their own has come.
     implied: BTreeSet<PathBuf>,
+    /// How many bytes all paths have that were ever in `implied`.
+    implied_bytes: usize,
 }
 
 /// An open directory and its path without links.
@@ -68,6 +76,7 @@ impl<'a> Parents<'a> {
             written: HashSet::new(),
             times: BTreeMap::new(),
             implied: BTreeSet::new(),
+            implied_bytes: 0,
         }
     }
 
@@ -177,6 +186,14 @@ impl<'a> Parents<'a> {
             }
             (Some(_), _) => return Err(apply("unpack", entry, Errno::NOTDIR.into())),
         }
+        self.implied_bytes += path.as_os_str().len();
+        if self.implied_bytes > IMPLIED_LIMIT_BYTES {
+            let problem = format!(
+                "needs more directories that the archive does not list: expected at most {IMPLIED_LIMIT_BYTES} bytes \
+                 of their paths in all"
+            );
+            return Err(hostile(entry, &problem));
+        }
         self.note_change(path.parent().unwrap_or(Path::new("")), dir)?;
         place::make_dir(dir.as_fd(), name).map_err(failed)?;
         // What a user's archive does not list belongs to root, whoever the rest belongs to: BuildKit's rule.
@@ -213,9 +230,8 @@ impl<'a> Parents<'a> {
 
     /// Marks a directory, by its path without links, as hiding everything in lower layers.
     pub(super) fn set_opaque(&self, path: &Path, userxattr: bool) -> Result<(), LayerError> {
-        let name = if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
         self.root
-            .set_xattr(path, OsStr::new(name), b"y")
+            .set_xattr(path, OsStr::new(opaque_attribute(userxattr)), b"y")
             .map_err(|source| apply("mark as opaque", path, source))
     }
 
@@ -260,11 +276,17 @@ impl<'a> Parents<'a> {
 
     /// Sets the directories' times, and returns those that no entry stands for.
     pub(super) fn finish(self) -> Result<Vec<PathBuf>, LayerError> {
+        let failed = |path: &Path, source| apply("set the time of", path, source);
+        let mut way = Way::from(self.root).map_err(|source| failed(Path::new(""), source))?;
+        // Paths come in the order of a walk, so that each is a few steps from the one before, however deep both are.
         for (path, mtime) in &self.times {
-            match self.root.set_mtime(path, *mtime) {
+            let parent = path.parent().unwrap_or(Path::new(""));
+            let name = path.file_name().unwrap_or(OsStr::new("."));
+            let set = way.to(parent).and_then(|dir| place::set_mtime(Target::Named(dir, name), *mtime));
+            match set {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(apply("set the time of", path, source)),
+                Err(source) => return Err(failed(path, source)),
             }
         }
         Ok(self.implied.into_iter().collect())

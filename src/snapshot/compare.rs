@@ -2,14 +2,14 @@
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::emit::{Emitter, Finder, changes, read_error};
 use crate::layer::{ChangeSet, LayerError};
-use crate::tree::{Entry, FileKind, Metadata, RootDir, Walk, Xattrs};
+use crate::tree::{Entry, FileKind, Metadata, Pieces, RootDir, Walk, Xattrs};
 
 /// Large enough that two files are read in turns without much seeking.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -39,18 +39,16 @@ pub(super) fn same_content(a: &RootDir, b: &RootDir, path: &Path, kind: FileKind
 }
 
 fn same_bytes(a: &RootDir, b: &RootDir, path: &Path) -> io::Result<bool> {
-    let (mut a, mut b) = (a.open_nofollow(path)?, b.open_nofollow(path)?);
+    let (a, b) = (a.open_nofollow(path)?, b.open_nofollow(path)?);
+    let (mut a, mut b) = (Pieces::of(&a)?, Pieces::of(&b)?);
+    if a.size_bytes() != b.size_bytes() {
+        return Ok(false);
+    }
     let (mut left, mut right) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
     loop {
-        let length = a.read(&mut left)?;
-        if length == 0 {
-            return Ok(b.read(&mut right[..1])? == 0);
-        }
-        match b.read_exact(&mut right[..length]) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            result => result?,
-        }
-        if left[..length] != right[..length] {
+        let (next, other) = (a.next_offset(BUFFER_BYTES)?, b.next_offset(BUFFER_BYTES)?);
+        let Some(offset) = next.into_iter().chain(other).min() else { return Ok(true) };
+        if a.read(offset, &mut left)? != b.read(offset, &mut right)? {
             return Ok(false);
         }
     }

@@ -1,13 +1,13 @@
 //! Reading what an index does not know yet: content, link targets and extended attributes.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
 use super::compare::image_xattrs;
 use super::index::{Index, IndexCursor, Position};
 use crate::threads;
-use crate::tree::{ContentHasher, EntryError, FileKind, Fingerprint, RootDir};
+use crate::tree::{ContentHasher, EntryError, FileKind, Fingerprint, Pieces, RootDir};
 
 /// Enough to keep threads from waiting for each other over small files.
 const BATCH: usize = 64;
@@ -103,15 +103,17 @@ fn fingerprint(root: &RootDir, task: &Task, buffer: &mut [u8]) -> io::Result<Fin
     let mut hasher = ContentHasher::new();
     match task.kind {
         FileKind::File => {
-            let mut file = root.open_nofollow(&task.path)?;
-            loop {
-                match file.read(buffer) {
-                    Ok(0) => break,
-                    Ok(length) => hasher.update(&buffer[..length]),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+            let file = root.open_nofollow(&task.path)?;
+            let mut pieces = Pieces::of(&file)?;
+            // What is zeros counts by what is around it: a hole, however large, costs nothing, and is like zeros.
+            while let Some(offset) = pieces.next_offset(buffer.len())? {
+                let piece = pieces.read(offset, buffer)?;
+                if piece.iter().any(|byte| *byte != 0) {
+                    hasher.update(&offset.to_le_bytes());
+                    hasher.update(piece);
                 }
             }
+            hasher.update(&pieces.size_bytes().to_le_bytes());
         }
         FileKind::Symlink => hasher.update(root.read_link(&task.path)?.as_os_str().as_bytes()),
         _ => {}

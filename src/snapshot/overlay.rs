@@ -13,7 +13,7 @@ use std::vec;
 
 use super::compare::{same_content, same_metadata};
 use super::emit::{Emitter, Finder, changes, read_error};
-use crate::layer::{ChangeSet, LayerError};
+use crate::layer::{ChangeSet, LayerError, opaque_attribute};
 use crate::tree::{Device, Entry, EntryError, FileKind, Metadata, RootDir, Walk};
 
 /// How an overlay marks what is gone.
@@ -28,11 +28,10 @@ pub fn overlay_changes(
     userxattr: bool,
     exclude: &[PathBuf],
 ) -> ChangeSet {
-    let opaque = if userxattr { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
     let finder = UpperFinder {
         upper: Arc::clone(&upper),
         below,
-        opaque: OsStr::new(opaque),
+        opaque: OsStr::new(opaque_attribute(userxattr)),
         exclude: exclude.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_path_buf()).collect(),
         walk: None,
         levels: Vec::new(),

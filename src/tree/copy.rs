@@ -8,10 +8,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, OFlags, SeekFrom, Uid, XattrFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::descent::Descent;
+use super::holes::next_data;
 use super::metadata::look;
 use super::modify::{create_dir_at, create_file_at, mknod_at, set_mtime_at, set_owner_at};
 use super::xattr::{Xattrs, set_xattr_at, xattrs_at};
@@ -32,10 +33,10 @@ pub fn copy_file_data(from: &File, to: &File, size: u64) -> io::Result<u64> {
     let mut copier = DataCopier { from, to, in_kernel: true };
     let mut position = 0;
     while position < size {
-        let Some((start, end)) = next_data(from, position, size)? else { break };
-        let copied = copier.range(start, end)?;
-        position = start + copied;
-        if copied < end - start {
+        let Some(data) = next_data(from, position, size)? else { break };
+        let copied = copier.range(data.start, data.end)?;
+        position = data.start + copied;
+        if copied < data.end - data.start {
             // Shorter than its metadata said.
             return Ok(position);
         }
@@ -46,18 +47,6 @@ pub fn copy_file_data(from: &File, to: &File, size: u64) -> io::Result<u64> {
         to.set_len(total)?;
     }
     Ok(total)
-}
-
-/// Returns the next stretch of data in `position..size`; the whole range where holes cannot be told.
-fn next_data(from: &File, position: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
-    let start = match rustix::fs::seek(from, SeekFrom::Data(position)) {
-        Ok(start) => start,
-        Err(Errno::NXIO) => return Ok(None),
-        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((position, size))),
-        Err(error) => return Err(error.into()),
-    };
-    let end = rustix::fs::seek(from, SeekFrom::Hole(start)).unwrap_or(size);
-    Ok((start < size).then(|| (start, end.min(size))))
 }
 
 struct DataCopier<'a> {

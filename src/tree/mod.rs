@@ -12,6 +12,7 @@
 mod copy;
 mod descent;
 mod fingerprint;
+mod holes;
 mod metadata;
 mod modify;
 mod names;
@@ -26,7 +27,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use copy::{copy_file_data, copy_tree};
+pub use descent::Way;
 pub use fingerprint::{ContentHasher, Fingerprint, Fingerprints};
+pub use holes::{Pieces, next_data};
 pub use metadata::{Device, FileKind, Metadata, Timestamp};
 pub use root::RootDir;
 pub use walk::{Entry, Walk};
