@@ -5,6 +5,7 @@ use std::path::Path;
 use super::args::{SourceArgs, StepArgs};
 use super::environment::Environment;
 use super::fail::Failure;
+use super::home::temporary_directory;
 use super::request::{base_request, is_remote};
 use super::wire;
 use crate::build::{ContextSource, DockerfileSource, NeededImage, Request, Workbench, needed_images};
@@ -49,11 +50,7 @@ pub(super) fn images(
     };
     request.platform = Some(platform.clone());
     let fetch = wire::open_fetch(config, reporter.clone());
-    let work_dir = tempfile::tempdir().map_err(|source| Failure::File {
-        action: "create",
-        path: std::env::temp_dir(),
-        source,
-    })?;
+    let work_dir = temporary_directory(&environment.store_root(None))?;
     let bench = Workbench {
         reporter,
         fetch: fetch.as_ref(),

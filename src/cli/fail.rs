@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::executor::ExecutorError;
+use super::home::HomeError;
 use super::request::RequestError;
 use super::values::ValueError;
 use super::verify::Unverified;
@@ -21,6 +22,7 @@ use crate::output::OutputError;
 use crate::registry::{CredentialFileError, RegistryError};
 use crate::rootfs::RootfsError;
 use crate::sandbox::SandboxError;
+use crate::space;
 use crate::text::{line, message};
 use crate::threads::Refused;
 
@@ -43,6 +45,9 @@ pub enum Failure {
     /// The build failed.
     #[error(transparent)]
     Build(Box<BuildError>),
+    /// kiln's own directory is none.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// The store failed.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -222,10 +227,14 @@ impl Failure {
 
     /// Returns what the user can do about it.
     fn hint(&self) -> Option<String> {
+        if space::is_full(self) {
+            return Some(space::HINT.to_owned());
+        }
         match self {
             Self::Request(error) => error.hint().map(str::to_owned),
             Self::Executor(error) => error.hint().map(str::to_owned),
             Self::Build(error) => error.problem.hint(),
+            Self::Home(error) => error.hint().map(str::to_owned),
             Self::Blob(error) => error.hint().map(str::to_owned),
             Self::Cache(error) => error.hint(),
             Self::Registry(error) => error.hint(),
@@ -273,7 +282,15 @@ impl Failure {
             }
         }
         let (begin, end) = if colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        let lines = causes(self);
+        let mut lines = causes(self);
+        let mut relation = "cause";
+        // Which of all that was being done met the full disk matters less than which disk it is.
+        if let Some(full) = space::find(self) {
+            let full = full.to_string();
+            lines.retain(|line| *line != full);
+            lines.insert(0, full);
+            relation = "while";
+        }
         let _ = writeln!(text, "{begin}error:{end} {}", message(&lines[0]));
         if let Self::Unverified(unverified) = self {
             for line in unverified.lines() {
@@ -281,7 +298,7 @@ impl Failure {
             }
         }
         for cause in &lines[1..] {
-            let _ = writeln!(text, "  cause: {}", message(cause));
+            let _ = writeln!(text, "  {relation}: {}", message(cause));
         }
         let refused = || Refused::is_cause_of(self).then(|| Refused::HINT.to_owned());
         if let Some(hint) = self.hint().or_else(refused) {

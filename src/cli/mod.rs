@@ -10,6 +10,7 @@ pub mod commit;
 pub mod environment;
 pub mod executor;
 pub mod fail;
+pub mod home;
 pub mod progress;
 pub mod request;
 pub mod signals;

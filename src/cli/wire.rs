@@ -1,13 +1,11 @@
 //! Opens the sockets: the only place that knows which implementations there are.
-//!
-//! Layout of kiln's root directory: `store` is an OCI image layout, `trees` unpacked layers, `mounts` what
-//! `RUN --mount=type=cache` keeps, `sandbox` the sandbox's state, `work` one directory for each running build.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::fail::Failure;
+use super::home::Home;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
@@ -43,9 +41,9 @@ impl Workshop {
     }
 }
 
-/// Opens the store below kiln's root directory.
-pub fn open_store(root: &Path) -> Result<Arc<Store>, Failure> {
-    Ok(Store::open(&root.join("store"))?)
+/// Opens the store; who keeps it waiting is told to `reporter`.
+pub fn open_store(home: &Home, reporter: &Reporter) -> Result<Arc<Store>, Failure> {
+    Ok(Store::open_telling(&home.store(), reporter)?)
 }
 
 /// Opens the registry client.
@@ -88,14 +86,9 @@ pub fn open_fetch(registry: &RegistryConfig, reporter: Reporter) -> Arc<dyn Fetc
     Arc::new(HttpFetch::new(options, reporter))
 }
 
-/// Opens a directory of this process's own below kiln's root, and removes what killed ones left.
-pub fn open_work_dir(root: &Path, reporter: &Reporter) -> Result<WorkDir, Failure> {
-    Ok(WorkDir::create(&root.join("work"), reporter)?)
-}
-
-/// Returns where the sandbox keeps its state below kiln's root.
-pub fn sandbox_state(root: &Path) -> PathBuf {
-    root.join("sandbox")
+/// Opens a directory of this process's own, and removes what killed ones left.
+pub fn open_work_dir(home: &Home, reporter: &Reporter) -> Result<WorkDir, Failure> {
+    Ok(WorkDir::create(&home.work(), reporter)?)
 }
 
 /// Opens everything for building the same again beside `first`: no outputs, other storage where there is another,
@@ -112,7 +105,7 @@ pub fn open_second_workshop(
     services.steps_running = Arc::clone(&first.steps_running);
     services.cache_mounts_dir = services.work_dir.join("mounts");
     // A storage that is not the best here is a directory already.
-    let trees = invocation.root.join("trees");
+    let trees = Home::open(&invocation.root)?.trees();
     services.storage = rootfs::open(StorageKind::Directory, &services.work_dir, &trees, reporter.clone())?;
     Ok(workshop)
 }
@@ -124,10 +117,10 @@ pub fn open_workshop(
     cancel: Arc<Cancel>,
     reporter: &Reporter,
 ) -> Result<Workshop, Failure> {
-    let root = &invocation.root;
+    let home = Home::open(&invocation.root)?;
     let own_files = invocation.registry.credentials.own_files.clone();
-    let store = open_store(root)?;
-    let work_dir = open_work_dir(root, reporter)?;
+    let store = open_store(&home, reporter)?;
+    let work_dir = open_work_dir(&home, reporter)?;
     let client = open_client(invocation.registry.clone(), reporter.clone())?;
     let parts = OutputParts {
         client: client.clone(),
@@ -147,7 +140,7 @@ pub fn open_workshop(
         entered.overlay_userxattr = userxattr;
     }
     let options = LaunchOptions {
-        state_dir: sandbox_state(root),
+        state_dir: home.sandbox(),
         dns,
         private_files: private_files(invocation),
         own_files: own_files.clone(),
@@ -155,8 +148,7 @@ pub fn open_workshop(
     let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
-    let trees: PathBuf = root.join("trees");
-    let storage = rootfs::open(kind, work_dir.path(), &trees, reporter.clone())?;
+    let storage = rootfs::open(kind, work_dir.path(), &home.trees(), reporter.clone())?;
     let caches = open_caches(invocation, &client, &store, reporter);
     let mount_caches = open_mount_caches(invocation, &client, &store, reporter);
     let services = Services {
@@ -173,7 +165,7 @@ pub fn open_workshop(
         caches: Arc::new(caches),
         mount_caches,
         work_dir: work_dir.path().to_owned(),
-        cache_mounts_dir: root.join("mounts"),
+        cache_mounts_dir: home.mounts(),
         cancel,
         steps_running: Arc::default(),
         now: now(),

@@ -3,6 +3,7 @@
 //! A [`Storage`] makes [`Rootfs`]es; a [`Rootfs`] is one stage's tree, from its base's layers to its last step. What
 //! a step changed comes out of [`Rootfs::seal_step`] as a [`ChangeSet`]. Overlay storage keeps each base layer as a
 //! directory of its own, keyed by diff id and shared by builds; directory storage keeps one plain tree per stage.
+//! Neither believes the diff id that an image claims for a layer before the layer was read.
 //!
 //! Everything below the work directory is removable at any time when no kiln runs; work directories of killed builds
 //! are swept by the next. This module does not run anything in a root: that is `sandbox/`.
@@ -13,6 +14,7 @@ mod overlay;
 mod removal;
 mod trees;
 mod unpack;
+mod verified;
 mod workdir;
 
 use std::path::Path;
@@ -89,8 +91,8 @@ pub fn open(
 }
 
 /// Removes the unpacked layers below `trees_dir` that no build is using; returns how many.
-pub fn prune(trees_dir: &Path) -> Result<usize, RootfsError> {
-    trees::prune(trees_dir, &Reporter::silent())
+pub fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, RootfsError> {
+    trees::prune(trees_dir, reporter)
 }
 
 /// Finds out which storage works with its files below `work_dir`, by mounting an overlay there, and says why.

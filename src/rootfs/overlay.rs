@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::trees::{Tree, Trees, make_root_dir};
+use super::trees::{Tree, Trees, make_root_dir, visible};
 use super::workdir::{WorkDir, remove_tree};
 use super::{Rootfs, RootfsError, Storage};
 use crate::blob::BlobSource;
@@ -52,7 +52,8 @@ impl Storage for OverlayStorage {
     fn create(&self, base: &[Layer], blobs: &dyn BlobSource) -> Result<Box<dyn Rootfs>, RootfsError> {
         let trees = self.trees.get(base, blobs)?;
         let mut lowers: Vec<Arc<Lower>> = Vec::new();
-        for tree in trees.into_iter().rev() {
+        let hidden = trees.len() - visible(&trees).len();
+        for tree in trees.into_iter().skip(hidden).rev() {
             // The kernel takes a directory once. A layer that comes again higher up has all this one could show.
             if !lowers.iter().any(|above| above.path() == tree.path) {
                 lowers.push(Arc::new(Lower::Kept(tree)));

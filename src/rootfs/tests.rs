@@ -83,6 +83,15 @@ impl Blobs {
         self.blobs.insert(digest, bytes);
         layer
     }
+
+    /// The same layer compressed.
+    fn zstd(&mut self, layer: &Layer) -> Layer {
+        let bytes = zstd::encode_all(&self.blobs[&layer.digest()][..], 1).unwrap();
+        let digest = Digest::of(&bytes);
+        let descriptor = descriptor(media_type::OCI_LAYER, &digest, bytes.len() as u64);
+        self.blobs.insert(digest, bytes);
+        Layer { descriptor, diff_id: layer.diff_id.clone() }
+    }
 }
 
 struct Case {
@@ -377,15 +386,17 @@ fn kept_trees_are_used_again() {
         let mut names: Vec<_> = std::fs::read_dir(kept)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.ends_with(".lock") && !name.starts_with("build-"))
+            .filter(|name| {
+                !name.ends_with(".lock") && (name.starts_with("diff-") || name.starts_with("chain-"))
+            })
             .collect();
         names.sort();
         assert_eq!(names.len(), 2, "{names:?}");
         let trees = case.dir.path().join("trees");
-        assert_eq!(super::prune(&trees).unwrap(), 0, "they are in use");
+        assert_eq!(super::prune(&trees, &Reporter::silent()).unwrap(), 0, "they are in use");
         drop(rootfs);
-        assert_eq!(super::prune(&trees).unwrap(), 2);
-        assert_eq!(super::prune(&trees).unwrap(), 0);
+        assert_eq!(super::prune(&trees, &Reporter::silent()).unwrap(), 2);
+        assert_eq!(super::prune(&trees, &Reporter::silent()).unwrap(), 0);
         let rootfs = Case::open(kind, case.dir.path()).create(&base, &blobs).unwrap();
         assert_eq!(rootfs.root().read("a/b").unwrap(), b"2");
     }
@@ -401,6 +412,71 @@ fn wrong_content_is_refused_and_not_kept() {
             let error = case.storage.create(std::slice::from_ref(&layer), &blobs).err().unwrap();
             assert!(matches!(error, RootfsError::DiffIdMismatch { .. }), "{error}");
         }
+    });
+}
+
+#[test]
+fn a_claimed_diff_id_gives_nobody_elses_tree() {
+    let mut blobs = Blobs::default();
+    let honest = blobs.layer(&[Put::File("f", "honest")]);
+    let mut claim = blobs.layer(&[Put::File("f", "hostile")]);
+    claim.diff_id = honest.diff_id.clone();
+    // The same content in another form is as good as the first.
+    let other_form = blobs.zstd(&honest);
+    each(|case| {
+        let create = |layer: &Layer| case.storage.create(std::slice::from_ref(layer), &blobs);
+        let refused = |layer| matches!(create(layer).err(), Some(RootfsError::DiffIdMismatch { .. }));
+        assert!(refused(&claim), "before the honest one");
+        for layer in [&honest, &other_form, &honest] {
+            assert_eq!(create(layer).unwrap().root().read("f").unwrap(), b"honest");
+        }
+        assert!(refused(&claim) && refused(&claim), "after the honest one");
+        let mut wrong = honest.clone();
+        wrong.diff_id = DiffId::new(Digest::of(b"other"));
+        assert!(refused(&wrong), "a blob that is known by its own diff id");
+    });
+}
+
+#[test]
+fn a_kept_tree_that_is_not_as_it_was_is_made_anew_after_a_boot() {
+    let mut blobs = Blobs::default();
+    let base = [blobs.layer(&[Put::Dir("d", 0o755), Put::File("d/f", "whole")])];
+    for kind in kinds().into_iter().filter(|kind| *kind != StorageKind::Directory) {
+        let case = Case::new(kind);
+        let create = || case.storage.create(&base, &blobs).unwrap();
+        drop(create());
+        let dir = std::fs::read_dir(case.dir.path().join("trees")).unwrap().next().unwrap().unwrap().path();
+        let tree = dir.join(super::trees::diff_key(&base[0].diff_id));
+        let boot = |tree: &Path| {
+            let seal = std::fs::read_to_string(tree.join("seal")).unwrap();
+            let (_, look) = seal.split_once('\n').unwrap();
+            std::fs::write(tree.join("seal"), format!("another boot\n{look}")).unwrap();
+        };
+        boot(&tree);
+        let before = blobs.opened.load(Ordering::Relaxed);
+        drop(create());
+        assert_eq!(blobs.opened.load(Ordering::Relaxed), before, "whole, and not unpacked again");
+        boot(&tree);
+        std::fs::write(tree.join("tree/d/f"), "").unwrap();
+        assert_eq!(create().root().read("d/f").unwrap(), b"whole");
+        std::fs::write(tree.join("seal"), "").unwrap();
+        assert_eq!(create().root().read("d/f").unwrap(), b"whole");
+    }
+}
+
+#[test]
+fn a_layer_that_empties_the_root_hides_all_below_on_every_storage() {
+    let mut blobs = Blobs::default();
+    let base = [
+        blobs.layer(&[Put::Dir("d", 0o755), Put::File("d/f", "1"), Put::File("g", "1")]),
+        blobs.layer(&[Put::File(".wh..wh..opq", ""), Put::File("h", "2")]),
+        blobs.layer(&[Put::File("i", "3")]),
+    ];
+    each(|case| {
+        let mut rootfs = case.storage.create(&base, &blobs).unwrap();
+        assert_eq!(rootfs.root().read_dir("").unwrap(), ["h", "i"], "{}", case.storage.name());
+        write(&*rootfs, "j", "");
+        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "+ j file 644\n");
     });
 }
 

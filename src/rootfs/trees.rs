@@ -2,25 +2,28 @@
 //!
 //! A layer's tree depends on its own bytes alone and is keyed by diff id, unless the layer leaves something to those below
 //! it: a directory it has entries in but does not list, or a hard link to a file of theirs. Then it is keyed by chain
-//! id. A tree appears under its key by rename, complete; the lock is a file beside it, so builds share trees and wait
-//! for each other's unpacking. Owners on disk depend on the id maps, and marks on the kind of overlay: both are part
-//! of the directory's name.
+//! id. A layer gets a kept tree only once its blob was found to have that diff id (`verified.rs`). A tree appears under
+//! its key by rename, complete; the lock is a file beside it, so builds share trees and wait for each other's
+//! unpacking. Owners on disk depend on the id maps, and marks on the kind of overlay: both are part of the directory's
+//! name.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-
-use super::unpack::unpack;
+use super::unpack::{check, unpack};
+use super::verified;
 use super::workdir::{WorkDir, remove_tree};
 use super::{RootfsError, removal};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
-use crate::layer::{Applied, Whiteouts};
-use crate::oci::{ChainId, Digest, Layer};
+use crate::flock::{self, LockKind};
+use crate::layer::{Applied, Whiteouts, opaque_attribute};
+use crate::oci::{ChainId, DiffId, Digest, Layer};
 use crate::sandbox::Overlay;
 use crate::threads;
 use crate::tree::{FileKind, RootDir, copy_tree};
@@ -54,7 +57,7 @@ pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, Root
             let file = File::open(&lock).map_err(RootfsError::io("open", &lock))?;
             // Who uses the tree holds its lock. The lock's file stays: another build may be waiting for it.
             let tree = lock.with_extension("");
-            if tree.exists() && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            if tree.exists() && flock::try_lock(&file, LockKind::Exclusive) == Ok(true) {
                 // All at once: half a tree must not be taken for a whole one.
                 let removing = scratch.subdir()?.join("tree");
                 std::fs::rename(&tree, &removing).map_err(RootfsError::io("rename", &tree))?;
@@ -62,6 +65,10 @@ pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, Root
                 removed += 1;
             }
         }
+        let is_note = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_bytes().starts_with(verified::BLOB_PREFIX.as_bytes()))
+        };
+        list(&kind)?.into_iter().filter(is_note).for_each(|note| verified::forget(&note, &kind));
         removal::wait(scratch.path(), Duration::MAX);
     }
     Ok(removed)
@@ -71,7 +78,15 @@ pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, Root
 #[derive(Debug)]
 pub(super) struct Tree {
     pub(super) path: PathBuf,
+    /// Its layer removes everything below it. The kernel does not look for the mark on the root of a lower directory.
+    hides_below: bool,
     _lock: File,
+}
+
+/// Returns those of `trees`, lowest first, that are not hidden whole by one above.
+pub(super) fn visible(trees: &[Tree]) -> &[Tree] {
+    let lowest = trees.iter().rposition(|tree| tree.hides_below).unwrap_or(0);
+    &trees[lowest..]
 }
 
 /// How often is looked whether another has finished unpacking.
@@ -138,25 +153,32 @@ impl Trees {
         chain: &ChainId,
         blobs: &dyn BlobSource,
     ) -> Result<Unpacked, RootfsError> {
-        let own = format!("diff-{}", layer.diff_id.digest().hex());
+        let own = diff_key(&layer.diff_id);
         for key in [&own, &chain_key(chain)] {
             if self.dir.join(key).exists()
                 && let Some(tree) = self.find(key)?
             {
+                self.check_claim(layer, blobs)?;
                 return Ok(Unpacked::Ready(tree));
             }
         }
         // The same layer may be unpacked by another build, or stand twice in this one.
         let lock = match self.claim(&own)? {
-            Claim::Found(tree) => return Ok(Unpacked::Ready(tree)),
+            Claim::Found(tree) => {
+                self.check_claim(layer, blobs)?;
+                return Ok(Unpacked::Ready(tree));
+            }
             Claim::Mine(lock) => lock,
         };
         let path = self.dir.join(&own);
-        if !path.exists() {
+        if path.exists() {
+            self.check_claim(layer, blobs)?;
+        } else {
             let temporary = self.scratch.subdir()?;
             let whiteouts = Whiteouts::Overlay { userxattr: self.userxattr };
             let root = self.make_root(&temporary)?;
             let applied = unpack(layer, blobs, &root, whiteouts, &self.reporter)?;
+            verified::note_diff_id(&self.dir, &layer.digest(), &layer.diff_id)?;
             if !applied.implied_dirs.is_empty() || !applied.dangling_links.is_empty() {
                 return Ok(Unpacked::Dependent { temporary, applied });
             }
@@ -165,54 +187,88 @@ impl Trees {
         Ok(Unpacked::Ready(self.share(lock, path)?))
     }
 
-    /// Returns the tree under `key` if it is complete.
+    /// Fails if the layer's blob has another diff id than its image claims; reads the blob if that is not known yet.
+    fn check_claim(&self, layer: &Layer, blobs: &dyn BlobSource) -> Result<(), RootfsError> {
+        match verified::diff_id(&self.dir, &layer.digest())? {
+            Some(found) if found == layer.diff_id => Ok(()),
+            Some(found) => Err(RootfsError::DiffIdMismatch {
+                digest: layer.digest(),
+                expected: layer.diff_id.clone(),
+                found: found.digest().clone(),
+            }),
+            None => {
+                check(layer, blobs, &self.reporter)?;
+                verified::note_diff_id(&self.dir, &layer.digest(), &layer.diff_id)
+            }
+        }
+    }
+
+    /// Returns the tree under `key` if it is there and whole.
     fn find(&self, key: &str) -> Result<Option<Tree>, RootfsError> {
-        let lock = self.lock(key, FlockOperation::LockShared)?;
+        let (lock, at) = self.open_lock(key)?;
+        let take = |kind| {
+            flock::lock(&lock, &at, kind, &self.reporter)
+                .map_err(|errno| RootfsError::io("lock", &at)(errno.into()))
+        };
+        take(LockKind::Shared)?;
         let path = self.dir.join(key);
-        Ok(path.exists().then_some(Tree { path: path.join("tree"), _lock: lock }))
+        if path.exists() && !verified::is_whole(&path)? {
+            take(LockKind::Exclusive)?;
+            if path.exists() {
+                let text = format!("`{}` is not as it was unpacked, and is unpacked again", path.display());
+                self.reporter.warning(text);
+                let removing = self.scratch.subdir()?.join("tree");
+                std::fs::rename(&path, &removing).map_err(RootfsError::io("rename", &path))?;
+                remove_tree(&removing);
+            }
+            return Ok(None);
+        }
+        if path.exists() { self.tree(lock, &path).map(Some) } else { Ok(None) }
     }
 
     /// Returns the tree under `key`, or the right to make it. Never waits for the lock itself: who has just made
     /// the tree keeps it for as long as it is used, perhaps by this very build.
     fn claim(&self, key: &str) -> Result<Claim, RootfsError> {
         let path = self.dir.join(key);
+        let (lock, at) = self.open_lock(key)?;
+        let mut wait = flock::Wait::begin(&at, &self.reporter);
         loop {
             if path.exists()
                 && let Some(tree) = self.find(key)?
             {
                 return Ok(Claim::Found(tree));
             }
-            match self.lock(key, FlockOperation::NonBlockingLockExclusive) {
-                Ok(lock) => return Ok(Claim::Mine(lock)),
-                Err(RootfsError::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(CLAIM_PAUSE);
-                }
-                Err(error) => return Err(error),
+            let locked = flock::try_lock(&lock, LockKind::Exclusive);
+            if locked.map_err(|errno| RootfsError::io("lock", &at)(errno.into()))? {
+                return Ok(Claim::Mine(lock));
             }
+            wait.goes_on(&lock);
+            std::thread::sleep(CLAIM_PAUSE);
         }
     }
 
     fn share(&self, lock: File, path: PathBuf) -> Result<Tree, RootfsError> {
-        flock(&lock, FlockOperation::LockShared)
+        flock::lock(&lock, &path, LockKind::Shared, &self.reporter)
             .map_err(|errno| RootfsError::io("lock", &path)(errno.into()))?;
-        Ok(Tree { path: path.join("tree"), _lock: lock })
+        self.tree(lock, &path)
     }
 
-    fn lock(&self, key: &str, operation: FlockOperation) -> Result<File, RootfsError> {
+    fn tree(&self, lock: File, holder: &Path) -> Result<Tree, RootfsError> {
+        let path = holder.join("tree");
+        let root = RootDir::open(&path).map_err(RootfsError::io("open", &path))?;
+        let hides_below = self.hides_below(&root)?;
+        Ok(Tree { path, hides_below, _lock: lock })
+    }
+
+    fn hides_below(&self, tree: &RootDir) -> Result<bool, RootfsError> {
+        let marks = tree.xattrs("").map_err(RootfsError::io("read the attributes of", tree.path()))?;
+        Ok(marks.get(OsStr::new(opaque_attribute(self.userxattr))).is_some_and(|value| value == b"y"))
+    }
+
+    fn open_lock(&self, key: &str) -> Result<(File, PathBuf), RootfsError> {
         let path = self.dir.join(format!("{key}.lock"));
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(RootfsError::io("open", &path))?;
-        loop {
-            match flock(&file, operation) {
-                Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(RootfsError::io("lock", &path)(errno.into())),
-            }
-        }
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        Ok((file.map_err(RootfsError::io("open", &path))?, path))
     }
 
     fn make_root(&self, parent: &Path) -> Result<RootDir, RootfsError> {
@@ -239,6 +295,7 @@ impl Trees {
         if !path.exists() {
             let tree = temporary.join("tree");
             let tree = RootDir::open(&tree).map_err(RootfsError::io("open", &tree))?;
+            let below = if self.hides_below(&tree)? { &[] } else { visible(below) };
             let view = self.view_of(below, temporary)?;
             let result = view.as_ref().map_or(Ok(()), |view| adopt_directories(&view.root, &tree, applied));
             let result = result.and_then(|()| copy_links(view.as_ref(), &tree, layer, applied));
@@ -282,8 +339,9 @@ impl Drop for View {
     }
 }
 
-/// Shows a complete tree to everybody.
+/// Seals a complete tree and shows it to everybody.
 fn publish(temporary: &Path, path: &Path) -> Result<(), RootfsError> {
+    verified::seal(temporary)?;
     std::fs::rename(temporary, path).map_err(RootfsError::io("rename to", path))
 }
 
@@ -364,6 +422,11 @@ fn chain_ids(layers: &[Layer]) -> Vec<ChainId> {
         chains.push(ChainId::extend(chains.last(), &layer.diff_id));
     }
     chains
+}
+
+/// Returns the name of a tree that depends on its own bytes alone.
+pub(super) fn diff_key(diff_id: &DiffId) -> String {
+    format!("diff-{}", diff_id.digest().hex())
 }
 
 fn chain_key(chain: &ChainId) -> String {

@@ -1,5 +1,6 @@
 //! One layer blob into a directory, verified.
 
+use std::error::Error;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
@@ -37,14 +38,8 @@ pub(super) fn unpack(
     reporter: &Reporter,
 ) -> Result<Applied, RootfsError> {
     let digest = layer.digest();
-    let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| RootfsError::Read {
-        digest: layer.digest(),
-        source,
-    };
-    let blob = blobs.open(&layer.descriptor).map_err(|error| unreadable(error.into()))?;
-    let size = layer.descriptor.size();
-    let transfer = reporter.transfer(TransferKind::Extract, digest.short(), Some(size));
-    let progress = Progress { inner: blob, transfer: Some(transfer), pending: 0 };
+    let unreadable = |source: Box<dyn Error + Send + Sync>| unreadable(layer, source);
+    let progress = open(layer, blobs, reporter)?;
     let options = ApplyOptions { whiteouts, owners: owners() };
     // Reading, decompressing and hashing on one thread, writing files on the other.
     let (counted, applied) = std::thread::scope(|scope| {
@@ -63,10 +58,7 @@ pub(super) fn unpack(
     let applied =
         applied.map_err(|source| RootfsError::Unpack { digest: digest.clone(), source: Box::new(source) })?;
     let counted = counted.ok_or_else(|| unreadable(io::Error::from(io::ErrorKind::BrokenPipe).into()))?;
-    if counted.digest != *layer.diff_id.digest() {
-        let expected = layer.diff_id.clone();
-        return Err(RootfsError::DiffIdMismatch { digest, expected, found: counted.digest });
-    }
+    compare(layer, counted)?;
     for warning in &applied.warnings {
         reporter.warning(format!(
             "base layer {}: `{}`: left out {}: {}",
@@ -77,6 +69,41 @@ pub(super) fn unpack(
         ));
     }
     Ok(applied)
+}
+
+/// Reads `layer` without unpacking it, and checks its diff id.
+pub(super) fn check(layer: &Layer, blobs: &dyn BlobSource, reporter: &Reporter) -> Result<(), RootfsError> {
+    let read = |blob| -> io::Result<Counted> {
+        let (_, mut tar) = auto_decoder(blob)?;
+        let mut hash = HashingWriter::new(io::sink());
+        io::copy(&mut tar, &mut hash)?;
+        Ok(hash.finish().1)
+    };
+    let counted = read(open(layer, blobs, reporter)?).map_err(|error| unreadable(layer, error.into()))?;
+    compare(layer, counted)
+}
+
+fn open(
+    layer: &Layer,
+    blobs: &dyn BlobSource,
+    reporter: &Reporter,
+) -> Result<Progress<Box<dyn Read + Send>>, RootfsError> {
+    let inner = blobs.open(&layer.descriptor).map_err(|error| unreadable(layer, error.into()))?;
+    let size = layer.descriptor.size();
+    let transfer = reporter.transfer(TransferKind::Extract, layer.digest().short(), Some(size));
+    Ok(Progress { inner, transfer: Some(transfer), pending: 0 })
+}
+
+fn unreadable(layer: &Layer, source: Box<dyn Error + Send + Sync>) -> RootfsError {
+    RootfsError::Read { digest: layer.digest(), source }
+}
+
+fn compare(layer: &Layer, counted: Counted) -> Result<(), RootfsError> {
+    if counted.digest == *layer.diff_id.digest() {
+        return Ok(());
+    }
+    let expected = layer.diff_id.clone();
+    Err(RootfsError::DiffIdMismatch { digest: layer.digest(), expected, found: counted.digest })
 }
 
 /// Sends the uncompressed content of `blob` through `to`, and says what it was.

@@ -492,13 +492,9 @@ fn a_stage_that_is_only_copied_from_leaves_no_layer_behind() {
     kiln.build(&context, &[&output, "--cache-to=type=none"]).ok();
     let image = crate::support::Image::read(&layout);
     assert_eq!(image.tree().into_keys().collect::<Vec<_>>(), ["wanted"]);
-    let blobs = std::fs::read_dir(kiln.store().join("store/blobs/sha256")).map_or(0, Iterator::count);
+    let blobs = std::fs::read_dir(kiln.own("store/blobs/sha256")).map_or(0, Iterator::count);
     assert!(blobs <= 1, "{blobs} blobs: the copied layer, and at most it");
-    assert_eq!(
-        std::fs::read_dir(kiln.store().join("work")).unwrap().count(),
-        0,
-        "the work directory is gone"
-    );
+    assert_eq!(std::fs::read_dir(kiln.own("work")).unwrap().count(), 0, "the work directory is gone");
 }
 
 #[test]

@@ -122,7 +122,7 @@ const TABLE: &[(&str, Does)] = &[
             assert!(!ran.kiln.scratch("layout").exists());
         }),
     ),
-    ("--kaniko-dir=@/own", Shows(|ran| assert!(ran.kiln.scratch("own/store/oci-layout").is_file()))),
+    ("--kaniko-dir=@/own", Shows(|ran| assert!(ran.kiln.scratch("own/kiln/store/oci-layout").is_file()))),
     ("--no-push", Shows(|ran| assert_eq!(ran.image().layer_count(), 2))),
     (
         "--tar-path=@/a.tar",
@@ -277,7 +277,7 @@ fn every_feature_flag_and_variable_is_explained() {
     assert!(plan.outcome.stdout.contains("COPY note /one"), "{}", plan.outcome);
     assert_eq!(plan.image().layer_count(), 2);
     let elsewhere = executor(project(), &[], &[("KANIKO_DIR", "@/own")]);
-    assert!(elsewhere.kiln.scratch("own/store/oci-layout").is_file(), "{}", elsewhere.outcome);
+    assert!(elsewhere.kiln.scratch("own/kiln/store/oci-layout").is_file(), "{}", elsewhere.outcome);
     let silent = executor(
         project(),
         &["--destination=127.0.0.1:1/a", "--no-push=true"],

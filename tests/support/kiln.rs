@@ -26,9 +26,14 @@ impl Kiln {
         Path::new(env!("CARGO_BIN_EXE_kiln"))
     }
 
-    /// kiln's store.
+    /// kiln's `--root`.
     pub(crate) fn store(&self) -> PathBuf {
         self.home.path().join("store")
+    }
+
+    /// Something in the directory that kiln keeps for itself below its root.
+    pub(crate) fn own(&self, name: &str) -> PathBuf {
+        self.store().join("kiln").join(name)
     }
 
     /// A place for this kiln's outputs.

@@ -11,6 +11,7 @@ use crate::build::{Outcome, build};
 use crate::cli::args::{BuildArgs, ProgressArg};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
+use crate::cli::home::Home;
 use crate::cli::progress::{Progress, bytes};
 use crate::cli::request::{Invocation, RequestError, auth_warnings, invocation};
 use crate::cli::signals::{self, Ending};
@@ -54,7 +55,7 @@ pub(crate) fn enter(
     force: bool,
     root: &Path,
 ) -> Result<(Entered, Vec<String>), Failure> {
-    let repaired = sandbox::recover(&wire::sandbox_state(root))?;
+    let repaired = sandbox::recover(&Home::open(root)?.sandbox())?;
     let entered = sandbox::enter(isolation, force, &sandbox::probe_for(isolation))?;
     // From here on the arguments are blank for who lists processes; they have been read.
     let concealed = sandbox::conceal().err();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{print, print_json, print_table};
+use super::{open_store, print, print_json, print_table};
 use crate::cache::{Entry, Keep, Removed, SharedCache, size_bytes};
 use crate::cli::args::{
     CacheCommand, CacheCommandArgs, CacheListArgs, CachePlaceArgs, CachePruneArgs, Format, KeepArgs,
@@ -44,7 +44,7 @@ fn open(args: &CachePlaceArgs, environment: &Environment, writes: bool) -> Resul
         CachePlace::Local(path) => CachePlace::Local(environment.directory.join(path)),
         place => place,
     };
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let store = open_store(&args.store, environment)?;
     let client = wire::open_client(registry_config(&args.registry, environment)?, Reporter::silent())?;
     // What is looked at must be there: an empty directory would be made where a name is mistyped.
     if let CachePlace::Local(path) = &place

@@ -1,13 +1,13 @@
 //! `kiln check`: BuildKit's build checks without a build.
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::Write;
 
 use super::{print, print_listing, write_line};
 use crate::build::{BuildError, NamedContext, Place, Problem, Wanted, Workbench, check, read_dockerfile};
 use crate::cli::args::{CheckArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::{Failure, excerpt};
+use crate::cli::home::temporary_directory;
 use crate::cli::request::{ambient_config, check_request};
 use crate::cli::wire;
 use crate::dockerfile::Dockerfile;
@@ -25,7 +25,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
     registry.retries.count = 0;
     let reporter = Reporter::silent();
     let fetch = wire::open_fetch(&registry, reporter.clone());
-    let work_dir = temporary_directory(environment)?;
+    let work_dir = temporary_directory(&environment.store_root(None))?;
     let bench = Workbench {
         reporter: &reporter,
         fetch: fetch.as_ref(),
@@ -60,22 +60,6 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
         Format::Text => text(&dockerfile, &report, out)?,
     }
     verdict(&dockerfile, report)
-}
-
-/// Makes a directory for what is downloaded. An image with nothing in it, as kiln's own, has no `/tmp`.
-fn temporary_directory(environment: &Environment) -> Result<tempfile::TempDir, Failure> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| Failure::File { action: "create a directory in", path, source }
-    };
-    match tempfile::tempdir() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let root = environment.store_root(None);
-            std::fs::create_dir_all(&root).map_err(failed(&root))?;
-            tempfile::tempdir_in(&root).map_err(failed(&root))
-        }
-        made => made.map_err(failed(&std::env::temp_dir())),
-    }
 }
 
 /// Writes the report as buildx does: the number first, then the warnings in the order of the lines.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::locate;
+use super::{home, locate};
 use crate::blob::Store;
 use crate::cli::args::{ProgressArg, TransferArgs};
 use crate::cli::environment::Environment;
@@ -54,9 +54,9 @@ impl<'a> Desk<'a> {
     pub(super) fn open(args: &TransferArgs, environment: &'a Environment) -> Result<Self, Failure> {
         let kind = if args.quiet { ProgressArg::Quiet } else { args.progress };
         let config = registry_config(&args.registry, environment)?;
-        let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
         let progress = Progress::open(kind, args.store.debug, environment);
         let reporter = progress.reporter();
+        let store = wire::open_store(&home(&args.store, environment)?, &reporter)?;
         auth_warnings(environment).into_iter().for_each(|warning| reporter.warning(warning));
         let client = wire::open_client(config, reporter.clone())?;
         Ok(Self { environment, store, client, reporter, _progress: progress })

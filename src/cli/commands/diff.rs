@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::images::size_bytes;
-use super::{locate, print, print_json, write_line};
+use super::{locate, open_store, print, print_json, write_line};
 use crate::cli::args::{DiffArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
 use crate::cli::request::platform;
-use crate::cli::wire;
 use crate::compare::{
     FieldChange, ImageDiff, LayerChange, Likeness, PathChange, Side, Subject, compare_images,
 };
@@ -34,7 +33,7 @@ pub(super) fn run(args: &DiffArgs, environment: &Environment, out: &mut dyn Writ
 
 fn compare(args: &DiffArgs, environment: &Environment, out: &mut dyn Write) -> Result<bool, Failure> {
     let platform = args.platform.as_deref().map(platform).transpose()?.unwrap_or_else(Platform::host);
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let store = open_store(&args.store, environment)?;
     let find = |text: &str| -> Result<Subject, Failure> {
         let found = locate::anywhere(text, &platform, environment, &args.registry, &store)?;
         Ok(Subject { image: found.image, blobs: found.blobs })

@@ -10,6 +10,7 @@ use super::{print, print_json};
 use crate::cli::args::{DoctorArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
+use crate::cli::home::Home;
 use crate::cli::wire;
 use crate::event::Reporter;
 use crate::rootfs::{self, StorageKind};
@@ -48,7 +49,10 @@ fn storage(root: &Path) -> Result<Finding, Failure> {
         Ok((entered, _)) => entered,
         Err(error) => return Ok(finding(false, error.to_string(), "")),
     };
-    let work_dir = match wire::open_work_dir(root, &Reporter::silent()) {
+    let work_dir = match Home::open(root)
+        .map_err(Failure::from)
+        .and_then(|home| wire::open_work_dir(&home, &Reporter::silent()))
+    {
         Ok(work_dir) => work_dir,
         Err(error) => return Ok(finding(false, error.to_string(), "choose a writable place with `--root`")),
     };

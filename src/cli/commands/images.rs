@@ -6,20 +6,19 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::locate::is_nameless;
-use super::{print, print_json, print_table};
+use super::{open_store, print, print_json, print_table};
 use crate::blob::{Store, Tagged};
 use crate::cli::args::{Format, ImagesArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
 use crate::cli::progress::bytes;
-use crate::cli::wire;
 use crate::images::{Origin, is_index};
 use crate::oci::{Image, Reference, descriptor_digest};
 use crate::output::read_image;
 
 /// Lists images.
 pub(super) fn run(args: &ImagesArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let store = open_store(&args.store, environment)?;
     let mut tags = store.tags()?;
     if let Some(name) = &args.name {
         let wanted = |tagged: &Tagged| {

@@ -20,14 +20,19 @@ mod tag;
 mod warm;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 pub(crate) use diff::as_json as diff_json;
 pub(crate) use login::login as credentials;
 pub(crate) use push::push_image;
 
-use super::args::{Cli, Command};
+use super::args::{Cli, Command, ProgressArg, StoreArgs};
 use super::environment::Environment;
 use super::fail::Failure;
+use super::home::Home;
+use super::progress::Progress;
+use super::wire;
+use crate::blob::Store;
 use crate::text;
 
 /// Runs a command; its result goes to `out`.
@@ -54,6 +59,17 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
         Command::Logout(args) => login::logout(&args, environment, out),
         Command::Version => print(out, &format!("kiln {}", env!("CARGO_PKG_VERSION"))),
     }
+}
+
+/// Opens kiln's own directory that the arguments name.
+fn home(args: &StoreArgs, environment: &Environment) -> Result<Home, Failure> {
+    Ok(Home::open(&environment.store_root(args.root.as_ref()))?)
+}
+
+/// Opens the store for a command without a view of its own; a long wait for it is told as lines.
+fn open_store(args: &StoreArgs, environment: &Environment) -> Result<Arc<Store>, Failure> {
+    let progress = Progress::open(ProgressArg::Plain, args.debug, environment);
+    wire::open_store(&home(args, environment)?, &progress.reporter())
 }
 
 /// Writes a line of a command's result. Names and labels in it are anybody's.

@@ -3,18 +3,20 @@
 use std::io::Write;
 
 use super::cache::keep;
-use super::{locate, print};
-use crate::cli::args::PruneArgs;
+use super::{home, locate, print};
+use crate::cli::args::{ProgressArg, PruneArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::progress::bytes;
+use crate::cli::progress::{Progress, bytes};
 use crate::cli::wire;
 use crate::{build, cache, rootfs};
 
 /// Removes images without a name (all images with `--all`), then every blob that no image needs, unpacked
 /// layers, cache mounts and results of steps (within limits: those beyond); nothing that a running build uses.
 pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let home = home(&args.store, environment)?;
+    let reporter = Progress::open(ProgressArg::Plain, args.store.debug, environment).reporter();
+    let store = wire::open_store(&home, &reporter)?;
     for tagged in store.tags()? {
         let goes = args.all || locate::is_nameless(&tagged.reference);
         if goes && store.remove_tag(&tagged.reference)? {
@@ -24,11 +26,10 @@ pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Wri
     let limits = keep(&args.limits)?;
     let cache = cache::open_store(store.clone(), true);
     let going = limits.split(&cache.entries()?);
-    let root = environment.store_root(args.store.root.as_ref());
-    let trees = rootfs::prune(&root.join("trees"))?;
-    let caches = build::prune_cache_mounts(&root.join("mounts")).map_err(|source| Failure::File {
+    let trees = rootfs::prune(&home.trees(), &reporter)?;
+    let caches = build::prune_cache_mounts(&home.mounts()).map_err(|source| Failure::File {
         action: "remove the cache mounts in",
-        path: root.join("mounts"),
+        path: home.mounts(),
         source,
     })?;
     print(out, &format!("removed {trees} unpacked layers and {caches} cache mounts"))?;

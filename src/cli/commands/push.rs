@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use super::{locate, print};
+use super::{locate, open_store, print};
 use crate::blob::Store;
 use crate::cli::args::PushArgs;
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
+use crate::cli::home::Home;
 use crate::cli::progress::Progress;
 use crate::cli::request::{platform, registry_config};
 use crate::cli::wire;
@@ -20,7 +21,7 @@ use crate::registry::{Client, RegistryConfig, RegistryError};
 /// Pushes an image; its digest goes to `out`.
 pub(super) fn run(args: &PushArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let platform = args.platform.as_deref().map(platform).transpose()?;
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let store = open_store(&args.store, environment)?;
     let found = match locate::in_store(&store, &args.image)? {
         Some(found) => found,
         None => locate::in_layout(environment, &args.image)?
@@ -48,7 +49,7 @@ pub(crate) fn push_image(
     environment: &Environment,
     reporter: &Reporter,
 ) -> Result<Digest, Failure> {
-    let store = wire::open_store(&environment.store_root(None))?;
+    let store = wire::open_store(&Home::open(&environment.store_root(None))?, reporter)?;
     let found = locate::in_layout(environment, path)?;
     let found = found.ok_or_else(|| Failure::NoImage { name: path.to_owned() })?;
     let names = destinations(given, path, &found.names)?;

@@ -2,15 +2,14 @@
 
 use std::io::Write;
 
-use super::{locate, print};
+use super::{locate, open_store, print};
 use crate::cli::args::RemoveArgs;
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::wire;
 
 /// Removes images: a name loses itself, a digest all names it has. Their bytes go with `kiln prune`.
 pub(super) fn run(args: &RemoveArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
-    let store = wire::open_store(&environment.store_root(args.store.root.as_ref()))?;
+    let store = open_store(&args.store, environment)?;
     for image in &args.images {
         let found = locate::matching(&store.tags()?, image)?;
         if found.is_empty() {

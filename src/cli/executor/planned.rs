@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::build::{BuildError, Problem, Request, Workbench, read_dockerfile};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
+use crate::cli::home::Home;
 use crate::cli::wire;
 use crate::dockerfile::parse;
 use crate::event::Reporter;
@@ -24,7 +25,7 @@ pub(super) fn planned(
     reporter: &Reporter,
 ) -> Result<Plan, Failure> {
     let fetch = wire::open_fetch(registry, reporter.clone());
-    let work_dir = wire::open_work_dir(root, reporter)?;
+    let work_dir = wire::open_work_dir(&Home::open(root)?, reporter)?;
     let bench = Workbench {
         reporter,
         fetch: fetch.as_ref(),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::build::{BuildError, ContextSource, Problem};
 use crate::cli::fail::Failure;
+use crate::cli::home::Home;
 use crate::cli::request::Invocation;
 use crate::cli::wire;
 use crate::context::{Archive, ContextError, open_stream};
@@ -19,7 +20,7 @@ pub(super) fn unpack(
     sub_path: &Path,
     reporter: &Reporter,
 ) -> Result<WorkDir, Failure> {
-    let directory = wire::open_work_dir(&invocation.root, reporter)?;
+    let directory = wire::open_work_dir(&Home::open(&invocation.root)?, reporter)?;
     let context_error = |error: ContextError| Failure::from(BuildError::from(Problem::from(error)));
     let reader: Box<dyn Read + Send> = match &invocation.request.context {
         ContextSource::Stdin => Box::new(std::io::stdin()),

@@ -8,6 +8,7 @@ use super::request::{ExecutorError, parse_duration_seconds};
 use crate::cli::bases::{self, Recipe};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
+use crate::cli::home::Home;
 use crate::cli::request::platform;
 use crate::cli::wire;
 use crate::event::Reporter;
@@ -38,8 +39,7 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         return Err(Failure::NothingToWarm);
     }
     let client = wire::open_client(config, reporter.clone())?;
-    let root = environment.store_root(None);
-    let store = wire::open_store(&root)?;
+    let store = wire::open_store(&Home::open(&environment.store_root(None))?, reporter)?;
     let directory: PathBuf = environment.directory.join(&cli.cache_dir);
     for text in &images {
         let reference: Reference = text.parse()?;
