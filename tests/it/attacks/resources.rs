@@ -211,3 +211,58 @@ fn a_result_that_cannot_be_written_is_a_failure() {
     let outcome = run(&mut piped);
     assert!(outcome.stderr.contains("code 1") && outcome.stderr.contains("cannot write"), "{outcome}");
 }
+
+/// Builds with `$ROOT`, kiln's root, and `$OUT` on file systems that `prepare` mounts.
+fn build_on(prepare: &str, kiln: &Kiln, context: &Context, arguments: &[&str]) -> Outcome {
+    let build = kiln.build_command(context.path(), arguments);
+    let (root, out) = (kiln.store(), kiln.scratch("out"));
+    let script = format!(
+        "set -e; ROOT={} OUT={}; mkdir -p $ROOT $OUT; {prepare}; exec \"$@\"",
+        root.display(),
+        out.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation=private", "sh", "-c", &script, "sh"]);
+    run(command.arg(build.get_program()).args(build.get_args()))
+}
+
+#[test]
+fn a_full_file_system_is_named() {
+    require!(Busybox, Root);
+    let context = Context::on_busybox("RUN echo ran > /ran\n").file("large", "x".repeat(4 << 20));
+    let copies = Context::new("FROM scratch\nCOPY large /\n").file("large", noise(4 << 20));
+    let oci = |kiln: &Kiln| format!("--output=type=oci,dest={}", kiln.scratch("out/image.tar").display());
+    let local = |kiln: &Kiln| format!("--output=type=local,dest={}", kiln.scratch("out/tree").display());
+    // The blob of a base layer, its unpacked tree by bytes and by inodes, a layer of the build's own, and outputs.
+    type Output = Option<fn(&Kiln) -> String>;
+    let cases: [(&str, &Context, Output, [&str; 2]); 6] = [
+        ("mount -t tmpfs -o size=300k x $ROOT", &context, None, ["kiln/store/ingest/", "store`"]),
+        ("mount -t tmpfs -o size=1200k x $ROOT", &context, None, ["kiln/", "store`"]),
+        ("mount -t tmpfs -o size=40m,nr_inodes=60 x $ROOT", &context, None, ["kiln/", "no inodes"]),
+        ("mount -t tmpfs -o size=2m x $ROOT", &copies, None, ["kiln/store/ingest/", "store`"]),
+        ("mount -t tmpfs -o size=2m x $OUT", &copies, Some(oci), ["out/", "out`"]),
+        ("mount -t tmpfs -o size=2m x $OUT", &copies, Some(local), ["out/", "out`"]),
+    ];
+    for (prepare, context, output, parts) in cases {
+        let kiln = Kiln::new();
+        let output = output.map(|output| output(&kiln));
+        let failed =
+            build_on(prepare, &kiln, context, &output.iter().map(String::as_str).collect::<Vec<_>>());
+        let failed = failed
+            .fails(1, &["error: no space left on `", "(file system mounted at `", "hint: free some space"]);
+        for part in parts {
+            let line = failed.stderr.lines().find(|line| line.starts_with("error:")).unwrap();
+            assert!(line.contains(part), "{prepare}: `{part}`\n{failed}");
+        }
+    }
+}
+
+/// Text that no compression makes smaller than half.
+fn noise(length: usize) -> String {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        char::from(b'!' + (state >> 57) as u8 % 90)
+    };
+    (0..length).map(|_| next()).collect()
+}
