@@ -398,7 +398,7 @@ impl Unpacking<'_> {
 }
 
 /// Brings a name into a normal form: relative, no `.` and no `..`. `what` is how the entry has it, for the message.
-fn normal(name: &Path, entry: &Path, what: &str, strict: bool) -> Result<PathBuf, LayerError> {
+pub(super) fn normal(name: &Path, entry: &Path, what: &str, strict: bool) -> Result<PathBuf, LayerError> {
     let length = name.as_os_str().len();
     if length > NAME_LIMIT_BYTES {
         let problem = format!("{what} of {length} bytes: expected at most {NAME_LIMIT_BYTES}");

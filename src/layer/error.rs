@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::blob::BlobError;
+use crate::oci::{DiffId, Digest};
 
 /// A failure to write or to apply a layer. Paths are inside the tree or the archive.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,22 @@ pub enum LayerError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Its content is not what its diff id says.
+    #[error("it has the wrong content: expected diff id `{expected}`, found `{found}`")]
+    WrongContent {
+        /// What was promised.
+        expected: DiffId,
+        /// What it is.
+        found: Digest,
+    },
+    /// A layer of a cache.
+    #[error("layer `{digest}` cannot be used")]
+    OfCache {
+        /// The layer's blob.
+        digest: Digest,
+        /// What is wrong with it.
+        source: Box<LayerError>,
+    },
     /// An entry could not be put into the tree.
     #[error("cannot {action} `{entry}`")]
     Apply {
@@ -78,6 +95,25 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    /// Tells whether a layer that was read is at fault, and not the machine that it was to be put on.
+    pub fn is_content_fault(&self) -> bool {
+        use io::ErrorKind::{OutOfMemory, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::Archive { .. }
+            | Self::Malformed { .. }
+            | Self::Hostile { .. }
+            | Self::WrongContent { .. }
+            | Self::Blob(_) => true,
+            Self::OfCache { source, .. } => source.is_content_fault(),
+            Self::Apply { source, .. } => {
+                !matches!(source.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | OutOfMemory)
+            }
+            Self::Read { .. } | Self::Changed { .. } | Self::Unrepresentable { .. } | Self::Write { .. } => {
+                false
+            }
+        }
+    }
+
     /// Returns what the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod change;
+mod check;
 mod content;
 mod entry;
 mod error;
@@ -25,6 +26,7 @@ mod write;
 
 pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};
 pub use change::{Change, ChangeSet, Content, Node, NodeKind};
+pub use check::{check_layer, recompress_layer};
 pub use error::LayerError;
 pub use names::opaque_attribute;
 pub use reader::{TarEntry, TarEntryKind, TarReader};

@@ -14,6 +14,7 @@ mod tests;
 mod verify;
 
 use std::fmt;
+use std::str::FromStr;
 
 pub use codec::{Codec, auto_decoder, decoder};
 pub use compress::Compressor;
@@ -62,6 +63,24 @@ impl Compression {
 impl Default for Compression {
     fn default() -> Self {
         Self::gzip()
+    }
+}
+
+impl FromStr for Compression {
+    type Err = String;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || format!("`{text}` is no compression that kiln has");
+        let level = |codec: &str| text.strip_prefix(codec)?.strip_prefix(" level ");
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        if let Some(level) = level("gzip") {
+            return Ok(Self::Gzip { level: level.parse().map_err(|_| unknown())? });
+        }
+        let level = level("zstd").ok_or_else(unknown)?;
+        Ok(Self::Zstd { level: level.parse().map_err(|_| unknown())? })
     }
 }
 
