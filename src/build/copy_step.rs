@@ -18,6 +18,7 @@ use crate::plan::FromRef;
 use crate::tree::{RootDir, Timestamp};
 
 /// What `COPY` and `ADD` have in common, expanded.
+#[derive(Clone)]
 pub(super) struct CopyFlags<'a> {
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<String>,
@@ -28,6 +29,12 @@ pub(super) struct CopyFlags<'a> {
 }
 
 impl<'a> CopyFlags<'a> {
+    /// Copies to `dest` without any flag.
+    pub(super) fn plain(dest: &str) -> Self {
+        let dest = dest.to_owned();
+        Self { chown: None, chmod: None, link: false, parents: false, exclude: &[], dest }
+    }
+
     /// Tells whether the layer of the copy depends on nothing below it: no names are looked up, no links followed.
     /// BuildKit's rule: a link with a mode is an ordinary copy.
     pub(super) fn is_independent(&self) -> bool {
@@ -262,14 +269,7 @@ impl Build<'_> {
     /// Copies a whole named context into a stage: `FROM name` of a context of files.
     pub(super) fn copy_context(&self, stage: &mut Stage, name: &str) -> Result<(), Problem> {
         let from = self.named_root(name, stage)?;
-        let flags = CopyFlags {
-            chown: None,
-            chmod: None,
-            link: false,
-            parents: false,
-            exclude: &[],
-            dest: "/".to_owned(),
-        };
+        let flags = CopyFlags::plain("/");
         self.copy_into(stage, vec![CopySource::Found { from, path: PathBuf::new() }], &flags)?;
         stage.record(format!("COPY context {name} / # kiln"), true);
         Ok(())

@@ -13,7 +13,7 @@ use super::inputs::{FileInputs, Input, InputValue, Inputs};
 use crate::oci::{DiffId, Digest};
 
 /// Goes first into every key. Raised when the meaning of a part changes: then no old record fits any more.
-const VERSION: &[u8] = b"kiln cache key 1";
+const VERSION: &[u8] = b"kiln cache key 2";
 
 /// The name of a record: what went into a step, as a hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

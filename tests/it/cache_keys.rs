@@ -9,7 +9,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::need::{Busybox, Root};
+use super::kaniko::GitServer;
+use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Context, Kiln, Outcome, Registry, base, run};
 
 const DOCKERFILE: &str = "\
@@ -137,6 +138,8 @@ fn harmless() -> Vec<Case> {
         text("the case of an instruction", none(), "COPY tools /t/share", "copy tools /t/share"),
         text("a continued line", none(), "COPY --chown=1:1 final.txt", "COPY --chown=1:1 \\\n final.txt"),
         text("the same with a variable", none(), "COPY tools", "ARG DIR=tools\nCOPY ${DIR}"),
+        text("the same path", none(), "COPY src /src", "COPY ./src/ /src"),
+        text("the same owner", none(), "--chown=1:1", "--chown=1"),
         text("the name of a stage", none(), "AS unused", "AS other"),
         text("how builds share a cache mount", none(), "id=one", "id=one,sharing=locked"),
         arguments("the value of a secret", none(), &["--secret=id=key,env=LANG"]),
@@ -319,6 +322,244 @@ fn a_change_makes_exactly_the_steps_run_that_it_can_reach() {
         let (found, expected) = (ran(&outcome), runs.iter().map(|step| (*step).to_owned()).collect());
         if found != expected {
             wrong.push(format!("{name}: {found:?} ran, not {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The sorts of named contexts.
+const SORTS: [&str; 6] = ["dir", "tar", "web", "git", "image", "layout"];
+
+/// Where the contexts of each sort are, and the registry that has the image.
+struct Contexts {
+    directory: tempfile::TempDir,
+    server: GitServer,
+}
+
+impl Contexts {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        for sort in ["dir", "tar", "web", "git", "image", "layout"] {
+            fs::create_dir(at.join(sort)).unwrap();
+            // Of the same files in two contexts the records would be the same.
+            fs::write(at.join(sort).join("f"), sort).unwrap();
+            fs::write(at.join(sort).join("other"), format!("other of {sort}")).unwrap();
+        }
+        fs::write(at.join("dir/.dockerignore"), "ignored\n").unwrap();
+        let server = GitServer::start(at);
+        let contexts = Self { directory, server };
+        contexts.git(&["init", "--quiet", "--initial-branch=main", "."]);
+        SORTS.iter().for_each(|sort| contexts.publish(sort));
+        contexts
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn git(&self, words: &[&str]) {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(self.at("git")).args(["-c", "user.name=a", "-c", "user.email=a@b"]);
+        run(command.args(words)).ok();
+    }
+
+    /// Makes of a directory what a context of its sort is.
+    fn publish(&self, sort: &str) {
+        let tar = |to: &str| {
+            let (archive, files) = (self.at(to), self.at(sort));
+            run(Command::new("tar").arg("-cf").arg(archive).arg("-C").arg(files).args(["f", "other"])).ok();
+        };
+        let context = || {
+            let context = Context::new("FROM scratch\nCOPY f other /\n");
+            let read = |name: &str| fs::read(self.at(sort).join(name)).unwrap();
+            context.file("f", read("f")).file("other", read("other"))
+        };
+        match sort {
+            "tar" => tar("context.tar"),
+            "web" => tar("web.tar"),
+            "git" => {
+                self.git(&["add", "--all"]);
+                self.git(&["commit", "--quiet", "--message=one", "--allow-empty"]);
+                let _ = fs::remove_dir_all(self.at("repo.git"));
+                self.git(&["clone", "--quiet", "--bare", ".", self.at("repo.git").to_str().unwrap()]);
+            }
+            "image" => {
+                let tag = format!("--tag={}", Registry::shared().image("contexts:one"));
+                Kiln::new().build(&context(), &["--push", &tag, "--timestamp=1"]).ok();
+            }
+            "layout" => {
+                let _ = fs::remove_dir_all(self.at("oci"));
+                let output = format!("--output=type=oci,tar=false,dest={}", self.at("oci").display());
+                Kiln::new().build(&context(), &[&output, "--timestamp=1"]).ok();
+            }
+            _ => {}
+        }
+    }
+
+    fn arguments(&self) -> BTreeMap<&'static str, String> {
+        let path = |name: &str| self.at(name).display().to_string();
+        let port = &self.server.port;
+        BTreeMap::from([
+            ("dir", path("dir")),
+            ("tar", path("context.tar")),
+            ("web", format!("http://127.0.0.1:{port}/web.tar")),
+            ("git", format!("http://127.0.0.1:{port}/cgi-bin/git/repo.git#main")),
+            ("image", format!("docker-image://{}", Registry::shared().image("contexts:one"))),
+            ("layout", format!("oci-layout://{}", path("oci"))),
+        ])
+    }
+}
+
+/// Every way to read from each sort of context, each in a stage of its own.
+fn reading_all() -> String {
+    let mut stages = String::new();
+    let mut last = "FROM scratch\n".to_owned();
+    for sort in SORTS {
+        stages += &format!(
+            "FROM scratch AS c-{sort}\nCOPY --from={sort} f /f\nFROM {sort} AS f-{sort}\nWORKDIR /w\n\
+             FROM {} AS r-{sort}\nRUN --mount=type=bind,from={sort},target=/b cat /b/f > /f\n\
+             RUN --mount=type=cache,id={sort},from={sort},target=/c cat /c/f > /g\n",
+            base::busybox()
+        );
+        for way in ["c", "f", "r"] {
+            last += &format!("COPY --link --from={way}-{sort} /f /{way}-{sort}\n");
+        }
+    }
+    stages + &last
+}
+
+/// A change of one context: its sort, what is done, and which steps of the stages that read it run.
+type ContextCase =
+    (&'static str, &'static str, fn(&Contexts, &mut BTreeMap<&'static str, String>), &'static [&'static str]);
+
+const READERS: &[&str] = &["c-SORT 2", "f-SORT 2", "r-SORT 2", "r-SORT 3"];
+
+fn publish_other(contexts: &Contexts, sort: &str, path: &str) {
+    fs::write(contexts.at(sort).join(path), "changed").unwrap();
+    contexts.publish(sort);
+}
+
+const CONTEXT_CASES: &[ContextCase] = &[
+    ("dir", "content", |at, _| publish_other(at, "dir", "f"), READERS),
+    ("tar", "content", |at, _| publish_other(at, "tar", "f"), READERS),
+    ("web", "content", |at, _| publish_other(at, "web", "f"), READERS),
+    ("git", "content", |at, _| publish_other(at, "git", "f"), READERS),
+    ("image", "content", |at, _| publish_other(at, "image", "f"), READERS),
+    ("layout", "content", |at, _| publish_other(at, "layout", "f"), READERS),
+    // A copy takes one file; a base and a mount have all of them.
+    ("dir", "another file", |at, _| publish_other(at, "dir", "other"), &READERS_OF_ALL),
+    ("tar", "another file", |at, _| publish_other(at, "tar", "other"), &READERS_OF_ALL),
+    ("web", "another file", |at, _| publish_other(at, "web", "other"), &READERS_OF_ALL),
+    ("git", "another file", |at, _| publish_other(at, "git", "other"), &READERS_OF_ALL),
+    (
+        "dir",
+        "a mode",
+        |at, _| fs::set_permissions(at.at("dir/f"), fs::Permissions::from_mode(0o755)).unwrap(),
+        READERS,
+    ),
+    ("dir", "an ignored file", |at, _| publish_other(at, "dir", "ignored"), &[]),
+    (
+        "dir",
+        "times",
+        |at, _| drop(run(Command::new("touch").arg(at.at("dir/f")).arg(at.at("dir"))).ok()),
+        &[],
+    ),
+    (
+        "dir",
+        "a path",
+        |at, arguments| {
+            run(Command::new("cp").arg("-r").arg(at.at("dir")).arg(at.at("moved"))).ok();
+            arguments.insert("dir", at.at("moved").display().to_string());
+        },
+        &[],
+    ),
+    (
+        "tar",
+        "another sort with the same files",
+        |at, arguments| drop(arguments.insert("tar", at.at("tar").display().to_string())),
+        &[],
+    ),
+    (
+        "web",
+        "a URL",
+        |at, arguments| {
+            fs::rename(at.at("web.tar"), at.at("other.tar")).unwrap();
+            let url = arguments["web"].replace("web.tar", "other.tar");
+            arguments.insert("web", url);
+        },
+        &[],
+    ),
+    ("git", "a commit with the same files", |at, _| at.publish("git"), &[]),
+    (
+        "layout",
+        "a path",
+        |at, arguments| {
+            fs::rename(at.at("oci"), at.at("oci2")).unwrap();
+            arguments.insert("layout", format!("oci-layout://{}", at.at("oci2").display()));
+        },
+        &[],
+    ),
+    (
+        "image",
+        "a digest instead of a tag",
+        |_, arguments| {
+            let name = Registry::shared().image("contexts");
+            let digest = Registry::shared().digest("contexts:one");
+            arguments.insert("image", format!("docker-image://{name}@{digest}"));
+        },
+        &[],
+    ),
+];
+
+const READERS_OF_ALL: [&str; 3] = ["f-SORT 2", "r-SORT 2", "r-SORT 3"];
+
+/// What a named context holds is in the key of every step that reads it, and where it is and what it is called is not.
+#[test]
+fn a_named_context_of_any_sort_counts_by_its_content() {
+    require!(Busybox, Root, Program("git"), Program("python3"));
+    let (first, contexts) = (Kiln::new(), Contexts::new());
+    let text = reading_all();
+    let build = |kiln: &Kiln, text: &str, arguments: &BTreeMap<&str, String>| {
+        let named = arguments.iter().map(|(name, value)| format!("--build-context={name}={value}"));
+        let named: Vec<String> = named.chain(["--tag=example.test/app:1".to_owned()]).collect();
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        kiln.build(&Context::new(text), &named)
+    };
+    let begun = build(&first, &text, &contexts.arguments()).ok();
+    assert!(ran(&begun).len() >= 42, "{begun}");
+    // The same by other names.
+    let renamed = SORTS.iter().fold(text.clone(), |text, sort| {
+        text.replace(&format!("from={sort}"), &format!("from={sort}2"))
+            .replace(&format!("FROM {sort} "), &format!("FROM {sort}2 "))
+    });
+    let kiln = Kiln::new();
+    run(Command::new("cp").arg("-a").arg(first.store()).arg(kiln.store())).ok();
+    let names: Vec<String> = SORTS.iter().map(|sort| format!("{sort}2")).collect();
+    let arguments = contexts.arguments();
+    let other = names.iter().zip(SORTS).map(|(name, sort)| (name.as_str(), arguments[sort].clone()));
+    let again = build(&kiln, &renamed, &other.collect()).ok();
+    assert_eq!(ran(&again), BTreeSet::new(), "{again}");
+    let mut wrong = Vec::new();
+    for (sort, what, change, runs) in CONTEXT_CASES {
+        let (kiln, mut arguments) = (Kiln::new(), contexts.arguments());
+        run(Command::new("cp").arg("-a").arg(first.store()).arg(kiln.store())).ok();
+        let saved = tempfile::tempdir().unwrap();
+        run(Command::new("cp").arg("-a").arg(contexts.at(".")).arg(saved.path())).ok();
+        change(&contexts, &mut arguments);
+        let outcome = build(&kiln, &text, &arguments).ok();
+        // `FROM` a git context has the times of its checkout: what is above is made anew wherever it is worked on.
+        let is_of_now = |step: &str| step == "f-git 2" && *sort != "git";
+        let found: BTreeSet<String> =
+            ran(&outcome).into_iter().filter(|step| !step.starts_with("last") && !is_of_now(step)).collect();
+        let expected = runs.iter().map(|step| step.replace("SORT", sort)).collect();
+        if found != expected {
+            wrong.push(format!("{what} of {sort}: {found:?} ran, not {expected:?}"));
+        }
+        run(Command::new("find").arg(contexts.at(".")).args(["-mindepth", "1", "-delete"])).ok();
+        run(Command::new("cp").arg("-a").arg(saved.path().join(".")).arg(contexts.at("."))).ok();
+        if *sort == "image" {
+            contexts.publish("image");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

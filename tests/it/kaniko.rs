@@ -29,15 +29,15 @@ macro_rules! require_containers {
     };
 }
 
-/// A git server for the time of a test.
-struct GitServer {
+/// A server of git repositories and of files, for the time of a test.
+pub(super) struct GitServer {
     child: Child,
-    port: String,
+    pub(super) port: String,
 }
 
 impl GitServer {
-    /// Serves the bare repository `repo.git` below a directory.
-    fn start(directory: &Path) -> Self {
+    /// Serves the bare repository `repo.git` below a directory, and the files that are there.
+    pub(super) fn start(directory: &Path) -> Self {
         use std::io::BufRead as _;
         use std::os::unix::fs::PermissionsExt as _;
         let script = directory.join("cgi-bin/git");

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use super::files::{Stamps, add_files};
 use crate::build::Build;
+use crate::build::Request;
 use crate::build::add::expand_add;
 use crate::build::copy::{self, Below, CopyRoot, CopySource, Pending};
-use crate::build::copy_step::{CopyFlags, absolute_destination, expand_copy};
+use crate::build::copy_step::{CopyFlags, absolute_destination, expand_copy, parse_chmod};
 use crate::build::error::Problem;
 use crate::build::stage::Stage;
 use crate::build::user::chown_owner;
 use crate::cache::{Inputs, Key, KeyBuilder};
+use crate::context::{SourceKind, classify_source};
 use crate::dockerfile::mount::{MountKind, MountSpec};
-use crate::dockerfile::{Add, Copy, Instruction, InstructionKind, Run, RunScript};
+use crate::dockerfile::{Add, Copy, Instruction, InstructionKind, Run, RunScript, Source};
 use crate::plan::{FromRef, StageId};
 
 /// The key of a step, and what it depends on.
@@ -68,15 +70,8 @@ impl Making {
     }
 }
 
-/// What `from` comes to in a key.
-enum From {
-    /// It was added.
-    Known,
-    /// Files that are to be hashed.
-    Files(CopyRoot),
-    /// Nothing can be said.
-    Unknown,
-}
+/// Says which files of a context are taken, and how they are put into the step.
+type Taking<'a> = &'a dyn Fn(&CopyRoot) -> Result<(Vec<CopySource>, CopyFlags<'a>), Problem>;
 
 /// What a key needs of the stages before: the key of each one's end, where it is known.
 pub(super) struct Ends<'a>(pub(super) &'a [Option<Stage>]);
@@ -117,6 +112,8 @@ impl Build<'_> {
         parent: Key,
         ends: &Ends<'_>,
     ) -> Result<Option<StepKey>, Problem> {
+        // The command and its heredocs are in the script; network, security and mounts are asked for below.
+        let Run { command: _, heredocs: _, network: _, security: _, mounts: _, devices: _ } = run;
         crate::build::run::refuse_devices(run)?;
         let mut making = Making::new("RUN");
         let key = &mut making.key;
@@ -136,24 +133,16 @@ impl Build<'_> {
         key.text("platform", &stage.platform.to_string());
         key.text("network", &format!("{:?}", self.network(run)?));
         key.text("security", if self.security(run)? { "insecure" } else { "sandbox" });
-        let hosts = self.request.add_hosts.iter().map(|(name, address)| format!("{name} {address}"));
-        key.list("hosts", hosts);
-        key.text("size of /dev/shm", &format!("{:?}", self.request.shm_size_bytes));
-        key.list("limits", self.request.ulimits.iter().map(|limit| format!("{limit:?}")));
         if let Some(name) = self.build_arg("BUILDKIT_SANDBOX_HOSTNAME") {
             key.text("host name", name);
         }
-        self.add_ignored(key);
+        add_request(key, self.request);
         for (index, spec) in stage.mount_specs(run)?.iter().enumerate() {
             if !self.add_mount_key(stage, &mut making, index + 1, spec, ends)? {
                 return Ok(None);
             }
         }
         Ok(Some(making.finish(Some(parent))))
-    }
-
-    fn add_ignored(&self, key: &mut KeyBuilder) {
-        key.list("ignored paths", self.request.ignore_paths.iter().map(|path| format!("{path:?}")));
     }
 
     /// Adds what a mount can bring into a step. What a cache holds and what a secret says is no part of it.
@@ -165,10 +154,10 @@ impl Build<'_> {
         spec: &MountSpec,
         ends: &Ends<'_>,
     ) -> Result<bool, Problem> {
+        let MountSpec { target: written, kind, read_only } = spec;
         let name = format!("mount {number}");
         let target = |spec| self.target(stage, spec);
-        let from_text = |from: &Option<String>| format!("{from:?}");
-        let (parts, from) = match &spec.kind {
+        let (parts, from) = match kind {
             MountKind::Bind { from, source } => (
                 vec!["bind".to_owned(), target(spec)?, source.clone()],
                 Some((from.as_deref(), source.as_str())),
@@ -177,7 +166,7 @@ impl Build<'_> {
                 let owner = format!("{mode:?} {uid:?} {gid:?}");
                 let parts = vec!["cache".to_owned(), target(spec)?, format!("{id:?}"), source.clone()];
                 let from_part = from.as_deref().map(|from| (Some(from), source.as_str()));
-                ([parts, vec![owner, from_text(from)]].concat(), from_part)
+                ([parts, vec![owner, from.is_some().to_string()]].concat(), from_part)
             }
             MountKind::Tmpfs { size_bytes } => {
                 (vec!["tmpfs".to_owned(), target(spec)?, format!("{size_bytes:?}")], None)
@@ -185,83 +174,70 @@ impl Build<'_> {
             // A step that may go without is another one than one that may not.
             MountKind::Secret { id, env, required, mode, uid, gid } => {
                 let rest = format!("{env:?} {required} {mode:o} {uid} {gid}");
-                (vec!["secret".to_owned(), id.clone(), format!("{:?}", spec.target), rest], None)
+                (vec!["secret".to_owned(), id.clone(), format!("{written:?}"), rest], None)
             }
             MountKind::Ssh { id, required, mode, uid, gid } => {
                 let rest = format!("{required} {mode:o} {uid} {gid}");
-                (vec!["ssh".to_owned(), id.clone(), format!("{:?}", spec.target), rest], None)
+                (vec!["ssh".to_owned(), id.clone(), format!("{written:?}"), rest], None)
             }
         };
-        making.key.list(&name, parts).text(&format!("{name} is read-only"), &spec.read_only.to_string());
+        making.key.list(&name, parts).text(&format!("{name} is read-only"), &read_only.to_string());
         match from {
             None => Ok(true),
             Some((from, source)) => {
                 let from = self.mount_source(stage, spec, from)?;
-                self.add_bind_source(stage, making, &name, (from, source), ends)
+                let taking = |root: &CopyRoot| {
+                    let (path, _) = root.follow(Path::new(source.trim_start_matches('/')), source)?;
+                    let found = CopySource::Found { from: root.clone(), path };
+                    Ok((vec![found], CopyFlags { link: true, ..CopyFlags::plain("/source/") }))
+                };
+                self.add_from(stage, making, (&format!("source of {name}"), "files"), (from, &taking), ends)
             }
         }
     }
 
-    fn add_bind_source(
-        &self,
-        stage: &Stage,
-        making: &mut Making,
-        name: &str,
-        (from, source): (Option<FromRef>, &str),
-        ends: &Ends<'_>,
-    ) -> Result<bool, Problem> {
-        let source_name = format!("source of {name}");
-        let root = match self.add_from(stage, making, &source_name, from, ends)? {
-            From::Known => return Ok(true),
-            From::Unknown => return Ok(false),
-            From::Files(root) => root,
-        };
-        let (path, _) = root.follow(Path::new(source.trim_start_matches('/')), source)?;
-        let found = CopySource::Found { from: root, path };
-        let flags = CopyFlags {
-            chown: None,
-            chmod: None,
-            link: true,
-            parents: false,
-            exclude: &[],
-            dest: "/source/".to_owned(),
-        };
-        let stamps = self.add_content(&mut making.key, &source_name, stage, vec![found], &flags)?;
-        making.stamps.merge(stamps);
-        Ok(true)
-    }
-
-    /// Adds what `from` is, where that needs no look at its files.
+    /// Adds what `from` is and what is taken from it: an image and a stage by what they are as a whole, a context by
+    /// the files that are taken, whatever sort of context it is and whatever it is called. `false` if nothing can be said.
     fn add_from(
         &self,
         stage: &Stage,
         making: &mut Making,
-        name: &str,
-        from: Option<FromRef>,
+        (name, files): (&str, &str),
+        (from, taking): (Option<FromRef>, Taking<'_>),
         ends: &Ends<'_>,
-    ) -> Result<From, Problem> {
-        let Some(from) = from else { return Ok(From::Files(self.main_context())) };
-        match from {
-            FromRef::Stage(id) => {
-                let Some(end) = ends.key(id) else { return Ok(From::Unknown) };
+    ) -> Result<bool, Problem> {
+        let root = match from {
+            None => self.main_context(),
+            Some(FromRef::Stage(id)) => {
+                let Some(end) = ends.key(id) else { return Ok(false) };
                 making.key.text(name, "a stage");
                 making.sources.push((id, end));
-                Ok(From::Known)
+                return Ok(true);
             }
-            FromRef::Scratch => Ok(From::Known),
-            FromRef::Image(image) => {
+            Some(FromRef::Scratch) => {
+                making.key.text(name, "nothing");
+                return Ok(true);
+            }
+            Some(FromRef::Image(image)) => {
                 let image = self.image(&image, &stage.platform)?;
                 making.key.text(name, &image.manifest.to_string());
-                Ok(From::Known)
+                return Ok(true);
             }
-            FromRef::Context(context) => match self.context_image(&context, &stage.platform)? {
+            Some(FromRef::Context(context)) => match self.context_image(&context, &stage.platform)? {
                 Some(image) => {
                     making.key.text(name, &image.manifest.to_string());
-                    Ok(From::Known)
+                    return Ok(true);
                 }
-                None => Ok(From::Files(self.named_root(&context, stage)?)),
+                None => {
+                    making.key.text(name, "a context");
+                    self.named_root(&context, stage)?
+                }
             },
-        }
+        };
+        let (sources, flags) = taking(&root)?;
+        let stamps = self.add_content(&mut making.key, files, stage, sources, &flags)?;
+        making.stamps.merge(stamps);
+        Ok(true)
     }
 
     fn copy_key(
@@ -271,28 +247,23 @@ impl Build<'_> {
         parent: Key,
         ends: &Ends<'_>,
     ) -> Result<Option<StepKey>, Problem> {
+        // Expanded, all but these are flags.
+        let Copy { sources, from, dest: _, chown: _, chmod: _, link: _, parents: _, exclude: _ } = copy;
         let expanded = expand_copy(stage, copy)?;
         let mut making = Making::new("COPY");
-        self.add_copy_flags(&mut making.key, stage, &expanded.flags);
-        making.key.list("sources", expanded.shown.iter().cloned());
-        let from = copy.from.as_deref().map(|text| self.plan.resolve_from(text, stage.id)).transpose()?;
-        let root = match self.add_from(stage, &mut making, "from", from, ends)? {
-            From::Unknown => return Ok(None),
-            From::Files(root) => Some(root),
-            From::Known => None,
-        };
+        self.add_copy_flags(&mut making.key, stage, &expanded.flags)?;
+        making.key.list("sources", spelled_alike(&expanded.shown, expanded.flags.parents));
+        let from = from.as_deref().map(|text| self.plan.resolve_from(text, stage.id)).transpose()?;
+        let taking = |root: &CopyRoot| Ok((expanded.sources(root), expanded.flags.clone()));
+        if !self.add_from(stage, &mut making, ("from", "files"), (from, &taking), ends)? {
+            return Ok(None);
+        }
         // Files written in the Dockerfile are hashed wherever the others come from.
-        let has_inline = copy.sources.iter().any(|s| matches!(s, crate::dockerfile::Source::Heredoc(_)));
-        let root = match (root, has_inline) {
-            (Some(root), _) => Some(root),
-            (None, true) => Some(self.main_context()),
-            (None, false) => None,
-        };
-        if let Some(root) = root {
-            let inline = |source: &CopySource| matches!(source, CopySource::Inline { .. });
-            let mut sources = expanded.sources(&root);
-            sources.retain(|source| copy.from.is_none() || inline(source));
-            making.stamps = self.add_content(&mut making.key, "files", stage, sources, &expanded.flags)?;
+        let has_inline = sources.iter().any(|source| matches!(source, Source::Heredoc(_)));
+        if has_inline {
+            let mut inline = expanded.sources(&self.main_context());
+            inline.retain(|source| matches!(source, CopySource::Inline { .. }));
+            self.add_content(&mut making.key, "inline files", stage, inline, &expanded.flags)?;
         }
         let copies_from_stage = !making.sources.is_empty();
         let parent = (!expanded.flags.is_independent()).then_some(parent);
@@ -300,11 +271,23 @@ impl Build<'_> {
     }
 
     fn add_key(&self, stage: &Stage, add: &Add, parent: Key) -> Result<Option<StepKey>, Problem> {
+        // Expanded, all but these are flags. What a git directory adds to a checkout is among its files.
+        let Add {
+            sources: _,
+            unpack,
+            checksum: _,
+            keep_git_dir: _,
+            dest: _,
+            chown: _,
+            chmod: _,
+            link: _,
+            exclude: _,
+        } = add;
         let expanded = expand_add(stage, add)?;
         let mut making = Making::new("ADD");
-        self.add_copy_flags(&mut making.key, stage, &expanded.flags);
-        making.key.list("sources", expanded.shown.iter().cloned());
-        making.key.text("unpack", &format!("{:?}", add.unpack));
+        self.add_copy_flags(&mut making.key, stage, &expanded.flags)?;
+        making.key.list("sources", spelled_alike(&expanded.shown, false));
+        making.key.text("unpack", &format!("{unpack:?}"));
         if expanded.is_pinned() {
             making.key.text("checksum", expanded.checksum.as_deref().unwrap_or_default());
             return Ok(Some(making.finish(Some(parent))));
@@ -323,13 +306,27 @@ impl Build<'_> {
     }
 
     /// Adds how a copy is made.
-    fn add_copy_flags(&self, key: &mut KeyBuilder, stage: &Stage, flags: &CopyFlags<'_>) {
-        key.text("destination", &absolute_destination(stage.working_dir(), &flags.dest));
-        key.text("--chown", flags.chown.as_deref().unwrap_or_default());
-        key.text("--chmod", flags.chmod.as_deref().unwrap_or_default());
-        key.text("--link", &flags.link.to_string()).text("--parents", &flags.parents.to_string());
-        key.list("--exclude", flags.exclude.iter().cloned());
-        self.add_ignored(key);
+    fn add_copy_flags(
+        &self,
+        key: &mut KeyBuilder,
+        stage: &Stage,
+        flags: &CopyFlags<'_>,
+    ) -> Result<(), Problem> {
+        let CopyFlags { chown, chmod, link, parents, exclude, dest } = flags;
+        key.text("destination", &absolute_destination(stage.working_dir(), dest));
+        let owner =
+            chown.as_deref().filter(|spec| !spec.is_empty()).map(|spec| match chown_owner(spec, None) {
+                Ok((uid, gid)) => format!("{uid}:{gid}"),
+                // A name, which what is below says more of.
+                Err(_) => spec.to_owned(),
+            });
+        key.text("--chown", &owner.unwrap_or_default());
+        let chmod = chmod.as_deref().map(parse_chmod).transpose()?;
+        key.text("--chmod", &chmod.map(|chmod| format!("{chmod:?}")).unwrap_or_default());
+        key.text("--link", &link.to_string()).text("--parents", &parents.to_string());
+        key.list("--exclude", exclude.iter().cloned());
+        add_ignored(key, &self.request.ignore_paths);
+        Ok(())
     }
 
     /// Adds the files that a copy takes, as it would put them into an empty tree.
@@ -365,14 +362,7 @@ impl Build<'_> {
         name: &str,
     ) -> Result<(), Problem> {
         let from = self.named_root(name, stage)?;
-        let flags = CopyFlags {
-            chown: None,
-            chmod: None,
-            link: false,
-            parents: false,
-            exclude: &[],
-            dest: "/".to_owned(),
-        };
+        let flags = CopyFlags::plain("/");
         let all = CopySource::Found { from, path: PathBuf::new() };
         self.add_content(key, "files", stage, vec![all], &flags).map(drop)
     }
@@ -380,4 +370,63 @@ impl Build<'_> {
     fn hashing_threads(&self) -> NonZeroUsize {
         self.request.compression_threads
     }
+}
+
+fn add_ignored(key: &mut KeyBuilder, paths: &[PathBuf]) {
+    key.list("ignored paths", paths.iter().map(|path| format!("{path:?}")));
+}
+
+/// Adds what a `RUN` can tell of a request. Each field is named here: what is left out reaches no step, or reaches it by
+/// what is in the key already.
+fn add_request(key: &mut KeyBuilder, request: &Request) {
+    let Request {
+        add_hosts,
+        shm_size_bytes,
+        ulimits,
+        ignore_paths,
+        // In the instructions, expanded, and in the environment.
+        dockerfile: _,
+        build_args: _,
+        target: _,
+        platform: _,
+        network: _,
+        allow: _,
+        // By their content, where a step takes any of it.
+        context: _,
+        named_contexts: _,
+        base_layouts: _,
+        pull: _,
+        offline: _,
+        // A rotated secret is no reason to build; ids are in the mounts.
+        secrets: _,
+        git_server: _,
+        ssh: _,
+        // In the key of the record.
+        epoch: _,
+        // The image's, or of the build around the steps.
+        labels: _,
+        annotations: _,
+        names: _,
+        no_cache: _,
+        explain: _,
+        compression: _,
+        format: _,
+        rewrite_timestamp: _,
+        single_layer: _,
+        jobs: _,
+        compression_threads: _,
+    } = request;
+    key.list("hosts", add_hosts.iter().map(|(name, address)| format!("{name} {address}")));
+    key.text("size of /dev/shm", &format!("{shm_size_bytes:?}"));
+    key.list("limits", ulimits.iter().map(|limit| format!("{limit:?}")));
+    add_ignored(key, ignore_paths);
+}
+
+/// Returns sources with one spelling for all that mean the same: `d`, `./d`, `/d/`. Where `--parents` keeps what is
+/// written, the spelling counts.
+fn spelled_alike(sources: &[String], parents: bool) -> impl Iterator<Item = String> {
+    sources.iter().map(move |source| match classify_source(source) {
+        SourceKind::Path if !parents => copy::clean(source, false),
+        _ => source.clone(),
+    })
 }

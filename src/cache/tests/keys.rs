@@ -126,7 +126,7 @@ fn keys_do_not_drift() {
     }
 }
 
-const PINNED_KEY: &str = "470c8c7b7500104d986e47b7fab4d428487cfe96ce147b15148a3d4240da50c3";
+const PINNED_KEY: &str = "2f36aee442aba562666483d9cd2e20ce27b377f80c1dc47ed8c28b1f52bfaf07";
 const PINNED_CHAIN: &str = "sha256:3de70ee27a544b3a9a001002a5ee923776d0f23ee39eb75e66ed88d644310502";
 
 #[test]
