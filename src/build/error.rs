@@ -10,6 +10,7 @@ use crate::blob::BlobError;
 use crate::context::ContextError;
 use crate::dockerfile::{Dockerfile, ExpandError, ParseError, Span};
 use crate::layer::LayerError;
+use crate::oci::Digest;
 use crate::oci::{PlatformError, ReferenceError};
 use crate::output::OutputError;
 use crate::plan::PlanError;
@@ -222,6 +223,26 @@ impl Problem {
     pub(super) fn at(self, dockerfile: &Dockerfile, span: Span) -> BuildError {
         let place = Place { name: dockerfile.name.clone(), source: dockerfile.source.clone(), span };
         BuildError { problem: self, place: Some(place) }
+    }
+
+    /// Returns the layer whose content is at fault, if one is: where it came from a cache, its step can run instead.
+    pub(super) fn broken_layer(&self) -> Option<&Digest> {
+        match self {
+            Self::Shared(problem) => problem.broken_layer(),
+            Self::Rootfs(
+                RootfsError::Read { digest, .. }
+                | RootfsError::DiffIdMismatch { digest, .. }
+                | RootfsError::DanglingLink { digest, .. },
+            ) => Some(digest),
+            Self::Rootfs(RootfsError::Unpack { digest, source }) => {
+                source.is_content_fault().then_some(digest)
+            }
+            Self::SharedLayer(error) => match &**error {
+                LayerError::OfCache { digest, source } => source.is_content_fault().then_some(digest),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Says what the user can do about it.

@@ -375,6 +375,11 @@ pub(super) fn plan_request(
 }
 
 impl Inputs {
+    /// Returns the same inputs for another try: what a failed one has opened may be half there.
+    pub(super) fn again(&self) -> Self {
+        Self { main: self.main.clone(), named: Once::default(), empty: Mutex::default() }
+    }
+
     /// Returns the main context.
     pub(super) fn main(&self) -> &ContextTree {
         &self.main

@@ -6,8 +6,10 @@ use super::error::Problem;
 use crate::blob::{BlobSource, Store};
 use crate::dockerfile::Span;
 use crate::event::{Event, Reporter, StepId};
-use crate::layer::{ChangeSet, LayerError, LayerOptions, is_newer, rewrite_layer, write_layer};
-use crate::oci::{Layer, ManifestFormat};
+use crate::layer::{
+    ChangeSet, LayerError, LayerOptions, Watch, is_newer, recompress_layer, rewrite_layer, write_layer,
+};
+use crate::oci::{DiffId, Layer, ManifestFormat};
 use crate::output::Output;
 use crate::stream::{Compression, auto_decoder};
 use crate::threads::Beside;
@@ -22,6 +24,8 @@ pub(super) struct LayerSlot {
 
 #[derive(Debug)]
 struct Slot {
+    /// Known before the layer is finished where only its compression changes.
+    diff_id: Option<DiffId>,
     result: Mutex<Option<Result<Layer, Arc<LayerError>>>>,
     finished: Condvar,
 }
@@ -29,21 +33,29 @@ struct Slot {
 impl LayerSlot {
     /// Wraps a finished layer.
     pub(super) fn finished(layer: Layer) -> Self {
-        Self::new(Some(Ok(layer)))
+        Self::new(Some(layer.diff_id.clone()), Some(Ok(layer)))
     }
 
-    fn pending() -> Self {
-        Self::new(None)
+    fn pending(diff_id: Option<DiffId>) -> Self {
+        Self::new(diff_id, None)
     }
 
-    fn new(result: Option<Result<Layer, Arc<LayerError>>>) -> Self {
-        let slot = Slot { result: Mutex::new(result), finished: Condvar::new() };
+    fn new(diff_id: Option<DiffId>, result: Option<Result<Layer, Arc<LayerError>>>) -> Self {
+        let slot = Slot { diff_id, result: Mutex::new(result), finished: Condvar::new() };
         Self { slot: Arc::new(slot), span: None }
     }
 
     fn fill(&self, result: Result<Layer, Arc<LayerError>>) {
         *self.slot.result.lock().expect("no panic while a slot is filled") = Some(result);
         self.slot.finished.notify_all();
+    }
+
+    /// Returns the layer's diff id, waiting for the layer only where that is not known before.
+    pub(super) fn diff_id(&self) -> Result<DiffId, Problem> {
+        match &self.slot.diff_id {
+            Some(diff_id) => Ok(diff_id.clone()),
+            None => Ok(self.wait()?.diff_id),
+        }
     }
 
     /// Waits until the layer is in the store.
@@ -56,6 +68,29 @@ impl LayerSlot {
                 None => result = self.slot.finished.wait(result).expect("no panic while a slot is filled"),
             }
         }
+    }
+}
+
+/// What a layer is written from.
+enum Origin {
+    /// What a step changed.
+    Changes(ChangeSet),
+    /// A layer of a cache that is compressed otherwise.
+    Cached(Box<Layer>, Arc<dyn BlobSource>),
+}
+
+impl Origin {
+    fn write(self, options: &LayerOptions, store: &Store, watch: Watch<'_>) -> Result<Layer, LayerError> {
+        let (layer, blobs) = match self {
+            Self::Changes(changes) => return write_layer(changes, options, store, Some(watch)),
+            Self::Cached(layer, blobs) => (layer, blobs),
+        };
+        let mut write = || {
+            let reader = blobs.open(&layer.descriptor)?;
+            let (_, tar) = auto_decoder(reader).map_err(|source| LayerError::Archive { source })?;
+            recompress_layer(tar, &layer.diff_id, options, store, Some(watch))
+        };
+        write().map_err(|source| LayerError::OfCache { digest: layer.digest(), source: source.into() })
     }
 }
 
@@ -85,24 +120,32 @@ impl LayerWorks {
 
     /// Writes a layer of the image beside the build.
     pub(super) fn start(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
-        self.begin(step, changes, self.options, self.outputs.clone())
+        self.begin(step, Origin::Changes(changes), self.options, self.outputs.clone())
     }
 
     /// Writes a layer of a stage that is only copied from, for caches: quickly, and for no output.
     pub(super) fn start_internal(&self, step: StepId, changes: ChangeSet) -> LayerSlot {
         let options =
             LayerOptions { compression: INTERNAL_COMPRESSION, format: ManifestFormat::Oci, ..self.options };
-        self.begin(step, changes, options, Vec::new())
+        self.begin(step, Origin::Changes(changes), options, Vec::new())
+    }
+
+    /// Writes a layer of a cache anew, beside the build, as the image has its layers.
+    pub(super) fn start_cached(&self, step: StepId, layer: Layer, blobs: Arc<dyn BlobSource>) -> LayerSlot {
+        self.begin(step, Origin::Cached(Box::new(layer), blobs), self.options, self.outputs.clone())
     }
 
     fn begin(
         &self,
         step: StepId,
-        changes: ChangeSet,
+        origin: Origin,
         options: LayerOptions,
         outputs: Vec<Arc<dyn Output>>,
     ) -> LayerSlot {
-        let slot = LayerSlot::pending();
+        let slot = LayerSlot::pending(match &origin {
+            Origin::Changes(_) => None,
+            Origin::Cached(layer, _) => Some(layer.diff_id.clone()),
+        });
         let (running, changed) = &*self.running;
         {
             let mut count = running.lock().expect("no panic while counting");
@@ -120,7 +163,7 @@ impl LayerWorks {
             slot: Filler(slot.clone()),
         };
         // Nobody joins it: the slot says what became of it.
-        Beside::start("layer", move || job.run(step, changes));
+        Beside::start("layer", move || job.run(step, origin));
         slot
     }
 
@@ -163,13 +206,13 @@ struct Job {
 }
 
 impl Job {
-    fn run(self, step: StepId, changes: ChangeSet) {
+    fn run(self, step: StepId, origin: Origin) {
         let mut watch = |growing| {
             for output in &self.outputs {
                 output.layer_growing(&growing);
             }
         };
-        let result = write_layer(changes, &self.options, &self.store, Some(&mut watch));
+        let result = origin.write(&self.options, &self.store, &mut watch);
         drop(self.permit);
         if let Ok(layer) = &result {
             let size_bytes = layer.descriptor.size();

@@ -91,29 +91,31 @@ struct Build<'a> {
 /// Looks at an image before any output gets a byte of it; `false` ends the build with [`Problem::Refused`].
 pub type Gate<'a> = &'a (dyn Fn(&Finished) -> bool + Sync);
 
-/// How often a build is tried again whose cached layers cannot be read. Each time one source of failure less is left.
-const MOST_TRIES: usize = 5;
+/// How often a build is tried whose cached layers cannot be used, before no cache is believed any more. Each time one
+/// source of failure less is left.
+const MOST_TRIES: usize = 4;
 
-/// Builds an image and hands it to the outputs. Where a layer that a cache promised cannot be read, its step runs.
+/// Builds an image and hands it to the outputs. Where a layer is not what a cache promised, its step runs.
 pub fn build(request: &Request, services: &Services) -> Result<Outcome, BuildError> {
-    for _ in 1..MOST_TRIES {
-        let outcome = build_gated(request, services, None);
-        // What came from standard input cannot be read again.
-        let can_try_again = || {
-            request.context != ContextSource::Stdin
-                && services.caches.has_broken()
-                && services.cancel.resume()
+    let read = read_inputs(request, services)?;
+    for tries in 1..=MOST_TRIES {
+        let error = match build_read(request, services, &read, None) {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
         };
-        match outcome {
-            Err(error) if can_try_again() => {
-                let problem = error.problem;
-                let text = format!("a layer of a cache cannot be used, and its step runs instead: {problem}");
-                services.reporter.report(Event::Warning { text, hint: None });
-            }
-            outcome => return outcome,
+        let blamed = error.problem.broken_layer();
+        if !services.caches.drop_broken(blamed) || !services.cancel.resume() {
+            return Err(error);
         }
+        let problem = crate::event::with_causes(&error);
+        let mut text = format!("a layer of a cache cannot be used, and its step runs instead: {problem}");
+        if tries == MOST_TRIES {
+            text += "; it was not the first: no cache is used any more";
+            services.caches.give_up_hits();
+        }
+        services.reporter.report(Event::Warning { text, hint: None });
     }
-    build_gated(request, services, None)
+    build_read(request, services, &read, None)
 }
 
 /// Builds an image, and hands it to the outputs if `gate` lets it pass.
@@ -122,9 +124,25 @@ pub fn build_gated(
     services: &Services,
     gate: Option<Gate<'_>>,
 ) -> Result<Outcome, BuildError> {
-    let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
+    build_read(request, services, &read_inputs(request, services)?, gate)
+}
+
+/// What a build reads once, however often it is tried: standard input cannot be read again.
+type Read = (Dockerfile, inputs::Inputs);
+
+fn read_inputs(request: &Request, services: &Services) -> Result<Read, BuildError> {
     offline::check_inputs(request)?;
-    let (dockerfile, inputs) = inputs::open(request, services)?;
+    inputs::open(request, services)
+}
+
+fn build_read(
+    request: &Request,
+    services: &Services,
+    (dockerfile, inputs): &Read,
+    gate: Option<Gate<'_>>,
+) -> Result<Outcome, BuildError> {
+    let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
+    let (dockerfile, inputs) = (dockerfile.clone(), inputs.again());
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
     if request.offline {
         offline::check(&dockerfile, &plan, request, services)?;
@@ -174,6 +192,9 @@ pub fn build_gated(
     let target = build.run_stages();
     build.warn();
     let outcome = target.and_then(|target| build.finish(&target, gate));
+    if outcome.is_ok() {
+        build.keep_untouched();
+    }
     build.works.finish();
     build.keeper.finish();
     services.caches.finish();

@@ -201,6 +201,7 @@ fn mount_record(name: &str, label: &str, layer: Layer, created_seconds: i64) -> 
         parent: Chain::of(&[]),
         sources: Vec::new(),
         layer,
+        compression: Compression::Zstd { level: LEVEL },
         created_seconds,
         inputs: Inputs::default(),
     }

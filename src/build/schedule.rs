@@ -69,6 +69,11 @@ impl Schedule {
         stages.iter().filter_map(done).collect()
     }
 
+    /// Tells whether nobody has begun a stage.
+    pub(super) fn is_untouched(&self, id: StageId) -> bool {
+        matches!(self.stages.lock().expect("no panic while stages change")[id.0], Progress::Waiting)
+    }
+
     fn set(&self, id: StageId, progress: Progress) {
         self.stages.lock().expect("no panic while stages change")[id.0] = progress;
         self.changed.notify_all();

@@ -8,7 +8,7 @@ use super::layers::LayerSlot;
 use super::scope::Scope;
 use super::tree::{Origin, SharedTree, StageLayers, Tree};
 use super::{Build, NamedContext, metadata};
-use crate::cache::{Key, KeyBuilder};
+use crate::cache::{Found, Key, KeyBuilder};
 use crate::dockerfile::{Copy, Instruction, InstructionKind, Span, parse_trigger};
 use crate::event::{Event, StepId, StepOutcome};
 use crate::layer::ChangeSet;
@@ -50,6 +50,8 @@ pub(super) struct Stage {
     pub(super) has_run: bool,
     /// When the layer was made that the step under way took from a cache, in seconds since 1970.
     pub(super) cached_seconds: Option<i64>,
+    /// The record that the step under way was taken from.
+    pub(super) hit: Option<Found>,
     /// Why no cache had the step under way.
     pub(super) reasons: Vec<String>,
     /// The last step of this stage that did run.
@@ -244,6 +246,7 @@ impl Build<'_> {
             copies_from_stage: false,
             has_run: false,
             cached_seconds: None,
+            hit: None,
             reasons: Vec::new(),
             last_run: None,
         }
@@ -340,6 +343,7 @@ impl Build<'_> {
         let is_copy_from_stage = self.copies_from_stage(stage.id, instruction)?;
         stage.copies_from_stage |= is_copy_from_stage && cached.is_some();
         if let Some(outcome) = cached {
+            self.keep(stage, instruction)?;
             return Ok(outcome);
         }
         // What a stage gives may be the same though the stage is not: that is known when the copy was tried.

@@ -18,6 +18,7 @@ use super::key::{Chain, Key, StepName};
 use super::record::Record;
 use crate::oci::{Descriptor, DiffId, Digest, Layer, Platform, canonical_json, descriptor, media_type};
 use crate::registry::Artifact;
+use crate::stream::Compression;
 
 /// What a record is (image-spec `manifest.md#artifacttype`).
 pub(super) const ARTIFACT_TYPE: &str = "application/vnd.kiln.cache.record.v1+json";
@@ -28,6 +29,7 @@ const INSTRUCTION: &str = "kiln.cache.instruction";
 const PARENT: &str = "kiln.cache.parent";
 const SOURCES: &str = "kiln.cache.sources";
 const DIFF_ID: &str = "kiln.cache.diff-id";
+const COMPRESSION: &str = "kiln.cache.compression";
 const CREATED: &str = "kiln.cache.created";
 
 /// Instructions are cut to this in annotations: a manifest stays small. The config has all of it.
@@ -49,6 +51,7 @@ pub(super) struct Header {
     pub(super) parent: Chain,
     pub(super) sources: Vec<(String, Chain)>,
     pub(super) layer: Layer,
+    pub(super) compression: Compression,
     pub(super) created_seconds: i64,
     pub(super) config: Descriptor,
 }
@@ -86,6 +89,7 @@ pub(super) fn seal(record: &Record) -> (Artifact, Vec<u8>) {
         (PARENT.to_owned(), record.parent.to_string()),
         (SOURCES.to_owned(), sources),
         (DIFF_ID.to_owned(), record.layer.diff_id.to_string()),
+        (COMPRESSION.to_owned(), record.compression.to_string()),
         (CREATED.to_owned(), record.created_seconds.to_string()),
     ]);
     let artifact = Artifact {
@@ -159,6 +163,7 @@ pub(super) fn read_header(artifact: &Artifact) -> Result<Header, String> {
         parent: Chain::from_digest(chain),
         sources: serde_json::from_str(text(SOURCES)?).map_err(|e| bad(SOURCES, &e))?,
         layer: Layer { descriptor: checked_layer(layer)?, diff_id: DiffId::new(diff_id) },
+        compression: text(COMPRESSION)?.parse().map_err(|e| bad(COMPRESSION, &e))?,
         created_seconds: text(CREATED)?.parse().map_err(|e| bad(CREATED, &e))?,
         config: checked_config(config)?,
     })
@@ -231,6 +236,7 @@ pub(super) fn read_record(header: &Header, config: &[u8]) -> Result<Record, Stri
         parent: json.parent,
         sources: json.sources,
         layer,
+        compression: header.compression,
         created_seconds: json.created_seconds,
         inputs: json.inputs,
     })

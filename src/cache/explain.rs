@@ -251,6 +251,7 @@ mod tests {
     use super::*;
     use crate::cache::{Chain, KeyBuilder, StepName};
     use crate::oci::{DiffId, Digest, Layer, descriptor};
+    use crate::stream::Compression;
     use crate::tree::FileKind;
 
     fn file(path: &str, content: &str, mode: u32) -> FileInput {
@@ -272,6 +273,7 @@ mod tests {
         let (key, inputs) = key.finish();
         let digest = Digest::of(b"layer");
         Record {
+            compression: Compression::None,
             key,
             step: StepName { project: "p".to_owned(), stage: "s".to_owned(), number: 2 },
             instruction: instruction.to_owned(),

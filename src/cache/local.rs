@@ -181,6 +181,7 @@ impl Cache for LocalCache {
         touch(&self.record_path(key));
         let mut found = header.found(self.describe());
         found.blobs = (!self.is_own).then(|| self.source());
+        found.file = self.is_own.then(|| self.record_path(key));
         Ok(Some(found))
     }
 

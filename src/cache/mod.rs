@@ -19,6 +19,7 @@ mod local;
 mod mounts;
 mod record;
 mod registry;
+mod verified;
 mod watch;
 mod writer;
 
@@ -28,7 +29,7 @@ mod tests;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-pub use caches::{CacheMode, Caches, Sink};
+pub use caches::{CacheMode, Caches, Made, Sink};
 pub use entry::{Entry, Keep, Removed, size_bytes};
 pub use error::CacheError;
 pub use explain::{Around, explain};
@@ -38,6 +39,7 @@ pub use local::{open_local, open_local_source, open_store};
 pub use mounts::{MountCaches, MountSink};
 pub use record::{Found, Record};
 pub use registry::open_registry;
+pub use verified::open_verified;
 
 use crate::blob::BlobSource;
 

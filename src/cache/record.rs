@@ -1,6 +1,7 @@
 //! What a cache keeps of a step, and what a hit tells of it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::artifact::Header;
@@ -9,6 +10,7 @@ use super::inputs::Inputs;
 use super::key::{Chain, Key, StepName};
 use crate::blob::BlobSource;
 use crate::oci::{Digest, Layer, Reference, descriptor_digest};
+use crate::stream::Compression;
 
 /// What a step with a key made, and what went into it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +27,8 @@ pub struct Record {
     pub sources: Vec<(String, Chain)>,
     /// What it made.
     pub layer: Layer,
+    /// How the layer is compressed: an image that wants it otherwise has it compressed anew.
+    pub compression: Compression,
     /// When, in seconds since 1970.
     pub created_seconds: i64,
     /// What went into the key.
@@ -42,6 +46,8 @@ pub struct Found {
     pub sources: Vec<(String, Chain)>,
     /// What it made.
     pub layer: Layer,
+    /// How the layer is compressed.
+    pub compression: Compression,
     /// When, in seconds since 1970.
     pub created_seconds: i64,
     /// The cache it was found in, for people.
@@ -52,6 +58,8 @@ pub struct Found {
     pub blobs: Option<Arc<dyn BlobSource>>,
     /// The repository the layer can be mounted from.
     pub repository: Option<Reference>,
+    /// The file that has the record, if it is one of kiln's own: it goes once the record turns out to be wrong.
+    pub file: Option<PathBuf>,
 }
 
 impl Found {
@@ -63,13 +71,33 @@ impl Found {
             && self.layer.descriptor.digest() == other.layer.descriptor.digest()
             && chains(self) == chains(other)
     }
+
+    /// Tells whether a record says the same of the same trees, however its layer is compressed.
+    pub(super) fn agrees(&self, record: &Record) -> bool {
+        let chains = |sources: &[(String, Chain)]| sources.iter().map(|(_, c)| c.clone()).collect::<Vec<_>>();
+        self.parent == record.parent
+            && self.layer.diff_id == record.layer.diff_id
+            && chains(&self.sources) == chains(&record.sources)
+    }
 }
 
 impl Header {
     /// Returns the hit that this header makes in the cache called `from`.
     pub(super) fn found(self, from: String) -> Found {
-        let Self { key, parent, sources, layer, created_seconds, .. } = self;
-        Found { key, parent, sources, layer, created_seconds, from, source: 0, blobs: None, repository: None }
+        let Self { key, parent, sources, layer, compression, created_seconds, .. } = self;
+        Found {
+            key,
+            parent,
+            sources,
+            layer,
+            compression,
+            created_seconds,
+            from,
+            source: 0,
+            blobs: None,
+            repository: None,
+            file: None,
+        }
     }
 }
 

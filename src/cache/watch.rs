@@ -1,13 +1,16 @@
-//! Layers of records as they are read: one that cannot be is remembered, and its records are not used again.
+//! Layers of records as they are read: one that cannot be, or is not what its record says, is remembered, and its
+//! records are not used again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Found;
 use crate::blob::{BlobError, BlobSource};
 use crate::oci::{Descriptor, Digest, Layer, descriptor_digest};
 
-/// The layers that could not be read.
+/// The layers that could not be used.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Broken(Arc<Mutex<Seen>>);
 
@@ -16,19 +19,35 @@ struct Seen {
     layers: BTreeSet<Digest>,
     /// How many of them were told of.
     told: usize,
+    /// The layers of hits, with the files of their records where they are kiln's own.
+    hits: BTreeMap<Digest, BTreeSet<PathBuf>>,
 }
 
 impl Broken {
-    /// Tells whether the layer could not be read.
+    /// Tells whether the layer could not be used.
     pub(super) fn has(&self, layer: &Layer) -> bool {
         self.seen(|seen| seen.layers.contains(&layer.digest()))
     }
 
-    /// Tells whether a layer has become one that cannot be read since this was asked last.
-    pub(super) fn has_news(&self) -> bool {
+    /// Notes a hit: only what came from a cache can be given up.
+    pub(super) fn note_hit(&self, found: &Found) {
         self.seen(|seen| {
+            let files = seen.hits.entry(found.layer.digest()).or_default();
+            files.extend(found.file.clone());
+        });
+    }
+
+    /// Tells whether a layer has become one that cannot be used since this was asked last, the one `blamed` counted
+    /// in, and removes the records of kiln's own that promise it.
+    pub(super) fn drop_news(&self, blamed: Option<&Digest>) -> bool {
+        self.seen(|seen| {
+            seen.layers.extend(blamed.filter(|digest| seen.hits.contains_key(digest)).cloned());
             let is_news = seen.layers.len() > seen.told;
             seen.told = seen.layers.len();
+            for file in seen.layers.iter().filter_map(|digest| seen.hits.get(digest)).flatten() {
+                // One that stays is found wrong by the next build as well.
+                let _ = std::fs::remove_file(file);
+            }
             is_news
         })
     }

@@ -15,11 +15,16 @@ const THREADS: usize = 4;
 /// How many more may wait. A record is small but for its list of files: a few MiB at most.
 const MOST_WAITING: usize = 32;
 
-struct Job {
-    sink: usize,
-    cache: SharedCache,
-    record: Arc<Record>,
-    layer: Arc<dyn BlobSource>,
+/// A record to be written.
+pub(super) struct Job {
+    /// The number of the sink.
+    pub(super) sink: usize,
+    pub(super) cache: SharedCache,
+    pub(super) record: Arc<Record>,
+    /// Has its layer.
+    pub(super) layer: Arc<dyn BlobSource>,
+    /// Whether the cache is asked first: one request spares three where the record is there.
+    pub(super) may_have_it: bool,
 }
 
 /// What went wrong with a sink.
@@ -54,18 +59,11 @@ impl Writer {
     }
 
     /// Writes a record later; waits while the queue is full.
-    pub(super) fn put(
-        &self,
-        sink: usize,
-        cache: SharedCache,
-        record: Arc<Record>,
-        layer: Arc<dyn BlobSource>,
-    ) {
+    pub(super) fn put(&self, job: Job) {
         let queue = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             running.get_or_insert_with(|| start(&self.failures, &self.reporter)).queue.clone()
         };
-        let job = Job { sink, cache, record, layer };
         match queue {
             // The threads live until `finish`, which only the end of the build calls.
             Some(queue) => {
@@ -123,10 +121,14 @@ fn write_all(jobs: &Mutex<Receiver<Job>>, failures: &Mutex<BTreeMap<usize, Failu
 }
 
 fn write(job: Job, failures: &Mutex<BTreeMap<usize, Failure>>, reporter: &Reporter) {
-    let Job { sink, cache, record, layer } = job;
+    let Job { sink, cache, record, layer, may_have_it } = job;
     // A sink that failed once is not waited for again and again.
     if let Some(failure) = failures.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&sink) {
         failure.count += 1;
+        return;
+    }
+    // What is wrong with the record that is there does not matter: it is written anew.
+    if may_have_it && cache.find(&record.key).is_ok_and(|found| found.is_some_and(|f| f.agrees(&record))) {
         return;
     }
     match cache.put(&record, &*layer) {

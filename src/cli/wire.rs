@@ -217,12 +217,15 @@ fn open_caches(invocation: &Invocation, client: &Client, store: &Arc<Store>, rep
     let (setup, names) = (&invocation.caches, &invocation.request.names);
     let client = client.impatient();
     let open = |place, writes| open_or_warn(open_cache(place, &client, store, names, writes), reporter);
-    let sources = setup.sources.iter().filter_map(|place| open(place, false)).collect();
+    let sources = setup.sources.iter().filter_map(|(place, verifies)| {
+        let cache = open(place, false)?;
+        Some(if *verifies { cache::open_verified(cache) } else { cache })
+    });
     let sinks = setup.sinks.iter().filter_map(|(place, mode)| {
         let cache = open(place, true)?;
-        Some(Sink { cache, mode: *mode })
+        Some(Sink { cache, mode: *mode, is_own: *place == CachePlace::Own })
     });
-    let caches = Caches::new(sources, sinks.collect(), reporter.clone());
+    let caches = Caches::new(sources.collect(), sinks.collect(), reporter.clone());
     caches.using_hits(setup.use_hits).with_most_age(setup.most_age, now().seconds)
 }
 

@@ -130,12 +130,6 @@ const CHANGES: &[Change] = &[
     ),
     Change("the platform", |_| {}, &["--platform=linux/386"], &["for linux/386 now"]),
     Change("the epoch", |_| {}, &["--timestamp=5"], &["the source epoch changed: `5` was `none`"]),
-    Change(
-        "the compression",
-        |_| {},
-        &["--output=type=oci,dest=/dev/null,compression=zstd"],
-        &["the compression changed: `zstd level 3` was `gzip level 5`"],
-    ),
 ];
 
 #[test]

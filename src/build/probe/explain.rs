@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::record_key;
 use crate::build::stage::Stage;
 use crate::build::{Build, Explain};
 use crate::cache::{Around, Inputs, Record, StepName, explain};
@@ -53,9 +54,9 @@ impl Build<'_> {
         let Some(step) = self.probe.step(stage.id, stage.instruction) else {
             return vec!["what goes into it is not known before it runs".to_owned()];
         };
-        let form = self.form(stage.is_exported).key(step.key.key).1;
+        let form = record_key(step.key.key, &self.epoch_key).1;
         let inputs = Inputs([step.key.inputs.0.clone(), form.0].concat());
-        match self.before(self.step_name(stage), &instruction.original) {
+        match self.before(self.step_name(stage.id, stage.step.number), &instruction.original) {
             Some(old) => {
                 let mut around = self.around(stage, &step.key.sources);
                 let steps = &self.plan.stages[stage.id.0].steps;

@@ -27,9 +27,10 @@ impl Build<'_> {
             },
         };
         let Some(found) = found else { return Ok(None) };
-        self.adopt(stage, &found);
+        let from = found.from.clone();
+        self.adopt(stage, found);
         self.skip(stage, instruction)?;
-        Ok(Some(StepOutcome::Cached(found.from)))
+        Ok(Some(StepOutcome::Cached(from)))
     }
 
     /// Looks once more for a step's record, by the tree the step works on instead of by what went into that: behind
@@ -41,7 +42,7 @@ impl Build<'_> {
         }
         let Some(chain) = self.chain(stage)? else { return Ok(None) };
         let key = key_on(step.key.own.clone(), &chain).0;
-        Ok(self.record_keys(stage.id, key).iter().find_map(|key| self.services.caches.find_on(key, &chain)))
+        Ok(self.services.caches.find_on(&self.record_key(key), &chain))
     }
 
     /// Returns the first record that was made on the trees that have been made meanwhile.
@@ -79,11 +80,16 @@ impl Build<'_> {
         }
     }
 
-    /// Puts a layer that a cache has on top of a stage.
-    fn adopt(&self, stage: &mut Stage, found: &Found) {
+    /// Makes the layer of a hit one of the build's blobs.
+    pub(super) fn register(&self, found: &Found) {
         if let Some(blobs) = &found.blobs {
             self.blobs.register(std::slice::from_ref(&found.layer), blobs);
         }
+    }
+
+    /// Puts a layer that a cache has on top of a stage. In the image it is compressed as all of the image is.
+    fn adopt(&self, stage: &mut Stage, found: Found) {
+        self.register(&found);
         if let Some(repository) = &found.repository {
             let mut repositories = self.cache_repositories.lock().expect("no panic while a name is added");
             if !repositories.contains(repository) {
@@ -91,8 +97,17 @@ impl Build<'_> {
             }
         }
         stage.cached_seconds = Some(found.created_seconds);
-        stage.layers.push(LayerSlot::finished(found.layer.clone()));
-        stage.tree.push_layer(found.layer.clone());
+        let layer = found.layer.clone();
+        stage.tree.push_layer(layer.clone());
+        stage.layers.push(match self.is_compressed_anew(stage, &found) {
+            true => self.works.start_cached(stage.step.clone(), layer, self.blobs.clone()),
+            false => LayerSlot::finished(layer),
+        });
+        stage.hit = Some(found);
+    }
+
+    pub(super) fn is_compressed_anew(&self, stage: &Stage, found: &Found) -> bool {
+        stage.is_exported && found.compression != self.request.compression
     }
 
     /// Does what an instruction does besides its layer.
@@ -146,12 +161,12 @@ impl Build<'_> {
         }
         let Some(chain) = self.chain(stage)? else { return Ok(None) };
         let key = key_on(key, &chain).0;
-        let keys = self.record_keys(stage.id, key);
-        let Some(found) = keys.iter().find_map(|key| self.services.caches.find_on(key, &chain)) else {
+        let Some(found) = self.services.caches.find_on(&self.record_key(key), &chain) else {
             return Ok(None);
         };
-        self.adopt(stage, &found);
-        Ok(Some(StepOutcome::Cached(found.from)))
+        let from = found.from.clone();
+        self.adopt(stage, found);
+        Ok(Some(StepOutcome::Cached(from)))
     }
 }
 

@@ -22,12 +22,11 @@ pub(super) use keep::Keeper;
 
 use super::Build;
 use super::error::Problem;
-use super::layers::INTERNAL_COMPRESSION;
+use super::layers::LayerSlot;
 use super::stage::{Stage, makes_layer};
 use crate::cache::{Found, Inputs, Key, KeyBuilder};
 use crate::oci::DiffId;
 use crate::plan::{Base, StageId};
-use crate::stream::Compression;
 use crate::threads;
 
 /// Requests to caches at once.
@@ -40,25 +39,15 @@ pub(super) struct Probe {
     needed: Option<Vec<StageId>>,
 }
 
-/// How a step's layer is written: a part of its record's key, and not of the step's own.
-#[derive(Clone)]
-struct Form {
-    compression: Compression,
-    /// The source epoch, see `epoch::for_keys`.
-    epoch: String,
-}
-
-impl Form {
-    /// Returns the key of a step's record, and what it has beyond the step's own inputs.
-    fn key(&self, step: Key) -> (Key, Inputs) {
-        let mut record = KeyBuilder::new("record");
-        record.key("step", step);
-        let mut form = KeyBuilder::new("form");
-        form.text("compression", &self.compression.to_string()).text("source epoch", &self.epoch);
-        let (form, inputs) = form.finish();
-        record.key("form", form);
-        (record.finish().0, inputs)
-    }
+/// Returns the key of a step's record, and what it has beyond the step's own inputs: the source epoch, to which every
+/// time in the layer is clamped (`epoch::for_keys`). How the layer is compressed is no part of it.
+fn record_key(step: Key, epoch: &str) -> (Key, Inputs) {
+    let mut form = KeyBuilder::new("form");
+    form.text("source epoch", epoch);
+    let (form, inputs) = form.finish();
+    let mut record = KeyBuilder::new("record");
+    record.key("step", step).key("form", form);
+    (record.finish().0, inputs)
 }
 
 /// What caches know of a stage.
@@ -77,6 +66,10 @@ pub(super) struct StepProbe {
     pub(super) found: Vec<Found>,
     /// The one of them that was found to fit before anything ran.
     pub(super) pick: Option<usize>,
+    /// The step's number in its stage, from 1: that of its `FROM`.
+    number: usize,
+    /// The instruction as it is written.
+    text: String,
 }
 
 impl Probe {
@@ -150,12 +143,14 @@ impl Build<'_> {
         let planned = &self.plan.stages[stage.id.0];
         let triggers = std::mem::take(&mut stage.config.config.on_build);
         let triggers = self.read_triggers(&triggers, planned.from_span)?;
+        let mut number = 1;
         for (index, instruction) in triggers.iter().chain(&planned.steps).enumerate() {
             super::base::check_cancelled(&self.services.cancel)?;
             if !makes_layer(&instruction.kind) {
                 self.run_metadata(stage, instruction)?;
                 continue;
             }
+            number += 1;
             if !self.is_empty_step(stage, instruction)? {
                 let Some(key) = self.step_key(stage, instruction, &Ends(ends))? else {
                     stage.key = None;
@@ -167,7 +162,9 @@ impl Build<'_> {
                     (true, Some(below)) => Some(joined(below, key.key)),
                     _ => Some(key.key),
                 };
-                probe.steps.insert(index, StepProbe { key, found: Vec::new(), pick: None });
+                let text = instruction.original.clone();
+                let step = StepProbe { key, found: Vec::new(), pick: None, number, text };
+                probe.steps.insert(index, step);
             }
             self.skip(stage, instruction)?;
         }
@@ -204,64 +201,46 @@ impl Build<'_> {
 
     /// Looks all keys up: in one cache after the other, until one has it.
     fn look_up(&self, stages: &mut [Option<StageProbe>]) {
-        self.extend_all(stages, |keys, _| {
-            keys.iter().find_map(|key| self.services.caches.find(key)).into_iter().collect()
-        });
+        self.extend_all(stages, |key, _| self.services.caches.find(key).into_iter().collect());
     }
 
     /// Looks for more records of the steps that have one, in the caches that were not asked for it.
     fn look_further(&self, stages: &mut [Option<StageProbe>]) {
         let caches = &self.services.caches;
-        self.extend_all(stages, |keys, known| {
+        self.extend_all(stages, |_, known| {
             let [known] = known else { return Vec::new() };
             let mut found = caches.find_others(known);
-            let later = keys.iter().skip_while(|key| **key != known.key).skip(1);
-            found.extend(later.flat_map(|key| caches.find_all(key)));
             found.retain(|found| !found.is_same(known));
             found
         });
     }
 
-    /// Adds to what was found of each step what `find` finds for its keys beside it; many at once.
+    /// Adds to what was found of each step what `find` finds for its key beside it; many at once.
     fn extend_all(
         &self,
         stages: &mut [Option<StageProbe>],
-        find: impl Fn(&[Key], &[Found]) -> Vec<Found> + Sync,
+        find: impl Fn(&Key, &[Found]) -> Vec<Found> + Sync,
     ) {
         if !self.services.caches.reads() {
             return;
         }
         let mut wanted = Vec::new();
-        for (index, stage) in stages.iter_mut().enumerate() {
-            let id = StageId(index);
-            let Some(stage) = stage else { continue };
+        for stage in stages.iter_mut().flatten() {
             let steps = stage.steps.values_mut();
-            wanted.extend(steps.map(|step| (self.record_keys(id, step.key.key), &mut step.found)));
+            wanted.extend(steps.map(|step| (self.record_key(step.key.key), &mut step.found)));
         }
-        let questions: Vec<(&[Key], &[Found])> =
-            wanted.iter().map(|(keys, found)| (&keys[..], &found[..])).collect();
-        let answers = threads::each("look up", &questions, LOOKUPS, |(keys, known)| {
-            (!self.services.cancel.is_cancelled()).then(|| find(keys, known))
+        let questions: Vec<(&Key, &[Found])> = wanted.iter().map(|(key, found)| (key, &found[..])).collect();
+        let answers = threads::each("look up", &questions, LOOKUPS, |(key, known)| {
+            (!self.services.cancel.is_cancelled()).then(|| find(key, known))
         });
         for ((_, found), answer) in wanted.iter_mut().zip(answers) {
             found.extend(answer.into_iter().flatten());
         }
     }
 
-    /// Returns the keys that a step's record may have, the likeliest first: how its layer is written is part of
-    /// them, and so is an epoch that was asked for.
-    fn record_keys(&self, stage: StageId, key: Key) -> Vec<Key> {
-        let image = self.form(true).key(key).0;
-        match self.is_exported(stage) {
-            true => vec![image],
-            false => vec![self.form(false).key(key).0, image],
-        }
-    }
-
-    /// Returns how a layer is written, for the image or only for caches.
-    fn form(&self, in_image: bool) -> Form {
-        let compression = if in_image { self.request.compression } else { INTERNAL_COMPRESSION };
-        Form { compression, epoch: self.epoch_key.clone() }
+    /// Returns the key of a step's record.
+    fn record_key(&self, step: Key) -> Key {
+        record_key(step, &self.epoch_key).0
     }
 
     /// Finds out which records fit, and which stages are needed.
@@ -306,6 +285,6 @@ fn joined(below: Key, above: Key) -> Key {
 }
 
 /// Returns the diff ids of a stage's layers, waiting for those in the making.
-pub(super) fn diff_ids(layers: &[super::layers::LayerSlot]) -> Result<Vec<DiffId>, Problem> {
-    layers.iter().map(|slot| Ok(slot.wait()?.diff_id)).collect()
+pub(super) fn diff_ids(layers: &[LayerSlot]) -> Result<Vec<DiffId>, Problem> {
+    layers.iter().map(LayerSlot::diff_id).collect()
 }

@@ -18,6 +18,7 @@ use crate::blob::Store;
 use crate::event::{Event, Report, Reporter};
 use crate::oci::{DiffId, Digest, Layer, descriptor};
 use crate::registry::Artifact;
+use crate::stream::Compression;
 use crate::tree::{Device, FileKind};
 
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -53,6 +54,7 @@ fn record(name: &str, content: &[u8]) -> Record {
     builder.text("instruction", name).files("files", FileInputs::new(vec![file("a"), file("b/c")]));
     let (key, inputs) = builder.finish();
     Record {
+        compression: Compression::gzip(),
         key,
         step: StepName { project: "p".to_owned(), stage: "s".to_owned(), number: 2 },
         instruction: format!("RUN {name}"),

@@ -134,13 +134,13 @@ fn sources_are_asked_in_order_and_sinks_get_what_their_mode_says() {
     let store = Store::open(store_dir.path()).unwrap();
     store.put(b"layer").unwrap();
     let sinks = vec![
-        Sink { cache: caches[1].clone(), mode: CacheMode::Max },
-        Sink { cache: caches[2].clone(), mode: CacheMode::Min },
+        Sink { cache: caches[1].clone(), mode: CacheMode::Max, is_own: false },
+        Sink { cache: caches[2].clone(), mode: CacheMode::Min, is_own: false },
     ];
     let build = Caches::new(caches.clone(), sinks, Reporter::silent());
     let (shown, hidden) = (record("shown", b"layer"), record("hidden", b"layer"));
-    build.put_later(shown.clone(), store.clone(), true);
-    build.put_later(hidden.clone(), store.clone(), false);
+    build.put_later(shown.clone(), store.clone(), true, &Made::Now);
+    build.put_later(hidden.clone(), store.clone(), false, &Made::Now);
     build.finish();
     let has = |cache: &SharedCache, record: &Record| cache.find(&record.key).unwrap().is_some();
     assert_eq!(caches.iter().map(|c| has(c, &shown)).collect::<Vec<_>>(), [false, true, true]);
@@ -186,10 +186,10 @@ fn a_sink_that_fails_is_warned_about_once() {
     let store = Store::open(dir.path()).unwrap();
     let heard = Heard::default();
     let cache: SharedCache = Arc::new(Failing);
-    let sinks = vec![Sink { cache: cache.clone(), mode: CacheMode::Max }];
+    let sinks = vec![Sink { cache: cache.clone(), mode: CacheMode::Max, is_own: false }];
     let caches = Caches::new(vec![cache], sinks, Reporter::new(heard.clone()));
     for number in 0..50 {
-        caches.put_later(record(&number.to_string(), b"layer"), store.clone(), true);
+        caches.put_later(record(&number.to_string(), b"layer"), store.clone(), true, &Made::Now);
         assert!(caches.find(&record("x", b"layer").key).is_none());
     }
     caches.finish();

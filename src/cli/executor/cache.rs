@@ -37,7 +37,7 @@ pub(super) fn cache_setup(
     };
     let pushes = flags.no_push_cache != Some(true);
     Ok(CacheSetup {
-        sources: vec![place.clone()],
+        sources: vec![(place.clone(), false)],
         sinks: pushes.then_some((place, CacheMode::Max)).into_iter().collect(),
         use_hits: true,
         most_age: Some(most_age),
@@ -132,13 +132,13 @@ mod tests {
     #[test]
     fn the_cache_is_beside_the_image_unless_it_is_named() {
         let beside = setup(&["--cache"], &["r.io/team/app:1", "r.io/other:1"]).unwrap();
-        assert_eq!(beside.sources, [registry("r.io/team/app/cache")]);
+        assert_eq!(beside.sources, [(registry("r.io/team/app/cache"), false)]);
         assert_eq!(beside.sinks, [(registry("r.io/team/app/cache"), CacheMode::Max)]);
         assert_eq!(beside.most_age, Some(Duration::from_secs(336 * 3600)));
         let named = setup(&["--cache", "--cache-repo=r.io/c", "--no-push-cache"], &["r.io/a:1"]).unwrap();
-        assert_eq!((named.sources, named.sinks), (vec![registry("r.io/c")], Vec::new()));
+        assert_eq!((named.sources, named.sinks), (vec![(registry("r.io/c"), false)], Vec::new()));
         let local = setup(&["--cache", "--cache-repo=oci:/c"], &[]).unwrap();
-        assert_eq!(local.sources, [CachePlace::Local("/c".into())]);
+        assert_eq!(local.sources, [(CachePlace::Local("/c".into()), false)]);
         assert!(matches!(setup(&["--cache"], &[]), Err(ExecutorError::NoCacheRepository)));
         assert!(setup(&["--cache", "--cache-run-layers=false"], &["r.io/a:1"]).unwrap().is_empty());
     }

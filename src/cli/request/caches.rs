@@ -11,8 +11,8 @@ use crate::cli::values::{CacheOption, CachePlace, CacheUse, parse_age, parse_cac
 /// The caches of a build, still to be opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheSetup {
-    /// Where results of steps are looked for, in this order.
-    pub sources: Vec<CachePlace>,
+    /// Where results of steps are looked for, in this order, and whether each layer is read before its record counts.
+    pub sources: Vec<(CachePlace, bool)>,
     /// Where they are kept.
     pub sinks: Vec<(CachePlace, CacheMode)>,
     /// Whether what is found is used: not with `--no-cache`.
@@ -48,13 +48,14 @@ pub fn cache_setup(
     };
     // `type=none` is read as no place at all.
     let with_own = |options: &[Option<CacheOption>]| {
-        let own = CacheOption { place: CachePlace::Own, mode: CacheMode::Max, most_bytes: None };
+        let own =
+            CacheOption { place: CachePlace::Own, mode: CacheMode::Max, verify: false, most_bytes: None };
         let leaves_out = options.iter().any(Option::is_none);
         let others = options.iter().flatten().cloned();
         (!leaves_out).then_some(own).into_iter().chain(others).collect::<Vec<_>>()
     };
     Ok(CacheSetup {
-        sources: with_own(&from).into_iter().map(|option| option.place).collect(),
+        sources: with_own(&from).into_iter().map(|option| (option.place, option.verify)).collect(),
         sinks: with_own(&to).into_iter().map(|option| (option.place, option.mode)).collect(),
         use_hits: !no_cache,
         most_age: args.cache_ttl.as_deref().map(|text| parse_age("--cache-ttl", text)).transpose()?,
@@ -97,12 +98,13 @@ mod tests {
         let plain = setup(&[], &[]);
         assert_eq!(
             (plain.sources, plain.sinks),
-            (vec![CachePlace::Own], vec![(CachePlace::Own, CacheMode::Max)])
+            (vec![(CachePlace::Own, false)], vec![(CachePlace::Own, CacheMode::Max)])
         );
-        let both = setup(&["r.io/c", ""], &["type=registry,ref=r.io/c,mode=min"]);
-        assert_eq!(both.sources, [CachePlace::Own, repository()]);
+        let from = ["type=registry,ref=r.io/c,verify=true", ""];
+        let both = setup(&from, &["type=registry,ref=r.io/c,mode=min"]);
+        assert_eq!(both.sources, [(CachePlace::Own, false), (repository(), true)]);
         assert_eq!(both.sinks, [(CachePlace::Own, CacheMode::Max), (repository(), CacheMode::Min)]);
         let without = setup(&["type=none", "r.io/c"], &["type=none"]);
-        assert_eq!((without.sources, without.sinks), (vec![repository()], Vec::new()));
+        assert_eq!((without.sources, without.sinks), (vec![(repository(), false)], Vec::new()));
     }
 }

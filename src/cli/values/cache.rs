@@ -24,6 +24,8 @@ pub struct CacheOption {
     pub place: CachePlace,
     /// Which records are written.
     pub mode: CacheMode,
+    /// Whether each layer is read before its record counts.
+    pub verify: bool,
     /// No more than this is saved of each cache mount.
     pub most_bytes: Option<u64>,
 }
@@ -87,7 +89,7 @@ pub fn parse_cache(kind: CacheUse, text: &str) -> Result<Option<CacheOption>, Va
     }
     let place = found.place(kind).map_err(&fail)?;
     let mode = found.mode.unwrap_or_default();
-    Ok(place.map(|place| CacheOption { place, mode, most_bytes: found.most_bytes }))
+    Ok(place.map(|place| CacheOption { place, mode, verify: found.verify, most_bytes: found.most_bytes }))
 }
 
 #[derive(Default)]
@@ -96,6 +98,7 @@ struct Fields {
     reference: Option<String>,
     directory: Option<String>,
     mode: Option<CacheMode>,
+    verify: bool,
     most_bytes: Option<u64>,
 }
 
@@ -112,6 +115,10 @@ impl Fields {
                     "min" => CacheMode::Min,
                     _ => return Err(format!("`mode` is `max` or `min`, not `{value}`")),
                 });
+            }
+            "verify" if kind == CacheUse::From => {
+                self.verify = parse_bool(value)
+                    .ok_or_else(|| format!("`verify` is `true` or `false`, not `{value}`"))?;
             }
             "max-size" if kind == CacheUse::MountsTo => {
                 let bytes = parse_size_bytes("max-size", value).map_err(|error| error.reason)?;
@@ -218,6 +225,8 @@ mod tests {
             (CacheUse::To, "type=registry,ref=r.io/x,compression=zstd", "`compression` does not apply"),
             (CacheUse::To, "type=registry,ref=r.io/x,image-manifest=false", "always `true`"),
             (CacheUse::To, "type=registry,ref=r.io/X", "lowercase"),
+            (CacheUse::From, "type=registry,ref=r.io/x,verify=maybe", "`verify` is `true` or `false`"),
+            (CacheUse::To, "type=registry,ref=r.io/x,verify=true", "unknown option `verify`"),
             (CacheUse::To, "type=registry,ref=r.io/x,shiny=1", "unknown option `shiny`"),
             (CacheUse::To, "type=registry,ref=r.io/x,max-size=1g", "unknown option `max-size`"),
         ] {

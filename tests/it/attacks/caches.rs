@@ -1,1 +1,305 @@
-//! A cache never gives another image than a build without it would.
+//! A cache never gives another image than a build without it would, and a lie in one costs a warning.
+//!
+//! Where kiln runs changes nothing here: the files of a cache are read by kiln itself, in every kind of container.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::cache::{ran, requests};
+use crate::support::need::Busybox;
+use crate::support::program::{finish, show};
+use crate::support::{Context, Kiln, Outcome, Registry, base, run};
+
+const EPOCH: &str = "--timestamp=5";
+
+/// `--build-context nc=a`; change `a/f`; build again: it was CACHED, with the old content, through every cache.
+#[test]
+fn a_copy_from_a_named_context_is_never_an_old_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::open();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let write = |content: &str| {
+        fs::create_dir_all(at("files")).unwrap();
+        fs::write(at("files/f"), content).unwrap();
+        run(Command::new("tar").args(["-cf", &at("files.tar"), "-C", &at("files"), "f"])).ok();
+    };
+    let dir = format!("type=local,dest={}", at("cache"));
+    let cache = registry.image("cache");
+    let context = Context::new("FROM scratch\nCOPY --from=nc f /f\n");
+    for source in [at("files"), at("files.tar")] {
+        let named = format!("--build-context=nc={source}");
+        let (to_dir, to_registry) = (format!("--cache-to={dir}"), format!("--cache-to={cache}"));
+        let (from_dir, from_registry) = (format!("--cache-from={dir}"), format!("--cache-from={cache}"));
+        let kiln = Kiln::new();
+        write("old");
+        kiln.build(&context, &[&named, &to_dir, &to_registry]).ok();
+        assert_eq!(ran(&kiln.build(&context, &[&named]).ok()), [""; 0]);
+        write("new");
+        for (kiln, from) in [(&kiln, &from_dir), (&Kiln::new(), &from_dir), (&Kiln::new(), &from_registry)] {
+            let image = kiln.image_with(&context, &[&named, from]);
+            assert_eq!(image.text("f"), "new", "{source} by {from}");
+        }
+    }
+}
+
+/// A stage that tests read from, and that the image is made of or copied from.
+fn tested(by: &str) -> Context {
+    Context::new(&format!(
+        "FROM {0} AS build\nCOPY a /a\nRUN seq 1 30000 > /made && cp /a /b\nWORKDIR /w\n\
+         FROM {0} AS test\nCOPY --from=build /made /a /t/\nRUN grep -q 29999 /t/made\n{by}",
+        base::busybox()
+    ))
+    .file("a", "a\n")
+}
+
+fn steps_of(outcome: &Outcome, stage: &str) -> Vec<String> {
+    ran(outcome).into_iter().filter(|step| step.starts_with(&format!("[{stage} "))).collect()
+}
+
+/// `--target test`, then the image: all steps of shared stages ran again, and what was tested was not what is shipped.
+#[test]
+fn what_was_tested_is_what_is_shipped() {
+    require!(Busybox);
+    let image = "FROM build AS image\nRUN touch /more\n";
+    let (context, registry) = (tested(image), Registry::open());
+    let digest = |outcome: Outcome| outcome.last_line().to_owned();
+    let wanted = digest(Kiln::new().build(&context, &[EPOCH]).ok());
+    let zstd = "--output=type=image,compression=zstd";
+    let wanted_zstd = digest(Kiln::new().build(&context, &[EPOCH, zstd]).ok());
+    assert_ne!(wanted, wanted_zstd);
+    let kiln = Kiln::new();
+    let test = kiln.build(&context, &[EPOCH, "--target=test"]).ok();
+    assert_eq!(steps_of(&test, "build").len(), 3, "{test}");
+    let built = kiln.build(&context, &[EPOCH]).ok();
+    assert_eq!(steps_of(&built, "build"), [""; 0], "{built}");
+    assert_eq!(built.last_line(), wanted, "{built}");
+    // There and back, and each form twice.
+    for (arguments, wanted) in [
+        (&[EPOCH, zstd][..], &wanted_zstd),
+        (&[EPOCH, zstd], &wanted_zstd),
+        (&[EPOCH, "--target=test"], &test.last_line().to_owned()),
+        (&[EPOCH], &wanted),
+        (&[EPOCH], &wanted),
+    ] {
+        let built = kiln.build(&context, arguments).ok();
+        assert_eq!((ran(&built), built.last_line()), (Vec::new(), wanted.as_str()), "{arguments:?}\n{built}");
+    }
+    // Another runner, which has the tests' layers from a registry only.
+    let cache = registry.image("cache");
+    let (to, from) = (format!("--cache-to={cache}"), format!("--cache-from={cache}"));
+    Kiln::new().build(&context, &[EPOCH, "--target=test", &to]).ok();
+    for arguments in [&[EPOCH, &from, &to][..], &[EPOCH, &from]] {
+        let built = Kiln::new().build(&context, arguments).ok();
+        assert_eq!((steps_of(&built, "build"), built.last_line()), (Vec::new(), wanted.as_str()), "{built}");
+    }
+}
+
+/// What a store or another cache had was written to no cache: a persistent runner filled none.
+#[test]
+fn a_cache_gets_every_step_that_a_build_used() {
+    require!(Busybox);
+    let project =
+        |file: &str| tested(&format!("FROM {}\nCOPY --from=build {file} /x\nRUN true\n", base::busybox()));
+    let (kiln, registry) = (Kiln::new(), Registry::open());
+    let all = kiln.build(&project("/made"), &[]).ok();
+    assert_eq!(ran(&all).len(), 5, "{all}");
+    let (max, min) = (registry.image("max"), registry.image("min"));
+    let sinks = [format!("--cache-to={max}"), format!("--cache-to=type=registry,ref={min},mode=min")];
+    let again = kiln.build(&project("/made"), &[&sinks[0], &sinks[1]]).ok();
+    assert_eq!(ran(&again), [""; 0], "{again}");
+    // Nothing new: one question for each record, and no answer that writes.
+    let before = registry.log().lines().count();
+    kiln.build(&project("/made"), &[&sinks[0], &sinks[1]]).ok();
+    let later = requests(&registry, before);
+    assert!(later.iter().all(|(method, ..)| method == "GET"), "{later:#?}");
+    // From one cache into another, through a runner that has nothing.
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("cache").display().to_string();
+    let (from_max, to_dir) = (format!("--cache-from={max}"), format!("--cache-to=type=local,dest={place}"));
+    let through = Kiln::new().build(&project("/made"), &[&from_max, &to_dir]).ok();
+    assert_eq!(ran(&through), [""; 0], "{through}");
+    let from_min = format!("--cache-from={min}");
+    let from_dir = format!("--cache-from=type=local,src={place}");
+    for (from, of_build) in [(&from_max, 0), (&from_dir, 0), (&from_min, 3)] {
+        let built = Kiln::new().build(&project("/made"), &[from]).ok();
+        assert_eq!(ran(&built), [""; 0], "{from}\n{built}");
+        // Another file of the stage: that was no part of the result, and is only in `mode=max`.
+        let built = Kiln::new().build(&project("/b"), &[from]).ok();
+        assert_eq!(steps_of(&built, "build").len(), of_build, "{from}\n{built}");
+    }
+    // An old record stays as old as it is: what is exported late is not new.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let late = registry.image("late");
+    kiln.build(&project("/made"), &[&format!("--cache-to={late}")]).ok();
+    let built =
+        Kiln::new().build(&project("/made"), &[&format!("--cache-from={late}"), "--cache-ttl=2s"]).ok();
+    assert_eq!(ran(&built).len(), 5, "{built}");
+}
+
+/// The manifests of the records below a directory.
+fn records(root: &Path) -> Vec<PathBuf> {
+    let listed = |path: &Path| -> Vec<PathBuf> {
+        fs::read_dir(path).map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default()
+    };
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        let is_hash = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 2);
+        if directory.ends_with("records") {
+            return listed(&directory)
+                .iter()
+                .filter(|path| is_hash(path))
+                .flat_map(|path| listed(path))
+                .collect();
+        }
+        directories.extend(listed(&directory).into_iter().filter(|path| path.is_dir() && !path.is_symlink()));
+    }
+    Vec::new()
+}
+
+fn edit_record(path: &Path, edit: impl FnOnce(&mut Value)) {
+    let mut manifest: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    edit(&mut manifest);
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
+/// Makes a record promise the diff id of something else.
+fn lie_of_content(record: &Path, _: &Path) {
+    edit_record(record, |manifest| {
+        manifest["annotations"]["kiln.cache.diff-id"] = format!("sha256:{}", "7".repeat(64)).into();
+    });
+}
+
+/// Makes a record's layer one that climbs out of the tree; digest and diff id are right.
+fn lie_of_names(record: &Path, cache: &Path) {
+    let script = "import sys, io, tarfile, hashlib, os\n\
+        t = io.BytesIO(); a = tarfile.open(fileobj=t, mode='w')\n\
+        for name in ('etc/good', '../../../../../../../../../../tmp/kiln-evil'):\n\
+        \x20 i = tarfile.TarInfo(name); i.size = 1; a.addfile(i, io.BytesIO(b'x'))\n\
+        a.close(); b = t.getvalue(); h = hashlib.sha256(b).hexdigest()\n\
+        open(os.path.join(sys.argv[1], 'blobs/sha256', h), 'wb').write(b); print(h, len(b))\n";
+    let made = run(Command::new("python3").args(["-c", script]).arg(cache)).ok();
+    let (hex, size) = made.stdout.trim().split_once(' ').unwrap();
+    edit_record(record, |manifest| {
+        manifest["annotations"]["kiln.cache.diff-id"] = format!("sha256:{hex}").into();
+        manifest["annotations"]["kiln.cache.compression"] = "none".into();
+        manifest["layers"][0] = serde_json::json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": format!("sha256:{hex}"),
+            "size": size.parse::<u64>().unwrap(),
+        });
+    });
+}
+
+/// A project of seven steps; the last one can change.
+fn lied_about(last: &str) -> Context {
+    let steps: String = (1..7).map(|number| format!("RUN echo {number} > /{number}\n")).collect();
+    Context::on_busybox(&format!("{steps}RUN cat /1 /2 /3 /4 /5 /6 > /all; echo {last}\n"))
+}
+
+/// A record of a wrong diff id, or with a layer that has `../` in it, was an error or was pushed as it is.
+#[test]
+fn a_lie_in_a_cache_is_a_warning_and_the_step_runs() {
+    require!(Busybox);
+    type Lie = fn(&Path, &Path);
+    for (lie, shown) in [(lie_of_content as Lie, "wrong content"), (lie_of_names, "leads out")] {
+        // The first record, the fourth, or each of them.
+        for which in [Some("echo 1 "), Some("echo 4 "), None] {
+            let directory = tempfile::tempdir().unwrap();
+            let place = directory.path().join("cache");
+            let (to, from) = (
+                format!("--cache-to=type=local,dest={}", place.display()),
+                format!("--cache-from=type=local,src={}", place.display()),
+            );
+            Kiln::new().build(&lied_about("one"), &[EPOCH, &to]).ok();
+            let lied: Vec<PathBuf> = records(&place)
+                .into_iter()
+                .filter(|path| which.is_none_or(|which| fs::read_to_string(path).unwrap().contains(which)))
+                .collect();
+            assert_eq!(lied.len(), which.map_or(7, |_| 1));
+            lied.iter().for_each(|path| lie(path, &place));
+            let wanted = Kiln::new().build(&lied_about("two"), &[EPOCH]).ok();
+            let told = |built: &Outcome, says: &[&str]| {
+                for text in says {
+                    assert!(built.stderr.contains(text), "{which:?}: expected `{text}`\n{built}");
+                }
+                assert_eq!(built.last_line(), wanted.last_line(), "{which:?} {shown}\n{built}");
+                assert!(!Path::new("/tmp/kiln-evil").exists());
+            };
+            let read = Kiln::new().build(&lied_about("two"), &[EPOCH, &from]).ok();
+            told(&read, &["its step runs instead", shown]);
+            // Every step of it is one of the cache's: with `verify=true` that is read before it counts.
+            let verified = format!("{from},verify=true");
+            let fresh = Kiln::new();
+            let built = fresh.build(&lied_about("two"), &[EPOCH, &verified]).ok();
+            told(&built, &["is refused: its layer", shown]);
+            // A context that can be read but once.
+            told(&from_stdin(&Kiln::new(), &lied_about("two"), &[EPOCH, &from]), &["its step runs instead"]);
+        }
+    }
+}
+
+fn from_stdin(kiln: &Kiln, context: &Context, arguments: &[&str]) -> Outcome {
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    let mut tar = Command::new("tar");
+    run(tar.arg("-cf").arg(archive.path()).arg("-C").arg(context.path()).arg(".")).ok();
+    let mut command = kiln.build_command(Path::new("-"), arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(fs::File::open(archive.path()).unwrap());
+    finish(command.spawn().unwrap(), show(&command)).ok()
+}
+
+/// Nobody reads a layer that a hit only hands on; compressing it anew reads it, and `verify=true` does.
+#[test]
+fn a_lie_that_only_compressing_reads_is_found_by_that() {
+    require!(Busybox);
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("cache");
+    let to = format!("--cache-to=type=local,dest={}", place.display());
+    let from = format!("--cache-from=type=local,src={}", place.display());
+    Kiln::new().build(&lied_about("one"), &[EPOCH, &to]).ok();
+    let last = records(&place).into_iter().find(|path| fs::read_to_string(path).unwrap().contains("cat /1"));
+    lie_of_content(&last.unwrap(), &place);
+    let zstd = "--output=type=image,compression=zstd";
+    for (arguments, says) in [
+        (vec![EPOCH, &from, zstd], "its step runs instead"),
+        (vec![EPOCH, &format!("{from},verify=true")], "is refused: its layer"),
+    ] {
+        let plain: Vec<&str> =
+            arguments.iter().copied().filter(|argument| !argument.contains("cache")).collect();
+        let wanted = Kiln::new().build(&lied_about("one"), &plain).ok();
+        let built = Kiln::new().build(&lied_about("one"), &arguments).ok();
+        assert!(built.stderr.contains(says), "{built}");
+        assert_eq!(built.last_line(), wanted.last_line(), "{built}");
+    }
+    // Taken on trust: who may write there may change what is built from it (docs/security.md).
+    let built = Kiln::new().build(&lied_about("one"), &[EPOCH, &from]).ok();
+    assert_eq!(ran(&built), [""; 0], "{built}");
+}
+
+/// A record in kiln's own store that lies is removed, so that it is told of once.
+#[test]
+fn a_lie_in_the_own_store_is_told_of_once() {
+    require!(Busybox);
+    let first = Kiln::new();
+    first.build(&lied_about("one"), &[EPOCH]).ok();
+    // The unpacked trees of the first build hide nothing from the second.
+    let kiln = Kiln::new();
+    run(Command::new("cp").arg("-a").arg(first.store()).arg(kiln.store())).ok();
+    for above in [kiln.store(), records(&kiln.store())[0].ancestors().nth(4).unwrap().to_owned()] {
+        let _ = fs::remove_dir_all(above.join("trees"));
+    }
+    let lied: Vec<PathBuf> = records(&kiln.store());
+    for record in lied.iter().filter(|path| fs::read_to_string(path).unwrap().contains("echo 2 ")) {
+        lie_of_content(record, &kiln.store());
+    }
+    // Nothing is written: the record has to go by itself.
+    let wanted = Kiln::new().build(&lied_about("two"), &[EPOCH]).ok();
+    for warns in [true, false] {
+        let built = kiln.build(&lied_about("two"), &[EPOCH, "--cache-to=type=none"]).ok();
+        assert_eq!(built.stderr.contains("its step runs instead"), warns, "{built}");
+        assert_eq!(built.last_line(), wanted.last_line());
+    }
+}
