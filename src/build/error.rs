@@ -218,6 +218,11 @@ impl From<ReferenceError> for Problem {
     }
 }
 
+/// What to do about credentials that steps can read.
+const VISIBLE_HINT: &str = "give registry credentials by the variable DOCKER_AUTH_CONFIG (from a Kubernetes secret, say) or in a \
+    copy on an emptyDir, secrets by `--secret id=ID,env=NAME`; set `automountServiceAccountToken: false` in pods that need no \
+    token; let kiln make namespaces (`kiln doctor`); or accept it with `--allow-visible-credentials`";
+
 impl Problem {
     /// Puts the problem at `span` of `dockerfile`.
     pub(super) fn at(self, dockerfile: &Dockerfile, span: Span) -> BuildError {
@@ -279,6 +284,12 @@ impl Problem {
             Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
+            Self::Sandbox(SandboxError::VisibleCredentials { .. }) => Some(VISIBLE_HINT.to_owned()),
+            Self::Sandbox(SandboxError::CredentialsLost { .. } | SandboxError::KeeperGone { .. }) => Some(
+                "a step did that, or whoever may end processes here; go on in a new container, with new credentials if the \
+                 step was not yours"
+                    .to_owned(),
+            ),
             Self::Sandbox(SandboxError::OwnFiles { path }) => {
                 let top =
                     path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());

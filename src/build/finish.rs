@@ -50,6 +50,8 @@ impl Build<'_> {
     fn seal_image(&self, target: &StageResult, gate: Option<Gate<'_>>) -> Result<Outcome, Problem> {
         let mut layers = target.layers.iter().map(|slot| slot.wait()).collect::<Result<Vec<Layer>, _>>()?;
         check_cancelled(&self.services.cancel)?;
+        // No step follows. What a step did to kiln or to what was hidden from it fails the build before a name moves.
+        self.services.launch.finish()?;
         let base_is_docker = target.base.as_ref().is_some_and(|base| base.docker_format);
         let format = self.request.format.unwrap_or(match base_is_docker {
             true => ManifestFormat::Docker,

@@ -187,6 +187,7 @@ fn build_read(
         plan,
         inputs,
     };
+    build.check_launch().map_err(|problem| BuildError { problem, place: None })?;
     build.enforce_checks()?;
     build.probe = Arc::new(build.probe());
     let target = build.run_stages();

@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::fail::INTERRUPTED;
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Entered};
 use crate::threads::{self, Refused};
 
 /// How long a stopped build may take to end by itself. A registry that does not answer can take longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Signals that come this soon after the first are the same: a process group, and kiln's keeper that hands them on, may each
+/// give kiln one.
+const TOGETHER: Duration = Duration::from_millis(200);
 
 /// What has to be looked after when the process ends before its work has.
 #[derive(Debug, Default)]
@@ -40,11 +45,20 @@ impl Ending {
     }
 }
 
-/// Throws `cancel` on the first SIGINT, SIGTERM or SIGHUP and exits the process on the second.
+/// Throws `cancel` on the first SIGINT, SIGTERM or SIGHUP, or when kiln's keeper was killed, and exits the process on the second.
 ///
-/// Must be called after the sandbox was entered: it starts a thread. Where the thread cannot be had nothing is begun; a
+/// Must be called after the sandbox was entered: it starts threads. Where a thread cannot be had nothing is begun; a
 /// process that cannot watch signals otherwise is ended by them, which is what they are for.
-pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>) -> Result<(), Refused> {
+pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>, entered: Entered) -> Result<(), Refused> {
+    let (end, keepers_end) = oneshot::channel();
+    if entered.has_keeper() {
+        let wait = move || {
+            entered.wait_for_keepers_end();
+            // Nobody listens after a signal.
+            let _ = end.send(());
+        };
+        threads::spawn("keeper's end", wait).map(drop)?;
+    }
     let work = move || {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
@@ -52,9 +66,13 @@ pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>) -> Result<(), Refused> {
             let Ok(mut signals) = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>() else {
                 return;
             };
-            next(&mut signals).await;
-            say("interrupted: stopping (once more to stop at once)");
+            tokio::select! {
+                () = next(&mut signals) => say("interrupted: stopping (once more to stop at once)"),
+                Ok(()) = keepers_end => say("the process that watches over kiln was killed: stopping"),
+            }
             cancel.cancel();
+            tokio::time::sleep(TOGETHER).await;
+            drain(&mut signals).await;
             tokio::select! {
                 () = next(&mut signals) => std::process::exit(i32::from(INTERRUPTED)),
                 _ = ending.end() => {}
@@ -69,6 +87,17 @@ async fn next(signals: &mut [Signal]) {
     std::future::poll_fn(|context| {
         let arrived = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
         if arrived { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// Forgets what has arrived.
+async fn drain(signals: &mut [Signal]) {
+    std::future::poll_fn(|context| {
+        for signal in &mut *signals {
+            while signal.poll_recv(context).is_ready() {}
+        }
+        std::task::Poll::Ready(())
     })
     .await;
 }

@@ -142,7 +142,10 @@ pub fn open_workshop(
     let options = LaunchOptions {
         state_dir: home.sandbox(),
         dns,
+        secrets_dir: secrets_dir(work_dir.path()),
         private_files: private_files(invocation),
+        allow_visible_credentials: invocation.sandbox.allow_visible_credentials,
+        hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
     };
     let launch = sandbox::open(&entered, options)?;
@@ -176,15 +179,19 @@ pub fn open_workshop(
     Ok(Workshop { services, work_dir, stdout_is_taken })
 }
 
+/// Where Kubernetes mounts a pod's own credential, unless it is told not to.
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
 /// Lists the files that hold credentials and secrets.
 fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
-    let auth = invocation.registry.credentials.files.iter().map(|file| PathBuf::from(&file.origin));
     let secrets = invocation.request.secrets.values().filter_map(|source| match source {
         SecretSource::File(path) => Some(path.clone()),
         SecretSource::Value(_) => None,
     });
-    // Others have the name of a variable where these have their path.
-    auth.filter(|path| path.is_absolute()).chain(secrets).collect()
+    let mut files = invocation.registry.credentials.paths();
+    files.push(SERVICE_ACCOUNT_TOKEN.into());
+    files.extend(secrets);
+    files
 }
 
 /// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.
@@ -199,9 +206,14 @@ pub fn read_secrets(request: &Request) -> Result<Request, Failure> {
     Ok(request)
 }
 
+/// Returns where the secrets of steps lie below a build's own directory.
+fn secrets_dir(work_dir: &Path) -> PathBuf {
+    work_dir.join("secrets")
+}
+
 /// Makes the directory for secrets.
 fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Result<MemoryDir, Failure> {
-    let path = work_dir.join("secrets");
+    let path = secrets_dir(work_dir);
     let secrets = MemoryDir::create(path.clone(), entered).map_err(|source| {
         let problem = Problem::Io { action: "create the directory", path, source };
         Failure::from(BuildError::from(problem))

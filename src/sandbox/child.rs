@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use super::{enter, keeper, probe, supervise};
+use super::{enter, probe, supervise};
 
 /// The argument that tells kiln that it was started by kiln.
 const INTERNAL: &str = "--internal-child";
@@ -19,15 +19,13 @@ pub(super) enum Role {
     Step,
     /// Finds out what works.
     Probe,
-    /// Holds the content of files that are emptied.
-    Keep,
     /// Writes the id maps of kiln's user namespace from outside it.
     MapIds,
 }
 
 impl Role {
-    const ALL: [(Self, &'static str); 4] =
-        [(Self::Step, "step"), (Self::Keep, "keep"), (Self::Probe, "probe"), (Self::MapIds, "map-ids")];
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Step, "step"), (Self::Probe, "probe"), (Self::MapIds, "map-ids")];
 
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name)
@@ -57,13 +55,12 @@ pub fn child_main_if_requested() {
         return;
     }
     let role = arguments.next();
-    if matches!(role.as_deref().and_then(Role::of), Some(Role::Step | Role::Keep)) {
+    if matches!(role.as_deref().and_then(Role::of), Some(Role::Step)) {
         // What cannot be hidden does not keep a step from running: it is kiln's own processes that matter most.
         let _ = super::conceal();
     }
     let code = match role.as_deref().and_then(Role::of) {
         Some(Role::Step) => supervise::main(),
-        Some(Role::Keep) => keeper::main(),
         Some(Role::Probe) => probe::main(),
         Some(Role::MapIds) => enter::map_ids_main(),
         None => 2,

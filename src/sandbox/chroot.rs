@@ -8,10 +8,11 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::hiding::Hiding;
 use super::placing::Placed;
 use super::task::{Exit, Task};
 use super::wire::{Failure, Order, hosts_file};
-use super::{Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
+use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
 
 /// Said before the first step.
@@ -22,7 +23,7 @@ const WARNING: &str = "kiln: warning: commands run in a chroot here: without /pr
 /// The launch as kiln sees it.
 #[derive(Debug)]
 pub(super) struct Chroot {
-    options: LaunchOptions,
+    hiding: Hiding,
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
     disks_are_open: bool,
@@ -30,13 +31,13 @@ pub(super) struct Chroot {
 }
 
 impl Chroot {
-    pub(super) fn new(options: LaunchOptions) -> Self {
-        Self {
+    pub(super) fn new(entered: &Entered, options: LaunchOptions) -> Result<Self, SandboxError> {
+        Ok(Self {
             disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
-            options,
+            hiding: Hiding::open(entered, options)?,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             warned: AtomicBool::new(false),
-        }
+        })
     }
 }
 
@@ -50,17 +51,31 @@ impl Launch for Chroot {
         Some(1)
     }
 
+    fn check(&self) -> Result<(), SandboxError> {
+        self.hiding.check()
+    }
+
+    fn finish(&self) -> Result<(), SandboxError> {
+        self.hiding.end()
+    }
+
     fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
         if !self.warned.swap(true, Ordering::Relaxed) {
             output(OutputStream::Stderr, WARNING.as_bytes());
+            self.hiding.warn(output);
         }
+        let private = self.hiding.begin()?;
+        let options = self.hiding.options();
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
-            dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
+            dns: task.dns.clone().unwrap_or_else(|| options.dns.clone()),
+            private: private.records(),
+            hardened: options.hardened,
             disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::Chroot, task)
         };
-        step::run(task, &order, output)
+        let exit = step::run(task, &order, Some(&private), output)?;
+        self.hiding.check_keeper().map(|()| exit)
     }
 }
 

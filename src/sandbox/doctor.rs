@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::enter::{self, Mapping};
 use super::probe::{Context, Outcome, Tried, directory, probe};
-use super::{Isolation, Probes};
+use super::{Isolation, Probes, landlock};
 
 /// What `kiln doctor` shows of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,7 @@ pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
          Dockerfiles of people you do not trust",
         "without namespaces no command can be run",
     ));
+    findings.push(signals_finding());
     findings.push(choice_finding(&probes));
     findings
 }
@@ -145,6 +146,20 @@ fn ids_finding(user: &Context) -> Finding {
         None => (false, "no user namespace, no ids in it"),
     };
     Finding { name: "user ids".to_owned(), works, detail: String::new(), meaning: meaning.to_owned() }
+}
+
+fn signals_finding() -> Finding {
+    let works = landlock::is_there();
+    let meaning = match works {
+        true => {
+            "where commands have no pid namespace they cannot signal kiln; without any namespaces only with `--hardened`"
+        }
+        false => {
+            "where commands see kiln's processes they can kill them, which gains them nothing but a failed build; \
+             `--hardened` needs Linux 6.12 with Landlock"
+        }
+    };
+    Finding { name: "signal scope".to_owned(), works, detail: String::new(), meaning: meaning.to_owned() }
 }
 
 fn choice_finding(probes: &Probes) -> Finding {

@@ -4,11 +4,12 @@
 //! A user namespace's id maps must be written from outside, so a helper is started before and ends right after.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use rustix::fs::{FlockOperation, flock};
@@ -19,6 +20,7 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::child::{Role, command};
+use super::keeper::{self, Keeper};
 use super::mounting::make_all_private;
 use super::wire::{Receiver, send};
 use super::{Isolation, Probes, SandboxError};
@@ -56,6 +58,8 @@ pub struct Entered {
     pub description: String,
     /// What would be better, and what it takes.
     pub advice: Option<String>,
+    /// The process that kiln was started as, where steps have no pid namespace.
+    pub(super) keeper: Option<Arc<Keeper>>,
     /// `/`, locked as long as steps of this kiln may take its place: two kilns would move each other's files.
     #[expect(dead_code, reason = "it is held for its lock")]
     pub(super) claim: Option<Arc<File>>,
@@ -82,7 +86,24 @@ pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Enter
         let action = action.to_owned();
         move |source: io::Error| SandboxError::Setup { action, source }
     };
-    let (mut single_id, mut claim) = (false, None);
+    let mut single_id = false;
+    let context = if choice.kind == Choice::UserNamespaces { &probes.user } else { &probes.own };
+    let namespaces = matches!(choice.kind, Choice::Namespaces | Choice::UserNamespaces);
+    let fresh_proc = namespaces && context.fresh_proc.works();
+    // Held by the keeper as well: what a killed kiln was at is put right before the next one has it.
+    let claim = match choice.kind {
+        Choice::InPlace => Some(claim_root(Some(keeper::PATIENCE))?),
+        // Files with credentials are empty while another kiln's steps run: it is waited for.
+        Choice::Chroot => Some(claim_root(None)?),
+        Choice::Namespaces | Choice::UserNamespaces | Choice::None => None,
+    };
+    let keeper = match choice.kind {
+        Choice::None => None,
+        _ if fresh_proc => None,
+        _ => Some(Arc::new(Keeper::stay_behind().map_err(failed("leave a keeper behind"))?)),
+    };
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| failed("adopt what steps leave running")(errno.into()))?;
     match choice.kind {
         Choice::Namespaces => {
             nix::sched::unshare(CloneFlags::CLONE_NEWNS)
@@ -93,13 +114,9 @@ pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Enter
             single_id =
                 enter_user_namespace().map_err(failed("enter a user namespace"))? == Mapping::SingleId;
         }
-        Choice::InPlace => claim = Some(claim_root()?),
-        Choice::Chroot | Choice::None => {}
+        Choice::InPlace | Choice::Chroot | Choice::None => {}
     }
     let user_namespace = choice.kind == Choice::UserNamespaces;
-    let context = if user_namespace { &probes.user } else { &probes.own };
-    let namespaces = matches!(choice.kind, Choice::Namespaces | Choice::UserNamespaces);
-    let fresh_proc = namespaces && context.fresh_proc.works();
     let launch = match choice.kind {
         Choice::Namespaces | Choice::UserNamespaces => LaunchKind::Namespaces,
         Choice::Chroot => LaunchKind::Chroot,
@@ -115,18 +132,50 @@ pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Enter
         fresh_proc,
         description: choice.why,
         advice,
+        keeper,
         claim,
     })
 }
 
-/// Takes `/` for this kiln, or says that another has it.
-fn claim_root() -> Result<Arc<File>, SandboxError> {
-    let failed = |source| SandboxError::Setup { action: "claim `/` for steps in place".to_owned(), source };
+impl Entered {
+    /// Tells whether kiln is not the process that was started, but its child.
+    pub fn has_keeper(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// Returns when the process that was started was killed; at once where that is kiln itself.
+    pub fn wait_for_keepers_end(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.wait_for_end();
+        }
+    }
+}
+
+/// Takes `/` for this kiln, or says that another has it for longer than `patience`: one that was killed has it until its
+/// processes have put everything right.
+fn claim_root(patience: Option<Duration>) -> Result<Arc<File>, SandboxError> {
+    let failed =
+        |source| SandboxError::Setup { action: "claim `/` for steps without namespaces".to_owned(), source };
     let root = File::open("/").map_err(failed)?;
-    match flock(&root, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Arc::new(root)),
-        Err(Errno::WOULDBLOCK) => Err(SandboxError::Occupied),
-        Err(errno) => Err(failed(errno.into())),
+    let begin = Instant::now();
+    let mut is_told = patience.is_some();
+    loop {
+        if !is_told && begin.elapsed() > keeper::PATIENCE {
+            is_told = true;
+            // Nobody may be listening.
+            let _ = writeln!(
+                io::stderr(),
+                "kiln: waiting for another kiln that runs steps in a chroot in this container"
+            );
+        }
+        match flock(&root, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Arc::new(root)),
+            Err(Errno::WOULDBLOCK) if patience.is_some_and(|patience| begin.elapsed() > patience) => {
+                return Err(SandboxError::Occupied);
+            }
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(10)),
+            Err(errno) => return Err(failed(errno.into())),
+        }
     }
 }
 
@@ -216,7 +265,13 @@ pub(super) fn advice(choice: Choice, single_id: bool, fresh_proc: bool) -> Optio
                 .to_owned(),
         ),
         Choice::Namespaces | Choice::UserNamespaces => None,
-        Choice::Chroot | Choice::InPlace | Choice::None => Some(
+        Choice::Chroot => Some(
+            "a chroot keeps files of different stages apart and holds no hostile command: let kiln make user namespaces: \
+             Kubernetes `seccompProfile: {type: Unconfined}`, or `hostUsers: false` with the capability SYS_ADMIN; Docker \
+             `--security-opt seccomp=unconfined --security-opt apparmor=unconfined`"
+                .to_owned(),
+        ),
+        Choice::InPlace | Choice::None => Some(
             "let kiln make user namespaces: Kubernetes `seccompProfile: {type: Unconfined}`, or `hostUsers: false` \
              with the capability SYS_ADMIN; Docker `--security-opt seccomp=unconfined --security-opt \
              apparmor=unconfined`"

@@ -121,12 +121,43 @@ pub enum SandboxError {
         /// What is gone, or another than before.
         path: PathBuf,
     },
+    /// Steps would be able to read credentials.
+    #[error("steps could read {} here: {}", if files.len() == 1 { "a credential" } else { "credentials" }, listed(files))]
+    VisibleCredentials {
+        /// The files, and why they cannot be hidden.
+        files: Vec<(PathBuf, &'static str)>,
+    },
+    /// A file that was emptied for the time of the steps cannot be refilled.
+    #[error("`{}`, which was hidden from the steps, stays empty: {source}", path.display())]
+    CredentialsLost {
+        /// Where it was.
+        path: PathBuf,
+        /// What is in the way.
+        source: io::Error,
+    },
+    /// The process that kiln was started as was killed.
+    #[error("the process that watches over kiln was killed: {source}")]
+    KeeperGone {
+        /// How that was noticed.
+        source: io::Error,
+    },
+    /// Signals are to be kept from kiln, and cannot be.
+    #[error("`--hardened` needs a kernel with Landlock's signal scope (Linux 6.12): {source}")]
+    NotHardened {
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another kiln has the place of `/`.
     #[error("another kiln is building in place in this container: one can at a time")]
     Occupied,
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]
     Cancelled,
+}
+
+fn listed(files: &[(PathBuf, &'static str)]) -> String {
+    let said: Vec<String> = files.iter().map(|(path, why)| format!("`{}` ({why})", path.display())).collect();
+    said.join(", ")
 }
 
 impl SandboxError {

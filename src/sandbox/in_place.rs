@@ -3,45 +3,38 @@
 //! What kiln can do in a default Docker or Kubernetes container: no mounts, no namespaces, and still real /proc, /sys
 //! and /dev for the step. The stage's tree has to be on the container's own file system; steps take turns.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::keeper;
+use super::hiding::Hiding;
 use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
 use super::placing::Placed;
-use super::private;
 use super::supervise::Connection;
 use super::swap::Swap;
 use super::task::{Exit, Mount, Task};
 use super::wire::{Failure, Order, Report, hosts_file};
-use super::{Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
+use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
 
 /// The launch as kiln sees it.
 #[derive(Debug)]
 pub(super) struct InPlace {
-    options: LaunchOptions,
+    hiding: Hiding,
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
-    turn: Mutex<()>,
     warned: AtomicBool,
-    has_keeper: AtomicBool,
     disks_are_open: bool,
 }
 
 impl InPlace {
-    pub(super) fn new(options: LaunchOptions) -> Self {
-        Self {
+    pub(super) fn new(entered: &Entered, options: LaunchOptions) -> Result<Self, SandboxError> {
+        Ok(Self {
             disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
-            options,
+            hiding: Hiding::open(entered, options)?,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
-            turn: Mutex::new(()),
             warned: AtomicBool::new(false),
-            has_keeper: AtomicBool::new(false),
-        }
+        })
     }
 }
 
@@ -54,41 +47,42 @@ impl Launch for InPlace {
         Some(1)
     }
 
+    fn check(&self) -> Result<(), SandboxError> {
+        self.hiding.check()
+    }
+
+    fn finish(&self) -> Result<(), SandboxError> {
+        self.hiding.end()
+    }
+
     fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+        let options = self.hiding.options();
         // A panic in an output callback leaves nothing half done: the child puts everything back.
-        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let away = self.options.own_files.away(|| task.cancel.is_cancelled());
+        let away = options.own_files.away(|| task.cancel.is_cancelled());
         let _away = away.ok_or(SandboxError::Cancelled)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
-            for path in private::exposed(&self.options.private_files) {
-                let text = format!(
-                    "kiln: warning: steps in place can read `{}`: it is a mount of the container, which kiln cannot hide\n",
-                    path.display()
-                );
-                output(OutputStream::Stderr, text.as_bytes());
-            }
+            self.hiding.warn(output);
         }
-        let kept = private::read(&self.options.private_files)
-            .map_err(|source| SandboxError::Setup { action: "read the credentials".to_owned(), source })?;
-        if !kept.is_empty() && !self.has_keeper.swap(true, Ordering::Relaxed) {
-            keeper::start(&self.options.state_dir, &self.options.private_files).map_err(|source| {
-                SandboxError::Child { action: "start the keeper of the credentials", source }
-            })?;
-        }
+        let private = self.hiding.begin()?;
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
-            dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
-            state_dir: self.options.state_dir.clone(),
-            private_files: self.options.private_files.iter().map(OsString::from).collect(),
+            dns: task.dns.clone().unwrap_or_else(|| options.dns.clone()),
+            state_dir: options.state_dir.clone(),
+            private: private.records(),
+            hardened: options.hardened,
             disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::InPlace, task)
         };
-        let ended = step::run(task, &order, output);
+        let ended = step::run(task, &order, Some(&private), output);
         if let Err(SandboxError::ChildVanished { .. }) = &ended {
-            // Somebody killed the process that would have put everything back.
-            super::recover_with(&self.options.state_dir, &kept)?;
+            // Somebody killed the process that would have put everything back; what it watched over has been ended.
+            Swap::recover(&options.state_dir, |_| Ok(())).map_err(|source| SandboxError::Setup {
+                action: "put the container's own files back".to_owned(),
+                source,
+            })?;
         }
-        ended
+        let exit = ended?;
+        self.hiding.check_keeper().map(|()| exit)
     }
 }
 
@@ -125,8 +119,6 @@ impl Occupied {
         overwrite.extend(order.own_dns.then(|| ("/etc/resolv.conf".into(), order.dns.clone())));
         let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent(), overwrite).map_err(failed)?;
         let swap = self.swap.insert(swap);
-        let private: Vec<PathBuf> = order.private_files.iter().map(PathBuf::from).collect();
-        swap.empty(&private).map_err(|error| Failure::setup("hide the credentials from the step", error))?;
         let hidden = swap.enter().map_err(failed)?;
         if let Some(swap) = &mut self.swap {
             swap.lay(&laying)?;

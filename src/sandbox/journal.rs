@@ -28,6 +28,9 @@ pub(super) struct Begin {
     pub(super) park: PathBuf,
     /// Top-level names that are never moved.
     pub(super) kept: Vec<std::ffi::OsString>,
+    /// When the process that swaps was started (`starttime` of proc_pid_stat(5)): the step is younger.
+    #[serde(default)]
+    pub(super) started: u64,
     /// Directories of the container that are in the stage's tree for now: where they belong, and where they are.
     pub(super) lent: Vec<(std::ffi::OsString, std::ffi::OsString)>,
 }
@@ -50,8 +53,6 @@ pub(super) enum Line {
     Vacated(std::ffi::OsString),
     /// A mounted file of the container is to have other content: where it is, and where its own is kept.
     Overwritten(std::ffi::OsString, std::ffi::OsString),
-    /// A file with credentials is about to be emptied; its length.
-    Emptied(std::ffi::OsString, u64),
     /// This is about to be laid into a file system that is mounted in the container.
     Laid(std::ffi::OsString),
     /// They are all away; from here on what is in `/` is the stage's.

@@ -1,117 +1,245 @@
-//! The keeper of credentials: a process apart from all of kiln's others that puts everything back, the content of emptied
-//! files included, when every one of those was killed at once.
+//! The keeper: the process that kiln was started as, where steps have no pid namespace. kiln itself goes on as its child.
 //!
-//! It is nobody's child (so whoever kills kiln with its children misses it), waits for kiln to end, and then for the
-//! journal of the step that ran, which is locked as long as somebody watches over it.
+//! It has one thread, does next to nothing and so needs next to nothing: it hands signals on, waits for kiln, and ends with
+//! kiln's code. When kiln is killed, the keeper is the child subreaper that adopts what a step has running, however
+//! many of kiln's processes were killed with it; it ends all of that, puts the container's files back, and refills the files
+//! with credentials, of which it holds the descriptors and the content.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use serde::{Deserialize, Serialize};
 
-use super::child::{Role, command};
-use super::private;
+use super::LaunchOptions;
+use super::private::{self, Private, Record};
+use super::reap;
 use super::swap::Swap;
 use super::sys::{self, Fork};
+use super::task::Exit;
 use super::wire::{Receiver, path, send};
-
-/// In the state directory: locked by every keeper as long as it lives.
-const LOCK: &str = "keeper.lock";
 
 /// How long a start waits for the processes of a killed kiln to finish what they do.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a keeper is told.
+/// How long the watcher of a killed kiln may take to put things back: it may have gigabytes to move out of a volume.
+const PUTTING_BACK: Duration = Duration::from_secs(60);
+
+/// How long an answer may take: longer than a loaded machine makes anybody wait, and no longer than a user does.
+const ANSWER: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// What kiln says to its keeper; the descriptors of a charge go before.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    /// Are you there?
+    Ping,
+    /// These files are about to be emptied; instead of any charge before.
+    Charge(Charge),
+    /// The files are as before, there is nothing to refill.
+    Discharge,
+}
+
+/// What there is to put right if kiln is killed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Charge {
-    kiln: i32,
     #[serde(with = "path")]
     state_dir: PathBuf,
-    files: Vec<std::ffi::OsString>,
+    #[serde(with = "path")]
+    secrets_dir: PathBuf,
+    records: Vec<Record>,
 }
 
-/// Starts a keeper for this process; returns when it has read the files.
-pub(super) fn start(state_dir: &Path, files: &[PathBuf]) -> io::Result<()> {
-    std::fs::create_dir_all(state_dir)?;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    let mut child =
-        command(Role::Keep).stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-    let socket = UnixStream::from(ours);
-    let charge = Charge {
-        kiln: rustix::process::getpid().as_raw_nonzero().get(),
-        state_dir: state_dir.to_path_buf(),
-        files: files.iter().map(Into::into).collect(),
-    };
-    send(&socket, &charge)?;
-    let ready = Receiver::new(&socket).receive::<()>();
-    child.wait()?;
-    ready?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+/// The same as the keeper has it.
+#[derive(Debug)]
+struct Held {
+    state_dir: PathBuf,
+    secrets_dir: PathBuf,
+    private: Private,
 }
 
-/// The `main` of a keeper; returns its exit code.
-pub(super) fn main() -> i32 {
-    match sys::fork() {
-        // Whose parent ends is adopted by the container's first process.
-        Ok(Fork::Parent(_)) => 0,
-        Ok(Fork::Child) => i32::from(keep().is_err()),
-        Err(_) => 2,
-    }
+/// kiln's connection to its keeper.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    socket: UnixStream,
+    receiver: Mutex<Receiver<UnixStream>>,
 }
 
-fn keep() -> io::Result<()> {
-    rustix::process::setsid()?;
-    let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
-    let charge: Charge = Receiver::new(&socket).receive()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    let lock = lock_file(&charge.state_dir)?;
-    flock(&lock, FlockOperation::LockShared)?;
-    let pid = Pid::from_raw(charge.kiln).ok_or(io::ErrorKind::InvalidInput)?;
-    let kiln = pidfd_open(pid, PidfdFlags::empty())?;
-    let files: Vec<PathBuf> = charge.files.into_iter().map(PathBuf::from).collect();
-    let files = private::read(&files)?;
-    // Whoever started this is waiting, so it lives, and the descriptor is its own.
-    send(&socket, &())?;
-    drop(socket);
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    while let Err(rustix::io::Errno::INTR) = poll(&mut [PollFd::new(&kiln, PollFlags::IN)], None) {}
-    let begin = Instant::now();
-    loop {
-        match Swap::recover(&charge.state_dir, &files) {
-            Ok(_) => return Ok(()),
-            // The watcher is putting everything back.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
+impl Keeper {
+    /// Makes this process, which has one thread, the keeper, and goes on as its child: only there does this return.
+    pub(super) fn stay_behind() -> io::Result<Self> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        match sys::fork()? {
+            Fork::Child => {
+                drop(theirs);
+                let socket = UnixStream::from(ours);
+                let receiver = Mutex::new(Receiver::new(socket.try_clone()?));
+                Ok(Self { socket, receiver })
             }
-            Err(error) => return Err(error),
+            Fork::Parent(kiln) => {
+                drop(ours);
+                std::process::exit(keep(kiln, UnixStream::from(theirs)).unwrap_or(1))
+            }
         }
     }
+
+    /// An error if the keeper is not there any more.
+    pub(super) fn ping(&self) -> io::Result<()> {
+        self.say(&Word::Ping, None)
+    }
+
+    /// Tells what is to be put right if kiln is killed.
+    pub(super) fn charge(&self, options: &LaunchOptions, private: &Private) -> io::Result<()> {
+        let charge = Charge {
+            state_dir: options.state_dir.clone(),
+            secrets_dir: options.secrets_dir.clone(),
+            records: private.records(),
+        };
+        self.say(&Word::Charge(charge), Some(private))
+    }
+
+    /// Tells that the files are as before.
+    pub(super) fn discharge(&self) -> io::Result<()> {
+        self.say(&Word::Discharge, None)
+    }
+
+    /// Returns when the keeper has ended.
+    pub(super) fn wait_for_end(&self) {
+        while !matches!(poll(&mut [PollFd::new(&self.socket, PollFlags::RDHUP)], None), Ok(1..)) {}
+    }
+
+    fn say(&self, word: &Word, private: Option<&Private>) -> io::Result<()> {
+        let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+        match private {
+            Some(private) => private.hand_over(&self.socket)?,
+            None => private::send_descriptors(&self.socket, &[])?,
+        }
+        send(&self.socket, word)?;
+        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&ANSWER))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        receiver.receive::<()>()?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
-/// Waits, for a while, until no keeper is at work.
-pub(super) fn wait(state_dir: &Path) -> io::Result<()> {
-    let lock = lock_file(state_dir)?;
+/// Waits until nobody holds `/` for steps without namespaces, or for a while: a killed kiln's processes may be at work.
+pub(super) fn wait() -> io::Result<()> {
+    let root = std::fs::File::open("/")?;
     let begin = Instant::now();
     loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
+        match flock(&root, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // A kiln that lives has one, too: then the journal tells.
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            // A kiln that lives holds it, too: then the journal tells.
+            Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
             Err(errno) => return Err(errno.into()),
         }
     }
 }
 
-fn lock_file(state_dir: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).open(state_dir.join(LOCK))
+/// The keeper's life; returns its exit code.
+fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
+    // As in kiln: what cannot be hidden is no reason to end.
+    let _ = super::conceal();
+    set_child_subreaper(Some(rustix::process::getpid()))?;
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    let signals = SignalFd::new(&signals)?;
+    let ended = pidfd_open(kiln, PidfdFlags::empty())?;
+    let mut receiver = Receiver::new(socket.try_clone()?);
+    let mut held: Option<Held> = None;
+    let mut is_talking = true;
+    loop {
+        let mut fds = vec![
+            PollFd::new(&ended, PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        fds.extend(is_talking.then(|| PollFd::new(&socket, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready.get(2) == Some(&true) {
+            is_talking = listen(&socket, &mut receiver, &mut held).unwrap_or(false);
+        }
+        if ready[1]
+            && let Some(signal) = signals.read_signal()?
+        {
+            hand_on(signal.ssi_signo, kiln);
+        }
+        if ready[0] {
+            let exit = reap::wait_for(kiln)?;
+            // What was said last counts, too.
+            while is_talking && listen(&socket, &mut receiver, &mut held).unwrap_or(false) {}
+            return Ok(settle(exit, held));
+        }
+    }
+}
+
+/// Gives a signal to kiln.
+fn hand_on(number: u32, kiln: Pid) {
+    let signal = i32::try_from(number).ok().and_then(|number| Signal::try_from(number).ok());
+    // It may have ended this moment.
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(kiln.as_raw_nonzero().get()), signal);
+}
+
+/// Hears what kiln says; `false` if that was the last.
+fn listen(
+    socket: &UnixStream,
+    receiver: &mut Receiver<UnixStream>,
+    held: &mut Option<Held>,
+) -> io::Result<bool> {
+    let Some(descriptors) = private::receive_descriptors(socket)? else { return Ok(false) };
+    match receiver.receive()? {
+        None => return Ok(false),
+        Some(Word::Ping) => {}
+        Some(Word::Charge(Charge { state_dir, secrets_dir, records })) => {
+            let private = Private::take_over(descriptors, records)?;
+            *held = Some(Held { state_dir, secrets_dir, private });
+        }
+        Some(Word::Discharge) => *held = None,
+    }
+    send(socket, &())?;
+    Ok(true)
+}
+
+/// Puts right what kiln left; returns the exit code.
+fn settle(exit: Exit, held: Option<Held>) -> i32 {
+    let code = exit.code();
+    let tell = |text: String| {
+        // Nobody may be listening any more.
+        let _ = writeln!(std::io::stderr(), "kiln: {text}");
+        if code == 0 { 1 } else { code }
+    };
+    if let Err(error) = reap::end_all(PUTTING_BACK) {
+        return tell(format!("{error}: credentials that were hidden from steps stay empty"));
+    }
+    let Some(Held { state_dir, secrets_dir, mut private }) = held else { return code };
+    if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
+        return tell(format!("cannot put the container's own files back: {error}"));
+    }
+    // What was lent to the step that ran; the rest of the build's directory waits for the next start.
+    match std::fs::remove_dir_all(&secrets_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return tell(format!("cannot remove the secrets in `{}`: {error}", secrets_dir.display()));
+        }
+        _ => {}
+    }
+    match private.fill() {
+        Ok(()) => code,
+        Err(lost) => tell(lost.to_string()),
+    }
 }

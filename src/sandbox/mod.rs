@@ -19,10 +19,12 @@ mod devices;
 mod doctor;
 mod enter;
 mod error;
+mod hiding;
 mod in_place;
 mod journal;
 mod keeper;
 mod laid;
+mod landlock;
 mod look;
 mod memory;
 mod mounting;
@@ -75,6 +77,16 @@ pub trait Launch: Send + Sync {
         None
     }
 
+    /// Says before anything is fetched why no step should run, where kiln could.
+    fn check(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    /// Gives back what was kept from the steps, if any has run; another may follow and begin anew.
+    fn finish(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
     /// Runs `task` to its end, handing on what it prints, and returns how it ended.
     ///
     /// An exit code other than 0 is not an error here. When this returns, no process of the step is alive and
@@ -89,8 +101,14 @@ pub struct LaunchOptions {
     pub state_dir: PathBuf,
     /// The content of `/etc/resolv.conf` for tasks that bring none.
     pub dns: Vec<u8>,
+    /// Where the secrets that steps are lent lie while they run.
+    pub secrets_dir: PathBuf,
     /// Files with credentials that no step is to read.
     pub private_files: Vec<PathBuf>,
+    /// Steps may run although they can read some of those.
+    pub allow_visible_credentials: bool,
+    /// Steps get no new privileges, and where they see kiln they can send it no signals.
+    pub hardened: bool,
     /// Whom a step in place takes the container's own files from.
     pub own_files: OwnFiles,
 }
@@ -99,8 +117,8 @@ pub struct LaunchOptions {
 pub fn open(entered: &Entered, options: LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
     match entered.launch {
         LaunchKind::Namespaces => Ok(Arc::new(namespaces::Namespaces::new(entered, options))),
-        LaunchKind::Chroot => Ok(Arc::new(chroot::Chroot::new(options))),
-        LaunchKind::InPlace => Ok(Arc::new(in_place::InPlace::new(options))),
+        LaunchKind::Chroot => Ok(Arc::new(chroot::Chroot::new(entered, options)?)),
+        LaunchKind::InPlace => Ok(Arc::new(in_place::InPlace::new(entered, options)?)),
         LaunchKind::None => Ok(Arc::new(NoLaunch { reason: entered.description.clone() })),
     }
 }
@@ -130,21 +148,17 @@ impl Launch for NoLaunch {
 
 /// Puts the container's own files back if a kiln that ran steps in place was killed half-way.
 ///
-/// Called at start, before anything else reads the file system; returns what was repaired, for a warning.
+/// Called at start, before anything else reads the file system; returns what was repaired, for a warning. Files with
+/// credentials are not refilled: if nobody did it who still knew their content, they are lost.
 pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
-    recover_with(state_dir, &[])
-}
-
-/// The same by who still knows the content of files that were emptied.
-fn recover_with(state_dir: &Path, private: &[private::PrivateFile]) -> Result<Option<String>, SandboxError> {
     let setup =
         |source| SandboxError::Setup { action: "put the container's own files back".to_owned(), source };
-    if private.is_empty() && journal::Journal::exists(state_dir) {
-        keeper::wait(state_dir).map_err(setup)?;
+    if journal::Journal::exists(state_dir) || private::is_noted(state_dir) {
+        keeper::wait().map_err(setup)?;
     }
     let begin = std::time::Instant::now();
     let recovered = loop {
-        match swap::Swap::recover(state_dir, private) {
+        match swap::Swap::recover(state_dir, reap::kill_orphans) {
             // The process that watched over the step of a killed kiln is putting everything back just now.
             Err(error)
                 if error.kind() == std::io::ErrorKind::WouldBlock && begin.elapsed() < keeper::PATIENCE =>
@@ -154,22 +168,21 @@ fn recover_with(state_dir: &Path, private: &[private::PrivateFile]) -> Result<Op
             other => break other,
         }
     };
-    match recovered {
-        Ok(None) => Ok(None),
-        Ok(Some(recovered)) => {
-            let mut text = format!(
-                "put the container's own files back: a kiln that ran a step of `{}` in place was killed",
-                recovered.root.display()
-            );
-            for path in &recovered.lost {
-                text.push_str(&format!(
-                    "; `{}`, which was hidden from the step, is lost with all of its processes: write it anew",
-                    path.display()
-                ));
-            }
-            Ok(Some(text))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(SandboxError::Occupied),
-        Err(source) => Err(setup(source)),
+    let root = match recovered {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Err(SandboxError::Occupied),
+        other => other.map_err(setup)?,
+    };
+    let mut said: Vec<String> = Vec::new();
+    said.extend(root.map(|root| {
+        let root = root.display();
+        format!("put the container's own files back: a kiln that ran a step of `{root}` in place was killed")
+    }));
+    for path in private::settle(state_dir).map_err(setup)? {
+        said.push(format!(
+            "`{}`, which was hidden from the steps of a kiln that was killed, is lost with all of its processes; nothing is \
+             refilled: write it anew, in a new container if a step may have done that",
+            path.display()
+        ));
     }
+    Ok((!said.is_empty()).then(|| said.join("; ")))
 }

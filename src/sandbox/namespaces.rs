@@ -89,9 +89,10 @@ impl Launch for Namespaces {
             single_id: self.single_id,
             overlay_userxattr: self.overlay_userxattr,
             dns: task.dns.clone().unwrap_or_else(|| self.options.dns.clone()),
+            hardened: self.options.hardened,
             ..Order::new(LaunchKind::Namespaces, task)
         };
-        step::run(task, &order, output)
+        step::run(task, &order, None, output)
     }
 }
 

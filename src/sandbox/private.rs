@@ -1,140 +1,512 @@
-//! Files with credentials: empty for the time of a step in place.
+//! Files with credentials: empty from before the first step until after the last.
 //!
-//! Such a step is root beside kiln and can read every file of the container. What kiln has been given to read, it holds
-//! in memory meanwhile: kiln itself, and the process that watches over the step, so that whichever of the two is killed,
-//! the other puts the content back.
+//! Without namespaces a step is root beside kiln and can read, move, link and replace every file of the container. So each
+//! file is opened once, before there is a step, and everything later goes through that descriptor: it is emptied, and
+//! refilled once, when no process of any step is left. A file whose path leads elsewhere by then, or that has got another
+//! name, is an error, and nothing is written.
+//!
+//! kiln, its keeper and the process that watches over a step hold the same descriptors, so that whichever is left of them
+//! can refill. The content is in an anonymous file of which each has a descriptor as well.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create, open, openat2, unlinkat};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
 
 use super::look::at;
 use super::mounting::mount_id;
+use super::wire::path;
+
+/// The note in the state directory of what is empty now, for the next start if nobody is left to refill it.
+const NOTE: &str = "emptied.json";
+
+/// How many descriptors go with one message: a round number below the kernel's limit of 253.
+const DESCRIPTORS_A_MESSAGE: usize = 64;
+
+/// No file of credentials is larger.
+const LARGEST_BYTES: u64 = 64 << 20;
+
+/// What a file was like before it was emptied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Without links.
+    #[serde(with = "path")]
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    size_bytes: u64,
+    mode: u32,
+    owner: (u32, u32),
+    modified: Duration,
+}
 
 /// A file and what belongs into it.
-#[derive(Clone)]
-pub(super) struct PrivateFile {
+#[derive(Debug)]
+struct PrivateFile {
+    record: Record,
+    file: File,
+    content: File,
+}
+
+/// A file that cannot be emptied, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Visible {
     pub(super) path: PathBuf,
-    content: Vec<u8>,
-    modified: SystemTime,
+    pub(super) why: &'static str,
 }
 
-impl std::fmt::Debug for PrivateFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PrivateFile").field("path", &self.path).finish_non_exhaustive()
-    }
+/// A file that could not be refilled, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}`, which was hidden from the steps, stays empty: {source}", path.display())]
+pub(super) struct Lost {
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
 }
 
-/// Reads those of `paths` that are there and can be emptied: files on the container's own file system.
-pub(super) fn read(paths: &[PathBuf]) -> io::Result<Vec<PrivateFile>> {
-    let mut files: Vec<PrivateFile> = Vec::new();
-    for path in paths {
-        let Some(path) = emptiable(path)? else { continue };
-        if files.iter().any(|known| known.path == path) {
-            continue;
+/// The files of one build.
+#[derive(Debug)]
+pub(super) struct Private {
+    state_dir: OwnedFd,
+    files: Vec<PrivateFile>,
+    is_empty: bool,
+}
+
+impl Private {
+    /// Opens those of `paths` that hold something, and tells which of them cannot be emptied.
+    pub(super) fn open(state_dir: &Path, paths: &[PathBuf]) -> io::Result<(Self, Vec<Visible>)> {
+        std::fs::create_dir_all(state_dir)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut private =
+            Self { state_dir: open(state_dir, flags, Mode::empty())?, files: Vec::new(), is_empty: false };
+        let mut visible = Vec::new();
+        if paths.is_empty() {
+            return Ok((private, visible));
         }
-        let content = std::fs::read(&path).map_err(|error| at(&path, error))?;
-        let modified = std::fs::metadata(&path)?.modified()?;
-        files.push(PrivateFile { path, content, modified });
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        for path in paths {
+            match private.open_one(path, &mounts).map_err(|error| at(path, error))? {
+                None => {}
+                Some(Opened::File(file)) => private.files.push(file),
+                Some(Opened::Visible(file)) if visible.contains(&file) => {}
+                Some(Opened::Visible(file)) => visible.push(file),
+            }
+        }
+        Ok((private, visible))
     }
-    Ok(files)
-}
 
-/// Returns those of `paths` that every step can read, because they are on mounts.
-pub(super) fn exposed(paths: &[PathBuf]) -> Vec<&PathBuf> {
-    paths.iter().filter(|path| path.is_file() && emptiable(path).is_ok_and(|path| path.is_none())).collect()
-}
-
-/// Returns where a file really is; `None` if it is no plain file, or on a mount, which may be another's, or read-only.
-fn emptiable(path: &Path) -> io::Result<Option<PathBuf>> {
-    let path = match std::fs::canonicalize(path) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+    fn open_one(&self, path: &Path, mounts: &str) -> io::Result<Option<Opened>> {
+        let path = match std::fs::canonicalize(path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        // Looked at first, without opening it: a FIFO would wait for somebody who writes.
+        let found = open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = File::from(found);
+        let metadata = found.metadata()?;
+        let known = |file: &PrivateFile| file.record.is(&metadata);
+        if !metadata.is_file() || metadata.len() == 0 || self.files.iter().any(known) {
             return Ok(None);
         }
-        other => other.map_err(|error| at(path, error))?,
-    };
-    let id = |path: &Path| {
-        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-        mount_id(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
-    };
-    let own = path.is_file() && id(&path)? == id(Path::new("/"))?;
-    Ok(own.then_some(path))
+        let visible = |why| Ok(Some(Opened::Visible(Visible { path: path.clone(), why })));
+        if !is_this_containers(&found, mounts)? {
+            return visible("it is on a mount, and maybe not this container's alone");
+        }
+        if metadata.nlink() != 1 {
+            return visible("it has other names, too");
+        }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match open(&path, flags, Mode::empty()) {
+            Err(rustix::io::Errno::ROFS) => return visible("it is on a read-only mount"),
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                return visible("it is write-protected");
+            }
+            other => File::from(other?),
+        };
+        // Opening it for writing may have copied it up on an overlay: from here on this is the file.
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() > LARGEST_BYTES {
+            return visible("it is no small file");
+        }
+        let content = File::from(memfd_create(c"credentials", MemfdFlags::CLOEXEC)?);
+        let mut bytes = Vec::new();
+        (&file).take(LARGEST_BYTES).read_to_end(&mut bytes)?;
+        content.write_all_at(&bytes, 0)?;
+        let record = Record {
+            path,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: bytes.len() as u64,
+            mode: metadata.mode() & 0o7777,
+            owner: (metadata.uid(), metadata.gid()),
+            modified: metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        };
+        Ok(Some(Opened::File(PrivateFile { record, file, content })))
+    }
+
+    /// Returns what the files hold, empty or not.
+    pub(super) fn contents(&self) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+        self.files.iter().map(|file| Ok((file.record.path.clone(), file.bytes()?))).collect()
+    }
+
+    /// Returns what the files were like.
+    pub(super) fn records(&self) -> Vec<Record> {
+        self.files.iter().map(|file| file.record.clone()).collect()
+    }
+
+    /// Tells whether the files are empty now.
+    pub(super) fn is_emptied(&self) -> bool {
+        self.is_empty
+    }
+
+    /// Takes the content out of the files.
+    pub(super) fn empty(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_empty, true) || self.files.is_empty() {
+            return Ok(());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let note = rustix::fs::openat(&self.state_dir, NOTE, flags, Mode::RUSR | Mode::WUSR)?;
+        File::from(note).write_all(&serde_json::to_vec(&self.records())?)?;
+        self.files
+            .iter()
+            .try_for_each(|file| file.file.set_len(0).map_err(|error| at(&file.record.path, error)))
+    }
+
+    /// Puts the content back where the same file still is at its place, and tells where it is not.
+    ///
+    /// Only to be called when no process of a step is left.
+    pub(super) fn fill(&mut self) -> Result<(), Lost> {
+        if !std::mem::take(&mut self.is_empty) {
+            return Ok(());
+        }
+        let mut outcome = Ok(());
+        for file in &self.files {
+            if let Err(source) = file.fill() {
+                outcome = outcome.and(Err(Lost { path: file.record.path.clone(), source }));
+            }
+        }
+        // One that is not there says nothing to the next start.
+        let _ = unlinkat(&self.state_dir, NOTE, AtFlags::empty());
+        outcome
+    }
+
+    /// Gives all descriptors to another process, which has them by [`Self::take_over`].
+    pub(super) fn hand_over(&self, socket: &UnixStream) -> io::Result<()> {
+        let mut descriptors = vec![self.state_dir.as_fd()];
+        descriptors.extend(self.files.iter().flat_map(|file| [file.file.as_fd(), file.content.as_fd()]));
+        send_descriptors(socket, &descriptors)
+    }
+
+    /// Makes the same of what another process handed over: descriptors, and what their files were like.
+    pub(super) fn take_over(descriptors: Vec<OwnedFd>, records: Vec<Record>) -> io::Result<Self> {
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || descriptors.next().ok_or(io::ErrorKind::UnexpectedEof);
+        let state_dir = next()?;
+        let files = records
+            .into_iter()
+            .map(|record| Ok(PrivateFile { record, file: next()?.into(), content: next()?.into() }))
+            .collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { state_dir, files, is_empty: true })
+    }
+}
+
+enum Opened {
+    File(PrivateFile),
+    Visible(Visible),
+}
+
+/// Tells whether what is lost with all of kiln's processes goes with the container anyway: its own file system, one in memory,
+/// or a volume that the engine or the cluster made for it. A file of the host's must not be emptied.
+fn is_this_containers(file: &File, mounts: &str) -> io::Result<bool> {
+    /// Parts of the paths, on their own file systems, of volumes that go with a job: Kubernetes', Docker's, podman's.
+    const MADE_FOR_IT: [&str; 3] =
+        ["/volumes/kubernetes.io~empty-dir/", "/docker/volumes/", "/containers/storage/volumes/"];
+    let id = mount_id(file)?;
+    if id == mount_id(open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)? {
+        return Ok(true);
+    }
+    let id = id.to_string();
+    // proc_pid_mountinfo(5): id, parent, device, root, target, options, optional fields, `-`, type.
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(&id)).unwrap_or_default();
+    let root = line.split(' ').nth(3).unwrap_or_default();
+    let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
+    Ok(kind == Some("tmpfs") || MADE_FOR_IT.iter().any(|part| root.contains(part)))
+}
+
+impl Record {
+    fn is(&self, metadata: &std::fs::Metadata) -> bool {
+        (self.device, self.inode) == (metadata.dev(), metadata.ino())
+    }
+
+    /// Opens what is at the path now, without following any link; an error if that is not the file.
+    fn find(&self) -> io::Result<std::fs::Metadata> {
+        let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let path = self.path.strip_prefix("/").map_err(io::Error::other)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let found = openat2(root, path, flags, Mode::empty(), resolve).map_err(|errno| {
+            io::Error::new(io::Error::from(errno).kind(), "it is not at its place any more")
+        })?;
+        let metadata = File::from(found).metadata()?;
+        if !self.is(&metadata) {
+            return Err(io::Error::other("another file is at its place"));
+        }
+        if metadata.nlink() != 1 {
+            return Err(io::Error::other("it has got another name"));
+        }
+        Ok(metadata)
+    }
 }
 
 impl PrivateFile {
-    /// Returns how long it is.
-    pub(super) fn size_bytes(&self) -> u64 {
-        self.content.len() as u64
+    fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.record.size_bytes).map_err(io::Error::other)?];
+        self.content.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
     }
 
-    /// Takes the content out of the file.
-    pub(super) fn empty(&self) -> io::Result<()> {
-        let opened = OpenOptions::new().write(true).truncate(true).open(&self.path);
-        opened.map(drop).map_err(|error| at(&self.path, error))
-    }
-
-    /// Puts the content back, whatever became of the file.
-    pub(super) fn fill(&self) -> io::Result<()> {
-        let fill = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            options.write(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-            let mut file = match options.open(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    if let Some(parent) = self.path.parent() {
-                        std::fs::create_dir_all(parent)?;
-                    }
-                    options.create(true).open(&self.path)?
-                }
-                other => other?,
-            };
-            file.write_all(&self.content)?;
-            file.set_modified(self.modified)
-        };
-        fill().map_err(|error| at(&self.path, error))
+    fn fill(&self) -> io::Result<()> {
+        self.record.find()?;
+        let bytes = self.bytes()?;
+        // Closed to others before there is something to read.
+        let (uid, gid) = self.record.owner;
+        std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid))?;
+        self.file.set_permissions(std::fs::Permissions::from_mode(self.record.mode))?;
+        self.file.set_len(0)?;
+        self.file.write_all_at(&bytes, 0)?;
+        self.file.set_modified(SystemTime::UNIX_EPOCH + self.record.modified)
     }
 }
 
-/// Tells whether a file that was to be emptied is empty and was not before: its content is gone with two processes
-/// that were killed at once.
-pub(super) fn is_lost(path: &Path, size_bytes: u64) -> bool {
-    size_bytes > 0 && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0)
+/// Tells whether a kiln has emptied files and not refilled them yet.
+pub(super) fn is_noted(state_dir: &Path) -> bool {
+    state_dir.join(NOTE).exists()
+}
+
+/// Says which files a kiln that was killed with all of its processes left empty, and removes them: nobody shall take what
+/// is left for a secret without content. Nothing is refilled: nobody knows the content any more.
+pub(super) fn settle(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let note = state_dir.join(NOTE);
+    let text = match std::fs::read(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    // A note cut short was written before anything was emptied.
+    let records: Vec<Record> = serde_json::from_slice(&text).unwrap_or_default();
+    let mut lost = Vec::new();
+    for record in records {
+        if record.find().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
+            std::fs::remove_file(&record.path).map_err(|error| at(&record.path, error))?;
+            lost.push(record.path);
+        }
+    }
+    std::fs::remove_file(note)?;
+    Ok(lost)
+}
+
+/// Sends any number of descriptors.
+pub(super) fn send_descriptors(socket: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let count = u32::try_from(descriptors.len()).map_err(io::Error::other)?;
+    (&*socket).write_all(&count.to_ne_bytes())?;
+    for some in descriptors.chunks(DESCRIPTORS_A_MESSAGE) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_MESSAGE))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(some)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        sendmsg(socket, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Receives what [`send_descriptors`] sent; `None` if the other side is gone.
+pub(super) fn receive_descriptors(socket: &UnixStream) -> io::Result<Option<Vec<OwnedFd>>> {
+    let mut count = [0; 4];
+    match (&*socket).read_exact(&mut count) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let count = usize::try_from(u32::from_ne_bytes(count)).map_err(io::Error::other)?;
+    let mut descriptors = Vec::new();
+    while descriptors.len() < count {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_MESSAGE))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let received =
+            recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(some) = message {
+                descriptors.extend(some);
+            }
+        }
+    }
+    Ok(Some(descriptors))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
+
+    /// A directory on the container's own file system, without links in its path.
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir_in("/").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+    }
+
+    fn hide(directory: &Path, paths: &[PathBuf]) -> Private {
+        let (mut private, visible) = Private::open(&directory.join("state"), paths).unwrap();
+        assert_eq!(visible, []);
+        private.empty().unwrap();
+        private
+    }
 
     #[test]
     fn a_file_is_emptied_and_filled_again() {
-        let directory = tempfile::tempdir_in("/").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+        let directory = directory();
         let path = directory.path().join("config.json");
         std::fs::write(&path, "token").unwrap();
         let link = directory.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        let before = std::fs::metadata(&path).unwrap().modified().unwrap();
-        let files =
-            read(&[link, path.clone(), directory.path().join("none"), "/proc/version".into()]).unwrap();
-        if files.is_empty() {
-            return; // the temporary directory is a mount
-        }
-        assert_eq!(files.len(), 1);
-        assert!(!format!("{files:?}").contains(&format!("{:?}", b"token")));
-        files[0].empty().unwrap();
-        assert!(is_lost(&path, 5));
-        files[0].fill().unwrap();
-        assert!(!is_lost(&path, 5));
+        symlink(&path, &link).unwrap();
+        let before = std::fs::metadata(&path).unwrap();
+        let paths = [link, path.clone(), directory.path().join("none"), directory.path().to_owned()];
+        let mut private = hide(directory.path(), &paths);
+        assert_eq!(private.records().len(), 1);
+        assert_eq!(private.contents().unwrap(), BTreeMap::from([(path.clone(), b"token".to_vec())]));
+        assert!(!format!("{private:?}").contains(&format!("{:?}", b"token")));
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        assert!(is_noted(&directory.path().join("state")));
+        // What a step does to the very file is undone.
+        std::fs::write(&path, "longer than before").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        private.fill().unwrap();
+        let after = std::fs::metadata(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"token");
-        assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), before);
-        std::fs::remove_file(&path).unwrap();
-        files[0].fill().unwrap();
+        assert_eq!((after.mode(), after.modified().unwrap()), (before.mode(), before.modified().unwrap()));
+        assert!(!is_noted(&directory.path().join("state")));
+    }
+
+    #[test]
+    fn nothing_is_written_where_another_file_is() {
+        let attacks: [(&str, fn(&Path)); 4] = [
+            ("not at its place", |at| std::fs::rename(at.join("d"), at.join("d2")).unwrap()),
+            ("not at its place", |at| {
+                std::fs::rename(at.join("d"), at.join("d2")).unwrap();
+                symlink("d2", at.join("d")).unwrap();
+            }),
+            ("another file", |at| {
+                std::fs::write(at.join("d/new"), "").unwrap();
+                std::fs::rename(at.join("d/new"), at.join("d/config.json")).unwrap();
+            }),
+            ("another name", |at| std::fs::hard_link(at.join("d/config.json"), at.join("stolen")).unwrap()),
+        ];
+        for (why, attack) in attacks {
+            let directory = directory();
+            let path = directory.path().join("d/config.json");
+            std::fs::create_dir(directory.path().join("d")).unwrap();
+            std::fs::write(&path, "token").unwrap();
+            let mut private = hide(directory.path(), std::slice::from_ref(&path));
+            attack(directory.path());
+            let lost = private.fill().unwrap_err();
+            assert_eq!(lost.path, path);
+            assert!(lost.to_string().contains(why), "{why}: {lost}");
+            assert!(!lost.to_string().contains("token"));
+            for place in ["d/config.json", "d2/config.json", "stolen"] {
+                assert!(std::fs::read(directory.path().join(place)).unwrap_or_default().is_empty(), "{why}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_process_can_refill() {
+        let directory = directory();
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, "token").unwrap();
+        let private = hide(directory.path(), std::slice::from_ref(&path));
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        private.hand_over(&ours).unwrap();
+        let records = private.records();
+        drop((private, ours));
+        let descriptors = receive_descriptors(&theirs).unwrap().unwrap();
+        assert!(receive_descriptors(&theirs).unwrap().is_none());
+        Private::take_over(descriptors, records).unwrap().fill().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"token");
     }
 
     #[test]
-    fn files_on_mounts_are_exposed() {
-        let version = PathBuf::from("/proc/version");
-        assert_eq!(exposed(&[version.clone(), "/nonexistent".into()]), [&version]);
+    fn any_number_of_descriptors_is_handed_over() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let file = File::open("/").unwrap();
+        for count in [0, 1, DESCRIPTORS_A_MESSAGE, 2 * DESCRIPTORS_A_MESSAGE + 1] {
+            send_descriptors(&ours, &vec![file.as_fd(); count]).unwrap();
+            assert_eq!(receive_descriptors(&theirs).unwrap().unwrap().len(), count);
+        }
+    }
+
+    #[test]
+    fn what_nobody_refilled_is_told_and_removed() {
+        let directory = directory();
+        let (path, state) = (directory.path().join("config.json"), directory.path().join("state"));
+        std::fs::write(&path, "token").unwrap();
+        drop(hide(directory.path(), std::slice::from_ref(&path)));
+        assert_eq!(settle(&state).unwrap(), [path.clone()]);
+        assert!(!path.exists());
+        assert_eq!(settle(&state).unwrap(), [PathBuf::new(); 0]);
+        // One that was written anew is somebody else's.
+        std::fs::write(&path, "token").unwrap();
+        drop(hide(directory.path(), std::slice::from_ref(&path)));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "new").unwrap();
+        assert_eq!(settle(&state).unwrap(), [PathBuf::new(); 0]);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn only_plain_files_of_the_containers_own_are_opened() {
+        let directory = directory();
+        let [fifo, two] = ["fifo", "two"].map(|name| directory.path().join(name));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::fs::write(&two, "token").unwrap();
+        std::fs::hard_link(&two, directory.path().join("names")).unwrap();
+        let version = PathBuf::from("/proc/sys/kernel/ostype");
+        let (private, visible) =
+            Private::open(&directory.path().join("state"), &[fifo, two.clone(), version.clone()]).unwrap();
+        assert_eq!(private.records(), []);
+        // What the kernel makes up as it is read has no length, and so no content to hide.
+        assert_eq!(visible.iter().map(|file| &file.path).collect::<Vec<_>>(), [&two]);
+    }
+
+    #[test]
+    fn volumes_that_go_with_a_job_are_its_own() {
+        let root = File::open("/proc").unwrap();
+        let id = mount_id(&root).unwrap();
+        let line = |root: &str, kind: &str| {
+            format!("{id} 1 8:1 {root} /x rw,relatime shared:1 - {kind} /dev/sda1 rw\n")
+        };
+        for (root_of, kind, own) in [
+            ("/home/me/.docker", "ext4", false),
+            ("/var/lib/kubelet/pods/0/volumes/kubernetes.io~empty-dir/builds", "ext4", true),
+            ("/var/lib/kubelet/pods/0/volumes/kubernetes.io~secret/registry", "ext4", false),
+            ("/var/lib/docker/volumes/0/_data", "ext4", true),
+            ("/", "tmpfs", true),
+        ] {
+            assert_eq!(is_this_containers(&root, &line(root_of, kind)).unwrap(), own, "{root_of}");
+        }
     }
 }

@@ -10,7 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::LaunchKind;
+use super::landlock;
 use super::seccomp::{self, Profile};
+use super::supervise::Watcher;
 use super::sys;
 use super::task::Network;
 use super::wire::{Cause, Failure, Order};
@@ -32,22 +34,22 @@ pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// What steps without namespaces have to do without, beside the job's own processes: who has one capability less than
-/// they cannot look into them in /proc, and can be told from them for good. podman's containers lack this one anyway.
-pub(super) const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
+/// they cannot look into them in /proc. podman's containers lack this one anyway.
+const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
 
 /// Soft limit of open files unless the task says otherwise: programs that close every possible descriptor, or size
 /// tables by the limit, take minutes or gigabytes with the millions that daemons hand down.
 const OPEN_FILES_SOFT: u64 = 1024;
 
 /// Becomes the step: never returns unless it cannot be started. The root, the namespaces and stdio are in place.
-pub(super) fn become_step(order: &Order) -> Failure {
-    match prepare(order) {
+pub(super) fn become_step(order: &Order, watcher: &Watcher) -> Failure {
+    match prepare(order, watcher) {
         Ok(()) => execute(order),
         Err(failure) => failure,
     }
 }
 
-fn prepare(order: &Order) -> Result<(), Failure> {
+fn prepare(order: &Order, watcher: &Watcher) -> Result<(), Failure> {
     enter_directory(&order.cwd)?;
     set_limits(order)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -65,9 +67,27 @@ fn prepare(order: &Order) -> Result<(), Failure> {
             other => other.map_err(|error| Failure::setup("install the system call filter", error))?,
         }
     }
+    keep_signals_inside(order)?;
     become_user(order)?;
+    watcher.die_with().map_err(|error| Failure::setup("tie the step to its watcher", error))?;
     sys::reset_signals();
     sys::close_on_exec_from(3).map_err(|error| Failure::setup("close descriptors", error))
+}
+
+/// Keeps signals away from kiln where the step sees it. Without SYS_ADMIN that takes `no_new_privs`, under which setuid programs
+/// give nothing: only who asks for it gets it, and everybody else's kiln can be killed, which gains a step nothing.
+fn keep_signals_inside(order: &Order) -> Result<(), Failure> {
+    if order.hardened {
+        rustix::thread::set_no_new_privs(true)
+            .map_err(|errno| Failure::setup("refuse new privileges", errno))?;
+    }
+    if order.launch == LaunchKind::Namespaces && order.fresh_proc {
+        return Ok(());
+    }
+    match landlock::keep_signals_inside() {
+        Err(error) if order.hardened => Err(Failure::NotHardened { cause: error.into() }),
+        _ => Ok(()),
+    }
 }
 
 /// Changes to the working directory, which is made if it is missing.

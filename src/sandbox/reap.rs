@@ -1,21 +1,26 @@
 //! Ending what a step leaves behind.
 //!
-//! Where a step has no pid namespace, its supervisor is the subreaper of everything the step starts, however often it
-//! forks and whatever sessions it makes: orphans become the supervisor's children, and are killed as long as there
-//! are any.
+//! Where a step has no pid namespace, everything that it starts stays below the process that watches over it, however often it
+//! forks and whatever sessions it makes: the watcher, kiln and its keeper are each a child subreaper, so an orphan is
+//! adopted by whichever of them is left, and killed there as long as there are any.
 //!
-//! If the supervisor itself is killed, they are known by a capability that they can never have again.
+//! kiln and the keeper have other children, too. A step is started in a session of its own, and no process can ever enter
+//! an existing session: children in kiln's session are kiln's, and all others came from a step. What a step does to its
+//! capabilities, names or groups changes nothing about that.
 
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 
-use super::process::{DEFAULT_CAPABILITIES, MARK};
 use super::task::Exit;
 
 /// How long the end of killed processes is waited for. One in the middle of a read from a dead disk may take any time.
 const DEATH: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at what was killed.
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Waits for one child to end.
 pub(super) fn wait_for(pid: Pid) -> io::Result<Exit> {
@@ -47,101 +52,260 @@ pub(super) fn collect(pid: Pid) -> io::Result<Option<Exit>> {
 
 /// Kills children, and those they leave, until there are none.
 pub(super) fn kill_all_children() -> io::Result<()> {
-    loop {
-        for child in children()? {
-            match kill_process(child, Signal::KILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+    until_none(|| {
+        let children = children()?;
+        children.iter().try_for_each(|child| kill(*child))?;
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        Ok(!children.is_empty())
+    })
+}
+
+/// Kills the children of this process that came from a step which began at `since`, and those they leave, until there are
+/// none.
+pub(super) fn kill_strays(since: u64) -> io::Result<()> {
+    until_none(|| {
+        let strays = strays(since)?;
+        strays.iter().try_for_each(|stray| kill(*stray))?;
+        for stray in &strays {
+            let _ = waitpid(Some(*stray), WaitOptions::NOHANG);
         }
-        // At least one child was killed, or there is none: waiting for one cannot take long.
-        match wait(WaitOptions::empty()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Ok(!strays.is_empty())
+    })
+}
+
+/// Ends all children: those that came from a step are killed, and kiln's own, the process that watches over a step, may
+/// put things back first, for as long as `patience`.
+pub(super) fn end_all(patience: Duration) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        kill_strays(0)?;
+        match wait(WaitOptions::NOHANG) {
             Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Ok(None) if begin.elapsed() > patience => return kill_all_children(),
+            Ok(None) => std::thread::sleep(PAUSE),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
     }
+}
+
+/// Kills what a step left behind that outlived kiln, its keeper and the watcher, which were killed all at once: orphans of this
+/// container's first process, and what they have started, of the container's own root and control group, younger than the
+/// step's beginning, and in no session of the first process or of kiln.
+///
+/// Other orphans may be the job's; who hides from this rule finds nothing that is worth it.
+pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
+    let me = rustix::process::getpid();
+    let Some(first) = Process::read(Pid::INIT)? else { return Ok(()) };
+    let sessions = [first.session, session()?];
+    let place = Place::of(me)?;
+    let is_orphan = |process: &Process, found: &[Process]| {
+        let is_below = process.parent == 1
+            || found.iter().any(|other| other.pid.as_raw_nonzero().get() == process.parent);
+        is_below
+            && process.pid != me
+            && process.pid != Pid::INIT
+            && process.started >= since
+            && !sessions.contains(&process.session)
+    };
+    until_none(|| {
+        let all = processes()?;
+        let mut found: Vec<Process> = Vec::new();
+        loop {
+            let next = all.iter().find(|process| {
+                !found.iter().any(|known| known.pid == process.pid)
+                    && is_orphan(process, &found)
+                    // One that has ended meanwhile is in no place.
+                    && Place::of(process.pid).is_ok_and(|other| other == place)
+            });
+            match next {
+                Some(process) => found.push(process.clone()),
+                None => break,
+            }
+        }
+        // Zombies do no harm any more; who should collect them may be long in doing so.
+        found.retain(|process| !process.is_zombie);
+        found.iter().try_for_each(|process| kill(process.pid))?;
+        Ok(!found.is_empty())
+    })
+}
+
+/// Returns the session of this process; 0 if it began outside of the pid namespace.
+fn session() -> io::Result<i32> {
+    Ok(Process::read(rustix::process::getpid())?.ok_or(io::ErrorKind::NotFound)?.session)
+}
+
+/// Returns when this process was started, in clock ticks since the machine was.
+pub(super) fn started() -> io::Result<u64> {
+    let process = Process::read(rustix::process::getpid())?;
+    Ok(process.ok_or(io::ErrorKind::NotFound)?.started)
+}
+
+/// Returns when a child was started.
+pub(super) fn started_of(child: u32) -> io::Result<u64> {
+    let pid = i32::try_from(child).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Process::read(pid)?.ok_or(io::ErrorKind::NotFound)?.started)
+}
+
+/// Kills again and again until `kill_some` finds none.
+fn until_none(mut kill_some: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    let begin = Instant::now();
+    while kill_some()? {
+        if begin.elapsed() > DEATH {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "processes of a step do not end"));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+fn kill(pid: Pid) -> io::Result<()> {
+    match kill_process(pid, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn strays(since: u64) -> io::Result<Vec<Pid>> {
+    let own = session()?;
+    let mut strays = Vec::new();
+    for child in children()? {
+        if let Some(process) = Process::read(child)?
+            && process.session != own
+            && process.started >= since
+        {
+            strays.push(child);
+        }
+    }
+    Ok(strays)
 }
 
 /// Returns the children of this process.
 fn children() -> io::Result<Vec<Pid>> {
     let parse = |text: &str| text.parse().ok().and_then(Pid::from_raw);
-    match std::fs::read_to_string("/proc/thread-self/children") {
-        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(parse).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => children_by_status(),
-        Err(error) => Err(error),
+    let mut children = Vec::new();
+    for thread in std::fs::read_dir("/proc/self/task")? {
+        match std::fs::read_to_string(thread?.path().join("children")) {
+            Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(parse)),
+            // A thread that has just ended.
+            Err(error) if is_gone(&error) && Path::new("/proc/thread-self/children").exists() => {}
+            Err(error) if is_gone(&error) => return children_by_parent(),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(children)
 }
 
 /// The same on kernels that do not list children: by asking every process for its parent.
-fn children_by_status() -> io::Result<Vec<Pid>> {
-    let me = format!("PPid:\t{}", rustix::process::getpid().as_raw_nonzero());
-    by_status(|status| status.lines().any(|line| line == me))
+fn children_by_parent() -> io::Result<Vec<Pid>> {
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    Ok(processes()?.into_iter().filter(|process| process.parent == me).map(|process| process.pid).collect())
 }
 
-/// Kills what steps in place left behind whose supervisor was killed, and waits until it is gone.
-///
-/// However they forked, such processes see this one's mounts and lack a capability that it and the job's own processes
-/// have. Where nobody has that they cannot be told apart, and nothing is killed.
-pub(super) fn kill_left_behind() -> io::Result<()> {
-    let bounding = |status: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
-        u64::from_str_radix(line.trim(), 16).ok()
-    };
-    let own = bounding(&std::fs::read_to_string("/proc/self/status")?).unwrap_or(0);
-    let unmarked = own & !MARK.bits();
-    if unmarked == own {
-        return Ok(());
+/// What proc_pid_stat(5) says of a process.
+#[derive(Debug, Clone)]
+struct Process {
+    pid: Pid,
+    is_zombie: bool,
+    parent: i32,
+    session: i32,
+    started: u64,
+}
+
+impl Process {
+    /// `None` if there is none of this number.
+    fn read(pid: Pid) -> io::Result<Option<Self>> {
+        match std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())) {
+            Ok(text) => Self::parse(pid, &text).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
-    let mounts = std::fs::read_link("/proc/self/ns/mnt")?;
-    let is_step = |status: &str| {
-        // Zombies do no harm any more; who should collect them may be long in doing so.
-        let alive = !status.contains("\nState:\tZ");
-        let marked = [unmarked, unmarked & DEFAULT_CAPABILITIES.bits()];
-        alive && bounding(status).is_some_and(|set| marked.contains(&set))
-    };
-    let begin = Instant::now();
-    loop {
-        let mut left = by_status(is_step)?;
-        left.retain(|pid| {
-            std::fs::read_link(format!("/proc/{}/ns/mnt", pid.as_raw_nonzero()))
-                .is_ok_and(|other| other == mounts)
-        });
-        if left.is_empty() {
-            return Ok(());
-        }
-        if begin.elapsed() > DEATH {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "processes of a step do not end"));
-        }
-        for pid in left {
-            match kill_process(pid, Signal::KILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        std::thread::sleep(Duration::from_millis(1));
+
+    fn parse(pid: Pid, text: &[u8]) -> Option<Self> {
+        // The name is whatever its owner likes, brackets and spaces and all.
+        let end = text.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<&str> =
+            std::str::from_utf8(text.get(end + 2..)?).ok()?.split_ascii_whitespace().collect();
+        Some(Self {
+            pid,
+            is_zombie: matches!(*fields.first()?, "Z" | "X"),
+            parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
     }
 }
 
-/// Returns the processes whose `/proc/PID/status` is as `wanted`.
-fn by_status(wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Pid>> {
+fn processes() -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
             continue;
         };
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else {
-            continue;
-        };
-        if wanted(&status) {
-            found.push(pid);
-        }
+        found.extend(Process::read(pid)?);
     }
     Ok(found)
 }
 
+/// Where a process is: its root and mounts, and its control groups.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    root: (u64, u64),
+    mounts: std::path::PathBuf,
+    groups: String,
+}
+
+impl Place {
+    fn of(pid: Pid) -> io::Result<Self> {
+        let at = format!("/proc/{}", pid.as_raw_nonzero());
+        let root = rustix::fs::stat(format!("{at}/root/"))?;
+        Ok(Self {
+            root: (root.st_dev, root.st_ino),
+            mounts: std::fs::read_link(format!("{at}/ns/mnt"))?,
+            groups: std::fs::read_to_string(format!("{at}/cgroup"))?,
+        })
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
 fn exit_of(status: WaitStatus) -> Option<Exit> {
     status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let text = b"7 (a) R 1) (b) S 5 7 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        let process = Process::parse(Pid::INIT, text).unwrap();
+        assert_eq!((process.parent, process.session, process.started), (5, 6, 4711));
+        assert!(!process.is_zombie);
+    }
+
+    #[test]
+    fn only_children_of_other_sessions_are_strays() {
+        let start =
+            |program: &str| std::process::Command::new(program).args(["sleep", "60"]).spawn().unwrap();
+        let (mut own, mut other) = (start("env"), start("setsid"));
+        // It takes its session a moment after it was started.
+        let begin = Instant::now();
+        while strays(0).unwrap().is_empty() && begin.elapsed() < DEATH {
+            std::thread::sleep(PAUSE);
+        }
+        let pid = i32::try_from(other.id()).ok().and_then(Pid::from_raw).unwrap();
+        assert!(strays(0).unwrap().contains(&pid));
+        assert!(!strays(u64::MAX).unwrap().contains(&pid));
+        assert!(own.try_wait().unwrap().is_none());
+        own.kill().unwrap();
+        other.kill().unwrap();
+        own.wait().unwrap();
+        other.wait().unwrap();
+    }
 }

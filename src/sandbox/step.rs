@@ -9,9 +9,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::child::{Role, command};
+use super::private::{Private, send_descriptors};
 use super::targets::Held;
 use super::wire::{Order, Receiver, Report, send};
-use super::{Exit, SandboxError, Task, process};
+use super::{Exit, SandboxError, Task, process, reap};
 use crate::event::OutputStream;
 
 /// As much as a pipe holds.
@@ -19,8 +20,13 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 type Output<'a> = dyn FnMut(OutputStream, &[u8]) + 'a;
 
-/// Runs one step by the child that `order` describes.
-pub(super) fn run(task: &Task, order: &Order, output: &mut Output<'_>) -> Result<Exit, SandboxError> {
+/// Runs one step by the child that `order` describes, which can refill the files of `private` if kiln is killed.
+pub(super) fn run(
+    task: &Task,
+    order: &Order,
+    private: Option<&Private>,
+    output: &mut Output<'_>,
+) -> Result<Exit, SandboxError> {
     if let Some(limit) = task.ulimits.iter().find(|limit| !process::is_limit(&limit.name)) {
         return Err(SandboxError::UnknownUlimit { name: limit.name.clone() });
     }
@@ -31,7 +37,7 @@ pub(super) fn run(task: &Task, order: &Order, output: &mut Output<'_>) -> Result
         action: format!("open the root `{}`", task.root.display()),
         source,
     })?;
-    let ended = Running::start(order).and_then(|mut running| {
+    let ended = Running::start(order, private).and_then(|mut running| {
         let ended = running.follow(task, &mut stubs, output);
         running.end(ended)
     });
@@ -44,6 +50,8 @@ pub(super) fn run(task: &Task, order: &Order, output: &mut Output<'_>) -> Result
 /// A watching child and the ends of its pipes; a closed pipe is `None`.
 struct Running {
     child: Child,
+    /// When the child was started: what comes from the step is younger.
+    started: u64,
     socket: UnixStream,
     receiver: Receiver<UnixStream>,
     stdout: Option<OwnedFd>,
@@ -52,7 +60,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(order: &Order) -> Result<Self, SandboxError> {
+    fn start(order: &Order, private: Option<&Private>) -> Result<Self, SandboxError> {
         let failed =
             |source: io::Error| SandboxError::Child { action: "start a process for the step", source };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -67,13 +75,19 @@ impl Running {
         let receiver = Receiver::new(socket.try_clone().map_err(failed)?);
         let stdout = child.stdout.take().map(OwnedFd::from);
         let stderr = child.stderr.take().map(OwnedFd::from);
-        let running = Self { child, socket, receiver, stdout, stderr, buffer: vec![0; BUFFER_BYTES] };
+        let started = reap::started_of(child.id()).map_err(failed)?;
+        let running =
+            Self { child, started, socket, receiver, stdout, stderr, buffer: vec![0; BUFFER_BYTES] };
         for pipe in running.stdout.iter().chain(&running.stderr) {
             // Only then can the rest be read without waiting for whoever may still hold the other end.
             rustix::io::ioctl_fionbio(pipe, true).map_err(|errno| failed(errno.into()))?;
         }
         // A child that died meanwhile is reported by how it ended, not by this.
-        let _ = send(&running.socket, order);
+        let _ = match private {
+            Some(private) => private.hand_over(&running.socket),
+            None => send_descriptors(&running.socket, &[]),
+        }
+        .and_then(|()| send(&running.socket, order));
         Ok(running)
     }
 
@@ -164,10 +178,16 @@ impl Running {
             .child
             .wait()
             .map_err(|source| SandboxError::Child { action: "wait for the step's process", source })?;
+        let has_ended = matches!(followed, Ok(Some(Report::Ended(_) | Report::Failed(_))));
+        if !has_ended || !status.success() {
+            // Whoever killed the watcher did not get away with it: kiln has adopted what it watched over.
+            reap::kill_strays(self.started)
+                .map_err(|source| SandboxError::Child { action: "end what the step left running", source })?;
+        }
         match followed? {
-            Some(Report::Ended(exit)) => Ok(exit),
+            Some(Report::Ended(exit)) if status.success() => Ok(exit),
             Some(Report::Failed(failure)) => Err(failure.into()),
-            Some(Report::Stubs(_) | Report::Warning(_)) | None => Err(SandboxError::ChildVanished { status }),
+            _ => Err(SandboxError::ChildVanished { status }),
         }
     }
 }

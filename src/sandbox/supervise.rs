@@ -10,10 +10,12 @@ use std::os::unix::net::UnixStream;
 use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::in_place::Occupied;
 use super::placing::Placed;
+use super::private::{Private, receive_descriptors};
 use super::reap;
 use super::sys::{self, Fork};
 use super::task::{DEFAULT_HOSTNAME, Exit, Mount, MountKind, Network};
@@ -53,12 +55,23 @@ impl Connection {
 pub(super) fn main() -> i32 {
     // Whoever started this by hand gets an exit code: there is nobody to report to.
     let Ok(mut connection) = Connection::take_over_stdin() else { return 2 };
+    let kiln = rustix::process::getppid();
+    let Ok(Some(descriptors)) = receive_descriptors(&connection.socket) else { return 2 };
     let Ok(Some(order)) = connection.receiver.receive::<Order>() else { return 2 };
     let report = match run(&order, &mut connection) {
         Ok(exit) => Report::Ended(exit),
         Err(failure) => Report::Failed(failure),
     };
-    i32::from(connection.report(&report).is_err())
+    let is_told = connection.report(&report).is_ok();
+    // If kiln was killed, and maybe its keeper, this is who still knows what was in the files.
+    if rustix::process::getppid() != kiln
+        && !order.private.is_empty()
+        && reap::kill_all_children().is_ok()
+        && let Ok(mut private) = Private::take_over(descriptors, order.private)
+    {
+        return i32::from(private.fill().is_err());
+    }
+    i32::from(!is_told)
 }
 
 fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
@@ -80,8 +93,13 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
         LaunchKind::Chroot => Prepared::Furnished(Box::new(chroot::furnish(order)?)),
         LaunchKind::Namespaces | LaunchKind::None => Prepared::Nothing,
     };
+    let (alive, watching) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Failure::setup("make a pipe", errno))?;
     let exit = match sys::fork() {
-        Ok(Fork::Child) => start(order, connection),
+        Ok(Fork::Child) => {
+            drop(watching);
+            start(order, connection, &Watcher { alive })
+        }
         Ok(Fork::Parent(pid)) => watch(pid, pid_namespace, &connection.socket)
             .map_err(|error| Failure::setup("watch over the step", error)),
         Err(error) => Err(Failure::setup("fork", error)),
@@ -130,20 +148,40 @@ impl Prepared {
     }
 }
 
+/// Who watches over the step, as the step's first process knows it.
+pub(super) struct Watcher {
+    /// The reading end of a pipe whose other end the watcher has, and nobody else.
+    alive: OwnedFd,
+}
+
+impl Watcher {
+    /// Lets this process die with its watcher: that hastens the step's end, and whoever adopts the rest sees to it. To be
+    /// done again after each change of user, which clears it.
+    pub(super) fn die_with(&self) -> io::Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        let mut fds = [PollFd::new(&self.alive, PollFlags::empty())];
+        // The signal does not come if the watcher was gone before.
+        match poll(&mut fds, Some(&Timespec::default()))? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("it has ended")),
+        }
+    }
+}
+
 /// The forked side: becomes the step, or says why it cannot.
-fn start(order: &Order, connection: &mut Connection) -> ! {
-    let failure = become_step(order, connection);
+fn start(order: &Order, connection: &mut Connection, watcher: &Watcher) -> ! {
+    let failure = become_step(order, connection, watcher);
     let code = i32::from(connection.report(&Report::Failed(failure)).is_err());
     std::process::exit(code)
 }
 
-fn become_step(order: &Order, connection: &mut Connection) -> Failure {
-    // If the watcher is killed, the step must not live on unwatched.
-    if let Err(errno) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        return Failure::setup("tie the step to its watcher", errno);
-    }
+fn become_step(order: &Order, connection: &mut Connection, watcher: &Watcher) -> Failure {
+    // First of all: by their session kiln knows what a step has started.
     if let Err(errno) = rustix::process::setsid() {
         return Failure::setup("start a session", errno);
+    }
+    if let Err(error) = watcher.die_with() {
+        return Failure::setup("tie the step to its watcher", error);
     }
     let ready = match order.launch {
         LaunchKind::Namespaces => namespaces::set_up(order, connection),
@@ -152,7 +190,7 @@ fn become_step(order: &Order, connection: &mut Connection) -> Failure {
         LaunchKind::None => Err(Failure::setup("start a step", io::Error::from(io::ErrorKind::Unsupported))),
     };
     match ready {
-        Ok(()) => process::become_step(order),
+        Ok(()) => process::become_step(order, watcher),
         Err(failure) => failure,
     }
 }
@@ -175,6 +213,7 @@ fn wait_or_end(pid: Pid, pidfd: &OwnedFd, socket: &UnixStream) -> io::Result<Exi
         }
         if !fds[1].revents().is_empty() {
             kill_process(pid, Signal::KILL)?;
+            // What it has started may be killed after it: nothing is put back before.
             return reap::wait_for(pid);
         }
         if let Some(exit) = reap::collect(pid)? {

@@ -20,7 +20,6 @@ use super::journal::{Begin, Journal, Line, Residual};
 use super::laid::{self, Laying};
 use super::look::{Look, at, copy_attributes, look, set_look};
 use super::mounting::mount_points;
-use super::private::{self, PrivateFile};
 use super::reap;
 use super::wire::Failure;
 
@@ -43,25 +42,12 @@ pub(super) struct Swap {
     overwrite: Vec<(PathBuf, Vec<u8>)>,
     /// Mounted files that have other content than their own, and where that is.
     overwritten: Vec<(PathBuf, PathBuf)>,
-    /// Files that have no content during the step.
-    private: Vec<PrivateFile>,
-    /// Paths and lengths of those that another process emptied.
-    emptied: Vec<(PathBuf, u64)>,
     /// What was laid into mounted file systems.
     laid: Vec<PathBuf>,
     /// Files and directories of kiln's own, and which inodes they are.
     own: Vec<(PathBuf, (u64, u64))>,
     /// All of the container's entries are away.
     away: bool,
-}
-
-/// What was put right.
-#[derive(Debug)]
-pub(super) struct Recovered {
-    /// The stage whose step it was.
-    pub(super) root: PathBuf,
-    /// Files whose content nobody has any more.
-    pub(super) lost: Vec<PathBuf>,
 }
 
 impl Swap {
@@ -97,7 +83,7 @@ impl Swap {
         }
         let park = state_dir.join("park");
         let lent = lent.into_iter().map(|(source, path)| (source.into(), path.into())).collect();
-        let begin = Begin { root: root.to_path_buf(), park, kept, lent };
+        let begin = Begin { root: root.to_path_buf(), park, kept, started: reap::started()?, lent };
         let mut journal = Journal::create(state_dir)?;
         journal.write(&Line::Begin(begin.clone()))?;
         let own = journal.path().ancestors().chain(root.ancestors());
@@ -106,9 +92,12 @@ impl Swap {
         Ok(Self { overwrite, own, ..Self::with(journal, begin)? })
     }
 
-    /// Puts right what a swap that was cut short left behind; `None` if there was none. `private` is what the caller
-    /// knows of files that were emptied.
-    pub(super) fn recover(state_dir: &Path, private: &[PrivateFile]) -> io::Result<Option<Recovered>> {
+    /// Puts right what a swap that was cut short left behind; `None` if there was none, else the stage. First `end` is to
+    /// end what is left of the step, which began at the time it is told: nothing of it shall go on in what is put back.
+    pub(super) fn recover(
+        state_dir: &Path,
+        end: impl FnOnce(u64) -> io::Result<()>,
+    ) -> io::Result<Option<PathBuf>> {
         let Some((journal, lines)) = Journal::take_over(state_dir)? else { return Ok(None) };
         let mut lines = lines.into_iter();
         let Some(Line::Begin(begin)) = lines.next() else {
@@ -124,46 +113,22 @@ impl Swap {
                 }
                 Line::Vacated(path) => drop(swap.residual.remove(Path::new(&path))),
                 Line::Overwritten(path, saved) => swap.overwritten.push((path.into(), saved.into())),
-                Line::Emptied(path, size_bytes) => swap.emptied.push((path.into(), size_bytes)),
                 Line::Laid(path) => swap.laid.push(path.into()),
                 Line::Away => swap.away = true,
                 Line::Returning => swap.away = false,
                 Line::Begin(_) => {}
             }
         }
-        // Nothing of the step shall go on in what is put back.
-        reap::kill_left_behind()?;
+        end(swap.begin.started)?;
         let lent = swap.begin.lent.clone();
-        let emptied = std::mem::take(&mut swap.emptied);
-        swap.private = private
-            .iter()
-            .filter(|file| emptied.iter().any(|(path, _)| *path == file.path))
-            .cloned()
-            .collect();
         swap.leave()?;
-        let mut lost = Vec::new();
-        for (path, _) in emptied.into_iter().filter(|(path, size_bytes)| private::is_lost(path, *size_bytes))
-        {
-            // Nobody shall take what is left for a secret without content.
-            std::fs::remove_file(&path).map_err(|error| at(&path, error))?;
-            lost.push(path);
-        }
         for (source, path) in lent {
             let at = root.join(path);
             if at.exists() && !Path::new(&source).exists() {
                 std::fs::rename(at, source)?;
             }
         }
-        Ok(Some(Recovered { root, lost }))
-    }
-
-    /// Empties files that the step must not read, as far as they are on the container's own file system.
-    pub(super) fn empty(&mut self, paths: &[PathBuf]) -> io::Result<()> {
-        for file in private::read(paths)? {
-            self.journal.write(&Line::Emptied(file.path.clone().into(), file.size_bytes()))?;
-            self.private.push(file);
-        }
-        self.private.iter().try_for_each(PrivateFile::empty)
+        Ok(Some(root))
     }
 
     fn with(journal: Journal, begin: Begin) -> io::Result<Self> {
@@ -175,8 +140,6 @@ impl Swap {
             hidden: Vec::new(),
             overwrite: Vec::new(),
             overwritten: Vec::new(),
-            private: Vec::new(),
-            emptied: Vec::new(),
             laid: Vec::new(),
             own: Vec::new(),
             away: false,
@@ -256,7 +219,6 @@ impl Swap {
         for (path, look) in self.residual.iter().rev() {
             set_look(path, look)?;
         }
-        self.private.iter().try_for_each(PrivateFile::fill)?;
         self.journal.finish()
     }
 

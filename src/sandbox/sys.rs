@@ -6,7 +6,7 @@
 use std::ffi::{CStr, c_char, c_int, c_ulong};
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use rustix::mount::MountAttrFlags;
@@ -131,6 +131,53 @@ pub(super) fn install_filter(program: &mut [libc::sock_filter]) -> io::Result<()
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0 as c_ulong, &raw const fprog)
     };
     check(result)
+}
+
+/// The Landlock version that knows scopes: Linux 6.12.
+pub(super) const LANDLOCK_SCOPES_VERSION: i64 = 6;
+
+/// `struct landlock_ruleset_attr` of linux/landlock.h.
+#[repr(C)]
+struct LandlockRules {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// Returns the version of Landlock that the kernel has and uses.
+pub(super) fn landlock_version() -> io::Result<i64> {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the kernel takes no attributes.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<LandlockRules>(), 0usize, VERSION)
+    };
+    if version < 0 { Err(io::Error::last_os_error()) } else { Ok(version) }
+}
+
+/// Keeps signals of this process and its descendants among them (landlock(7), LANDLOCK_SCOPE_SIGNAL).
+pub(super) fn restrict_signals() -> io::Result<()> {
+    const SCOPE_SIGNAL: u64 = 1 << 1;
+    if landlock_version()? < LANDLOCK_SCOPES_VERSION {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let rules = LandlockRules { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_SIGNAL };
+    // SAFETY: the size given is that of the live structure.
+    let ruleset = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const rules,
+            mem::size_of::<LandlockRules>(),
+            0u32,
+        )
+    };
+    let ruleset = c_int::try_from(ruleset).map_err(io::Error::other)?;
+    if ruleset < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset) };
+    // SAFETY: takes a descriptor and no flags.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0u32) })
 }
 
 /// Brings the loopback interface of this network namespace up.

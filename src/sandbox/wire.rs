@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::private::Record;
 use super::task::{Exit, Mount, Network, Task, Ulimit, User};
 use super::{LaunchKind, SandboxError};
 
@@ -28,8 +29,10 @@ pub(super) struct Order {
     /// Where the launch keeps its own files, the journal for one.
     #[serde(with = "path")]
     pub(super) state_dir: PathBuf,
-    /// Files of this machine with credentials.
-    pub(super) private_files: Vec<OsString>,
+    /// Files with credentials, whose descriptors came before the order.
+    pub(super) private: Vec<Record>,
+    /// No new privileges, and no signals to processes outside of the step.
+    pub(super) hardened: bool,
     pub(super) argv: Vec<OsString>,
     pub(super) env: Vec<(OsString, OsString)>,
     #[serde(with = "path")]
@@ -63,7 +66,8 @@ impl Order {
             overlay_userxattr: false,
             root: task.root.clone(),
             state_dir: PathBuf::new(),
-            private_files: Vec::new(),
+            private: Vec::new(),
+            hardened: false,
             argv: task.argv.clone(),
             env: task.env.clone(),
             cwd: task.cwd.clone(),
@@ -133,6 +137,7 @@ pub(super) enum Failure {
     NoSuchFile { program: String },
     NotExecutable { program: String },
     Exec { program: String, cause: Cause },
+    NotHardened { cause: Cause },
 }
 
 /// An [`io::Error`] on its way from one process to another.
@@ -174,6 +179,7 @@ impl From<Failure> for SandboxError {
             Failure::NotInPath { program } => Self::ExecutableNotFound { program },
             Failure::NoSuchFile { program } => Self::NoSuchExecutable { program },
             Failure::NotExecutable { program } => Self::NotExecutable { program },
+            Failure::NotHardened { cause } => Self::NotHardened { source: cause.into() },
             Failure::Exec { program, cause } => {
                 Self::Exec { program, reason: errno_text(&cause), source: cause.into() }
             }

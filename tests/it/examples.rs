@@ -218,17 +218,14 @@ fn the_pods_run() {
     let s3 = bucket(&project);
     for job in jobs("kubernetes") {
         let registry = Registry::start(&Options { password: true, ..Options::default() });
-        let secret = registry.docker_config(USER, PASSWORD);
-        let key = format!(
-            "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
-            s3.text("/reader/id"),
-            s3.text("/reader/secret")
-        );
-        fs::write(secret.path().join("credentials"), key).unwrap();
-        for name in ["config.json", "credentials"] {
-            fs::set_permissions(secret.path().join(name), fs::Permissions::from_mode(0o644)).unwrap();
-        }
-        fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let config = registry.docker_config(USER, PASSWORD);
+        let config = fs::read_to_string(config.path().join("config.json")).unwrap();
+        let secret = |key: &str| match key {
+            ".dockerconfigjson" => config.as_str(),
+            "id" => s3.text("/reader/id"),
+            "key" => s3.text("/reader/secret"),
+            other => panic!("unknown key of a secret: {other}"),
+        };
         let (store, results) = (open_directory(), open_directory());
         let mut volumes: Vec<(PathBuf, String)> = pairs(&job["mounts"])
             .into_iter()
@@ -236,7 +233,6 @@ fn the_pods_run() {
                 let directory = match kind {
                     "configMap" => project.path(),
                     "emptyDir" => store.path(),
-                    "secret" => secret.path(),
                     other => panic!("unknown volume: {other}"),
                 };
                 (directory.to_owned(), place.to_owned())
@@ -268,6 +264,7 @@ fn the_pods_run() {
             other => panic!("a pod of a kind that is not tried: {other:?}"),
         };
         let mut variables = pairs(&job["env"]);
+        variables.extend(pairs(&job["secrets"]).into_iter().map(|(name, key)| (name, secret(key))));
         variables.push(("S3_ENDPOINT", s3.text("/endpoint")));
         let pod =
             Pod { volumes: &volumes, variables: &variables, directory: &directory, arguments: &arguments };

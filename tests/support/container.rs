@@ -25,6 +25,13 @@ fn in_container(
     volumes: &[String],
     argv: &[&str],
 ) -> Outcome {
+    let mut command = container(kind, image, context, out);
+    command.args(volumes.iter().flat_map(|volume| ["--volume", volume]));
+    run(command.arg("--").args(argv))
+}
+
+/// A container that lacks further options, and its command behind `--`.
+fn container(kind: &str, image: &Path, context: &Path, out: &Path) -> Command {
     // The container's root may be nobody out here.
     std::fs::set_permissions(out, std::fs::Permissions::from_mode(0o777)).unwrap();
     std::fs::set_permissions(context, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -32,14 +39,13 @@ fn in_container(
     let mut command = Command::new(tool);
     command.arg(kind).arg(image).arg("--volume").arg(format!("{}:/context", context.display()));
     command.arg("--volume").arg(format!("{}:/out", out.display()));
-    command.args(volumes.iter().flat_map(|volume| ["--volume", volume]));
     command.args([
         "--env",
         "PATH=/kiln:/busybox:/usr/sbin:/usr/bin:/sbin:/bin",
         "--env",
         "DOCKER_CONFIG=/kiln/.docker",
     ]);
-    run(command.arg("--").args(argv))
+    command
 }
 
 /// Runs kiln in its own image, which has no shell, in a container of a kind.
@@ -71,8 +77,17 @@ pub(crate) fn debug_image_as_kind(
     volumes: &[String],
     script: &str,
 ) -> Outcome {
+    in_container(kind, debug_image(), context, out, volumes, &["/busybox/sh", "-c", script])
+}
+
+/// The same, not started yet: further options of `tools/as-kind` and the command, behind `--`, are to come.
+pub(crate) fn debug_container(kind: &str, context: &Path, out: &Path) -> Command {
+    container(kind, debug_image(), context, out)
+}
+
+fn debug_image() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    let image = TREE.get_or_init(|| {
+    TREE.get_or_init(|| {
         let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kiln-debug-image");
         let (home, shell) = (image.join("kiln"), image.join("busybox"));
         let _ = std::fs::remove_dir_all(&shell);
@@ -83,8 +98,7 @@ pub(crate) fn debug_image_as_kind(
         run(Command::new("cp").arg("-a").arg(tree().join("bin")).arg(&shell)).ok();
         std::fs::remove_file(shell.join("kiln")).unwrap();
         image
-    });
-    in_container(kind, image, context, out, volumes, &["/busybox/sh", "-c", script])
+    })
 }
 
 /// The container's image: busybox and the kiln under test.

@@ -92,8 +92,11 @@ def container(path, name, spec, container, volumes):
     mounts = {mount["mountPath"]: kinds[mount["name"]] for mount in container.get("volumeMounts", [])}
     security = container.get("securityContext", {})
     assert not security.get("privileged"), f"{path}: {name}: privileged"
+    assert "secret" not in kinds.values(), f"{path}: {name}: steps in place could read a secret's volume"
     return {"file": os.path.basename(path), "name": name, "args": container["args"], "mounts": mounts,
-            "env": {item["name"]: item["value"] for item in container.get("env", [])},
+            "env": {item["name"]: item["value"] for item in container.get("env", []) if "value" in item},
+            "secrets": {item["name"]: item["valueFrom"]["secretKeyRef"]["key"] for item in container.get("env", [])
+                        if "value" not in item},
             "directory": container.get("workingDir", ""), "user_namespace": spec.get("hostUsers") is False,
             "capabilities": security.get("capabilities", {}).get("add", [])}
 
@@ -107,13 +110,11 @@ def manifest(path, document):
         for step in spec["steps"]:
             job = container(path, name, spec, step, spec["volumes"])
             job["parameters"] = values
-            for workspace in spec["workspaces"]:
-                if "mountPath" in workspace:
-                    job["mounts"][workspace["mountPath"]] = "secret"
             yield job
         return
     pod = spec["template"]["spec"] if kind == "Job" else spec
     assert pod["restartPolicy"] == "Never", path
+    assert pod["automountServiceAccountToken"] is False, f"{path}: steps in place could read the token"
     for item in pod["containers"]:
         yield container(path, name, pod, item, pod["volumes"])
 

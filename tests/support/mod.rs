@@ -31,4 +31,4 @@ pub(crate) use context::Context;
 pub(crate) use distribution::Registry;
 pub(crate) use image::Image;
 pub(crate) use kiln::Kiln;
-pub(crate) use program::{Outcome, run};
+pub(crate) use program::{Outcome, finish, run};

@@ -37,6 +37,14 @@ pub struct BuildArgs {
     /// With --isolation=in-place: also where this is not kiln's own image
     #[arg(long, help_heading = "kiln")]
     pub force: bool,
+    /// Run steps although they can read credentials that kiln cannot hide where they run without namespaces: those on
+    /// read-only mounts, a Kubernetes service account's token for one
+    #[arg(long, help_heading = "kiln")]
+    pub allow_visible_credentials: bool,
+    /// Keep steps from new privileges, and from signals to kiln where they see it; sudo, su and other setuid programs
+    /// then fail for users other than root
+    #[arg(long, help_heading = "kiln")]
+    pub hardened: bool,
     /// How many stages are built at once [default: the number of CPUs]
     #[arg(long, value_name = "N", help_heading = "kiln")]
     pub jobs: Option<usize>,

@@ -70,7 +70,7 @@ pub(crate) fn perform(
     entered: &Entered,
     reporter: &Reporter,
 ) -> Result<(Outcome, bool), Failure> {
-    perform_under(&Watch::start()?, invocation, entered, reporter)
+    perform_under(&Watch::start(entered)?, invocation, entered, reporter)
 }
 
 /// The watch for signals, which a process keeps once for all of its builds.
@@ -81,14 +81,14 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Begins to watch.
-    pub(crate) fn start() -> Result<Self, Failure> {
+    pub(crate) fn start(entered: &Entered) -> Result<Self, Failure> {
         let cancel = Arc::new(Cancel::new().map_err(|source| Failure::File {
             action: "create",
             path: "eventfd".into(),
             source,
         })?);
         let ending = Arc::new(Ending::default());
-        signals::watch(Arc::clone(&cancel), Arc::clone(&ending))?;
+        signals::watch(Arc::clone(&cancel), Arc::clone(&ending), entered.clone())?;
         Ok(Self { cancel, ending })
     }
 }
@@ -113,9 +113,12 @@ pub(crate) fn perform_under(
             .and_then(|request| build(&request, &workshop.services).map_err(Failure::from)),
         true => verify::build_twice(invocation, entered, &workshop.services),
     };
+    // Before the next build reads them, and whatever became of this one.
+    let returned = workshop.services.launch.finish();
     let stdout_is_taken = workshop.stdout_is_taken;
     let closed = workshop.close();
     let outcome = outcome?;
+    returned?;
     if let Err(path) = closed {
         // The image is finished and delivered: leftovers are no reason to fail.
         reporter.warning(format!("cannot remove `{}`: a later build will", path.display()));

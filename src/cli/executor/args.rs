@@ -112,6 +112,12 @@ pub(super) struct ExecutorArgs {
     /// Secret for steps: id=[,src=][,env=][,type=]
     #[arg(long)]
     pub secret: Vec<String>,
+    /// Run steps although they can read credentials that kiln cannot hide (read-only mounts)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean())]
+    pub allow_visible_credentials: Option<bool>,
+    /// Keep steps from new privileges, and from signals to kiln; sudo and su then fail for others than root
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean())]
+    pub hardened: Option<bool>,
     /// Paths that are never part of a layer
     #[arg(long)]
     pub ignore_path: Vec<PathBuf>,

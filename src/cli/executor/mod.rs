@@ -145,7 +145,7 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         true => Some(wire::open_fetch(&invocation.registry, reporter.clone())),
         false => None,
     };
-    let watch = Watch::start()?;
+    let watch = Watch::start(&entered)?;
     build_also(&also, &mut invocation, &entered, &watch, &reporter)?;
     let (outcome, _) = perform_under(&watch, &invocation, &entered, &reporter)?;
     let pushed = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));

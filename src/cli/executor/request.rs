@@ -11,7 +11,7 @@ use crate::build::{ContextSource, DockerfileSource, EpochChoice, Request};
 use crate::cli::args::{ProgressArg, SourceArgs, StepArgs};
 use crate::cli::environment::Environment;
 use crate::cli::request::{
-    Invocation, Reports, RequestError, base_request, epoch_of_environment, git_server, platform,
+    Invocation, Reports, RequestError, SandboxRules, base_request, epoch_of_environment, git_server, platform,
 };
 use crate::cli::values::{self, ValueError, key_value};
 use crate::oci::{ManifestFormat, Reference};
@@ -114,6 +114,10 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         caches: cache::cache_setup(&args.cache, &request.names, environment)?,
         registry,
         isolation,
+        sandbox: SandboxRules {
+            allow_visible_credentials: args.allow_visible_credentials == Some(true),
+            hardened: args.hardened == Some(true),
+        },
         root: root(args, environment),
         verify: false,
         reports: Reports::default(),

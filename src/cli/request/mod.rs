@@ -54,6 +54,8 @@ pub struct Invocation {
     pub git_environment: Vec<(OsString, OsString)>,
     /// How steps are kept apart.
     pub isolation: Isolation,
+    /// What else is demanded, or waived, of that.
+    pub sandbox: SandboxRules,
     /// kiln's store.
     pub root: PathBuf,
     /// Whether it is built twice before anything goes out.
@@ -66,6 +68,15 @@ pub struct Invocation {
     pub debug: bool,
     /// What the user should hear before the build.
     pub warnings: Vec<String>,
+}
+
+/// What is demanded, or waived, of the sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SandboxRules {
+    /// `--allow-visible-credentials`: steps may run where they can read credentials.
+    pub allow_visible_credentials: bool,
+    /// `--hardened`: no new privileges, and no signals to kiln.
+    pub hardened: bool,
 }
 
 /// Files to write about the result.
@@ -212,6 +223,10 @@ pub fn invocation(
         caches: cache_setup(&args.cache, args.steps.no_cache, environment)?,
         registry: RegistryConfig { offline: args.offline, ..registry_config(&args.registry, environment)? },
         isolation: args.isolation.parse()?,
+        sandbox: SandboxRules {
+            allow_visible_credentials: args.allow_visible_credentials,
+            hardened: args.hardened,
+        },
         root: environment.store_root(args.store.root.as_ref()),
         verify: args.output.verify,
         reports: Reports {

@@ -67,6 +67,16 @@ pub struct CredentialSources {
     pub own_files: OwnFiles,
 }
 
+impl CredentialSources {
+    /// Lists the files that hold credentials, whether they are there or not: those whose contents are here, and those that
+    /// are read when a cloud is asked.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        // Others have the name of a variable where these have their path.
+        let files = self.files.iter().map(|file| PathBuf::from(&file.origin));
+        files.filter(|path| path.is_absolute()).chain(cloud::files(&self.environment)).collect()
+    }
+}
+
 /// The contents of a file in docker's `config.json` form.
 #[derive(Clone)]
 pub struct AuthFile {

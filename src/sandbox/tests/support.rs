@@ -47,6 +47,7 @@ pub(crate) fn entered() -> Option<&'static Entered> {
             fresh_proc: probes.own.fresh_proc.works(),
             description: "tests".to_owned(),
             advice: None,
+            keeper: None,
             claim: None,
         });
     }
@@ -91,9 +92,12 @@ impl Sandbox {
         let state_dir = dir.path().join("state");
         std::fs::create_dir(&state_dir).unwrap();
         let options = LaunchOptions {
+            secrets_dir: dir.path().join("secrets"),
             state_dir,
             dns: b"nameserver 192.0.2.1\n".to_vec(),
             private_files: Vec::new(),
+            allow_visible_credentials: false,
+            hardened: false,
             own_files: OwnFiles::default(),
         };
         let launch = open(entered, options).unwrap();

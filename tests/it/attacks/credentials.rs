@@ -1,1 +1,195 @@
 //! Credentials and secrets are out of every step's reach, and come back only where they were.
+
+use std::fs;
+use std::path::Path;
+
+use super::Place;
+use crate::support::container::RUNTIME;
+use crate::support::need::{Busybox, Program, Root};
+use crate::support::{Context, base};
+
+/// `ci:s3cr3t-3xact` as docker's file has it.
+const AUTH: &str = "Y2k6czNjcjN0LTN4YWN0";
+
+/// Shell functions: `credentials` writes kiln's credentials anew, `refilled` tells whether they are there, and `attack NAME`
+/// builds the Dockerfile of that name, tells how it ended, and shows where its output or kiln's store has a credential.
+const TOOLS: &str = "mkdir -p /tmp; AUTH=Y2k6czNjcjN0LTN4YWN0; FILE=/kiln/.docker/config.json; \
+    credentials() { rm -rf /kiln/.docker /kiln/.d2; mkdir -p /kiln/.docker; \
+        (umask 077; echo \"{\\\"auths\\\":{\\\"r.example\\\":{\\\"auth\\\":\\\"$AUTH\\\"}}}\" > $FILE); }; \
+    refilled() { test -f $FILE && grep -q $AUTH $FILE; }; \
+    attack() { credentials; \
+        timeout 60 $BUILD --no-cache -f $CONTEXT/$1 --output=type=local,dest=/tmp/tree-$1 $CONTEXT > /tmp/log-$1 2>&1; \
+        echo \"$1 ended $?\"; grep 'stays empty' /tmp/log-$1 | sed \"s/^/$1: /\"; \
+        grep -q LEAK /tmp/log-$1 && echo \"$1 leaked to a step\"; \
+        for place in /tmp/tree-$1 /kiln/store /out; do \
+            grep -r $AUTH $place > /dev/null 2>&1 && echo \"$1 leaked into $place\"; done; rm -rf /tmp/tree-$1; }; ";
+
+/// Looks for the credential without having it on its own command line.
+const LOOK: &str =
+    "RUN sleep 0.1; grep -rs Y2k6czNjcjN0'[L]'TN4 /kiln/.docker /kiln/.d2 /out /tmp && echo LE''AK; true\n";
+
+#[test]
+fn credentials_come_back_to_their_own_file_or_not_at_all() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    // Where the tree of the stage lies while it stands in the place of `/`.
+    let tree = "$(echo /kiln/store/kiln/work/*/*/0/root)";
+    let attacks = [
+        (
+            "link-into-the-layer",
+            format!("mkdir -p /tmp/pub && mv /kiln/.docker /kiln/.d2 && ln -s {tree}/tmp/pub /kiln/.docker"),
+        ),
+        ("link-to-a-volume", "mv /kiln/.docker /kiln/.d2 && ln -s /out /kiln/.docker".to_owned()),
+        (
+            "file-is-a-link",
+            "mkdir /pub && rm /kiln/.docker/config.json && ln -s /out/seen /kiln/.docker/config.json"
+                .to_owned(),
+        ),
+        ("fifo", "rm /kiln/.docker/config.json && mkfifo /kiln/.docker/config.json".to_owned()),
+        ("hard-link", "ln /kiln/.docker/config.json /stolen".to_owned()),
+        (
+            "another-file",
+            "cp -p /kiln/.docker/config.json /kiln/.docker/c && mv /kiln/.docker/c /kiln/.docker/config.json"
+                .to_owned(),
+        ),
+        ("gone", "rm -r /kiln/.docker".to_owned()),
+    ];
+    let mut context = Context::empty();
+    for (name, step) in &attacks {
+        // Whoever reads a FIFO waits for somebody who writes.
+        let look = if *name == "fifo" { "" } else { LOOK };
+        context = context.file(name, format!("FROM {}\nRUN {step}\n{look}", base::busybox()));
+    }
+    for kind in ["A", "C"] {
+        let out = tempfile::tempdir().unwrap();
+        let names: Vec<&str> = attacks.iter().map(|(name, _)| *name).collect();
+        let script = format!(
+            "{TOOLS} for name in {}; do attack $name; refilled && echo $name refilled; done",
+            names.join(" ")
+        );
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script);
+        assert!(!ended.stdout.contains("leaked"), "{kind}\n{ended}");
+        for name in names {
+            assert!(ended.stdout.contains(&format!("{name} ended 1\n")), "{kind} {name}\n{ended}");
+            assert!(
+                ended
+                    .stdout
+                    .contains(&format!("{name}: error: `/kiln/.docker/config.json`, which was hidden")),
+                "{ended}"
+            );
+            assert!(!ended.stdout.contains(&format!("{name} refilled")), "{kind} {name}\n{ended}");
+        }
+        assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "{kind}\n{ended}");
+    }
+}
+
+#[test]
+fn a_file_kept_open_stays_empty_as_long_as_a_step_lives() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    // Waits for what is written into the emptied file, by its path and by an open descriptor.
+    let waiting = "(setsid sh -c 'exec 3</kiln/.docker/config.json; while :; do cat <&3 >> /out/seen; done' &); \
+                   (setsid tail -f /kiln/.docker/config.json >> /out/seen 2>/dev/null &); sleep 0.3";
+    let context = Context::on_busybox(&format!("RUN {waiting}\n{LOOK}RUN {waiting}\n"));
+    for place in [Place::Kind("A"), Place::Kind("C")] {
+        let out = tempfile::tempdir().unwrap();
+        let script = format!(
+            "{TOOLS} credentials; $BUILD $CONTEXT; echo ended $?; refilled && echo refilled; sleep 0.5"
+        );
+        let built = place.run(context.path(), out.path(), &[], &script);
+        assert!(built.stdout.contains("ended 0\nrefilled\n"), "{built}");
+        assert!(!built.stderr.contains("LEAK"), "{built}");
+        assert_eq!(fs::read_to_string(out.path().join("seen")).unwrap(), "", "{built}");
+    }
+}
+
+#[test]
+fn what_cannot_be_hidden_is_an_error_before_anything_is_pulled() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let mounted = tempfile::tempdir().unwrap();
+    let content = format!("{{\"auths\":{{\"r.example\":{{\"auth\":\"{AUTH}\"}}}}}}");
+    fs::write(mounted.path().join("config.json"), &content).unwrap();
+    let volume = format!("{}:/kiln/.docker", mounted.path().display());
+    // A base that could not be pulled: nobody asks for it.
+    let context = Context::new("FROM nowhere.invalid/base\nRUN true\n")
+        .file("without", "FROM scratch\nCOPY without /\n");
+    let out = tempfile::tempdir().unwrap();
+    let script = "$BUILD $CONTEXT 2>&1; echo ended $?; $BUILD -f $CONTEXT/without $CONTEXT; echo without $?; \
+                  kiln executor --context=$CONTEXT --no-push 2>&1; echo executor $?";
+    let ended = Place::Kind("A").run(context.path(), out.path(), &[volume.clone()], script);
+    let said = "steps could read a credential here: `/kiln/.docker/config.json`";
+    assert_eq!(ended.stdout.matches(said).count(), 2, "{ended}");
+    assert!(ended.stdout.contains("ended 1\n") && ended.stdout.contains("executor 1\n"), "{ended}");
+    assert!(ended.stdout.contains("without 0\n"), "where nothing runs nothing is read\n{ended}");
+    for word in ["DOCKER_AUTH_CONFIG", "automountServiceAccountToken: false", "--allow-visible-credentials"] {
+        assert!(ended.stdout.contains(word), "{word}\n{ended}");
+    }
+    let context = Context::on_busybox("RUN true\n");
+    let script = "$BUILD --allow-visible-credentials $CONTEXT; echo ended $?; \
+                  kiln executor --allow-visible-credentials --context=$CONTEXT --no-push; echo executor $?";
+    let allowed = Place::Kind("A").run(context.path(), out.path(), &[volume], script);
+    assert!(allowed.stdout.contains("ended 0\n") && allowed.stdout.contains("executor 0\n"), "{allowed}");
+    assert!(allowed.stderr.contains("steps can read `/kiln/.docker/config.json`"), "{allowed}");
+    assert_eq!(fs::read_to_string(mounted.path().join("config.json")).unwrap(), content);
+}
+
+#[test]
+fn a_service_accounts_token_is_not_for_steps() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let token = tempfile::tempdir().unwrap();
+    fs::write(token.path().join("token"), "header.payload.signature").unwrap();
+    let volume = format!("{}:/var/run/secrets/kubernetes.io/serviceaccount", token.path().display());
+    let out = tempfile::tempdir().unwrap();
+    let context = Context::on_busybox("RUN true\n");
+    let run = |script: &str| Place::Kind("C").run(context.path(), out.path(), &[volume.clone()], script);
+    let refused = run("$BUILD $CONTEXT; echo ended $?");
+    assert!(refused.stdout.contains("ended 1\n"), "{refused}");
+    assert!(refused.stderr.contains("`/var/run/secrets/kubernetes.io/serviceaccount/token`"), "{refused}");
+    let allowed = run("$BUILD --allow-visible-credentials $CONTEXT; echo ended $?");
+    assert!(allowed.stdout.contains("ended 0\n"), "{allowed}");
+}
+
+/// Variables are in the memory of kiln, its keeper and the process that watches over a step, and nowhere else.
+#[test]
+fn no_process_of_kilns_shows_its_variables() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let look = "RUN for p in /proc/[0-9]*; do case $(cat $p/comm) in kiln|exe) echo seen $p; \
+                for f in environ cmdline mem auxv maps; do grep -c Y2k6czNjcjN0'[L]'TN4 $p/$f 2>/dev/null | grep -v '^0' && echo LE''AK $p/$f; done; \
+                for fd in $p/fd/*; do readlink $fd && echo LE''AK $fd; head -c 1 $fd 2>/dev/null && echo LE''AK $fd; done; esac; done; true\n";
+    let context = Context::on_busybox(look);
+    for kind in ["A", "C", "B", "P"] {
+        let out = tempfile::tempdir().unwrap();
+        let script = format!(
+            "export DOCKER_AUTH_CONFIG='{{\"auths\":{{\"r.example\":{{\"auth\":\"{AUTH}\"}}}}}}'; exec $BUILD --build-arg UNUSED={AUTH} $CONTEXT"
+        );
+        let built = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
+        assert!(
+            built.stderr.matches(" seen /proc/").count() >= 3,
+            "keeper, kiln and watcher\n{kind}\n{built}"
+        );
+        assert!(!built.stderr.contains("LEAK"), "{kind}\n{built}");
+    }
+}
+
+/// Tells whether a directory is empty or not there.
+fn is_empty(path: &Path) -> bool {
+    fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
+}
+
+#[test]
+fn secrets_of_a_killed_step_are_removed() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let context = Context::on_busybox(
+        "RUN --mount=type=secret,id=s cp /run/secrets/s /dev/null && touch /dev/shm/running && sleep 60\n",
+    );
+    let out = tempfile::tempdir().unwrap();
+    let script = format!(
+        "{TOOLS} credentials; $BUILD --secret id=s,src=$FILE $CONTEXT & while ! test -e /dev/shm/running; do sleep 0.05; done; \
+         kiln=$(cat /proc/$!/task/*/children); grep -rl $AUTH /kiln/store | sed 's/^/lent: /'; kill -9 $kiln; wait $!; echo ended $?; \
+         refilled && echo refilled; cp -a /kiln/store/kiln/work /out/; grep -rl $AUTH /kiln/store && echo LEFT"
+    );
+    let ended = Place::Kind("A").run(context.path(), out.path(), &[], &script);
+    assert!(ended.stdout.contains("lent: /kiln/store/kiln/work"), "{ended}");
+    assert!(ended.stdout.contains("ended 137\nrefilled\n") && !ended.stdout.contains("LEFT"), "{ended}");
+    for build in fs::read_dir(out.path().join("work")).unwrap() {
+        assert!(is_empty(&build.unwrap().path().join("secrets")), "{ended}");
+    }
+}

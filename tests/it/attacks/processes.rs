@@ -1,1 +1,203 @@
 //! A step's processes: all of them end with the step, nobody else's do, and killing kiln gains nothing.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Place, rounds};
+use crate::support::container::{RUNTIME, debug_container};
+use crate::support::need::{Busybox, Program, Root};
+use crate::support::{Context, base, finish, run};
+
+/// Shell functions: `count PROGRAM` counts processes by their names, `settle` waits until nothing of kiln's runs, and
+/// `credentials` and `refilled` are about kiln's credentials.
+const TOOLS: &str = "AUTH=Y2k6czNjcjN0LTN4YWN0; FILE=/kiln/.docker/config.json; \
+    count() { grep -lx \"$1\" /proc/[0-9]*/comm 2>/dev/null | wc -l; }; \
+    settle() { for i in $(seq 200); do [ $(count 'kiln\\|exe') = 0 ] && break; sleep 0.1; done; sleep 0.2; }; \
+    children() { cat /proc/$1/task/*/children 2>/dev/null; }; \
+    credentials() { mkdir -p /kiln/.docker; rm -f $FILE; \
+        (umask 077; echo \"{\\\"auths\\\":{\\\"r.example\\\":{\\\"auth\\\":\\\"$AUTH\\\"}}}\" > $FILE); }; \
+    refilled() { grep -q $AUTH $FILE 2>/dev/null; }; ";
+
+/// Compiles what a hostile step runs, into a context.
+fn with_survivor(context: Context) -> Context {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/attacks/survivor.c");
+    run(Command::new("cc").args(["-static", "-O", "-o"]).arg(context.at("survivor")).arg(source)).ok();
+    context
+}
+
+/// The Dockerfile of a step that outlives its watcher, and kills in the order of `w`atcher, `k`iln and its `p`arent.
+fn survives(order: &str) -> String {
+    format!(
+        "FROM {}\nCOPY survivor /survivor\nRUN [\"/survivor\", \"{order}\", \"Y2k6czNjcjN0LTN4YWN0\", \"/out/stolen\"]\n",
+        base::busybox()
+    )
+}
+
+#[test]
+fn killing_kiln_in_any_order_gains_nothing() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
+    let orders = ["w", "k", "p", "wk", "kw", "wp", "pw", "kp", "pk", "wkp", "kwp", "pkw", "pwk"];
+    let mut context = with_survivor(Context::on_busybox("RUN true\n"));
+    for order in orders {
+        context = context.file(order, survives(order));
+    }
+    let script = format!(
+        "{TOOLS} for order in ORDERS; do credentials; rm -f /out/stolen; \
+         $BUILD --no-cache -f $CONTEXT/$order --output=type=oci,dest=/out/tar $CONTEXT > /out/log 2>&1; code=$?; settle; \
+         echo \"$order code $code alive $(count survivor) $(refilled && echo refilled)\"; \
+         ! test -e /out/stolen || echo $order stole; ! test -e /out/tar || echo $order moved a name; \
+         $BUILD $CONTEXT > /out/next 2>&1; echo \"$order next $? alive $(count survivor) $(grep -c 'nothing is refilled' /out/next)\"; \
+         ! test -e /out/stolen || echo $order stole; refilled || echo $order has no credentials; done"
+    );
+    // Of one order in C: it differs from A by where `/etc` is.
+    for (kind, orders) in [("A", &orders[..]), ("C", &["wkp"][..])] {
+        let out = tempfile::tempdir().unwrap();
+        let script = script.replace("ORDERS", &orders.join(" "));
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script);
+        assert!(!ended.stdout.contains("stole") && !ended.stdout.contains("moved a name"), "{kind}\n{ended}");
+        assert!(!ended.stdout.contains(" code 0 "), "{kind}\n{ended}");
+        for order in orders {
+            let said = |text: &str| ended.stdout.contains(&format!("{order} {text}"));
+            // With all three dead there is nobody to refill anything: the next start says so, and ends the rest.
+            let is_lost = order.len() == 3 && said("next 0 alive 0 1\n") && said("has no credentials\n");
+            let is_refilled = said("next 0 alive 0 0\n")
+                && ended.stdout.lines().any(|line| {
+                    line.starts_with(&format!("{order} code ")) && line.ends_with(" alive 0 refilled")
+                });
+            assert!(is_lost || is_refilled, "{kind} {order}\n{ended}");
+        }
+    }
+}
+
+/// The whole proof is `KILN_ATTACK_ROUNDS=200`.
+#[test]
+fn a_step_that_forks_while_it_is_killed_leaves_nothing() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
+    let storm = "RUN (setsid sh -c 'while :; do (setsid sleep 4321 &); done' &); (setsid sh -c 'while :; do (sleep 4321 &); done' &); \
+                 sleep 0.1; kill -9 $PPID; sleep 10\n";
+    let context = with_survivor(Context::on_busybox(storm)).file("survivor-file", survives("w"));
+    let script = format!(
+        "{TOOLS} for round in $(seq {}); do credentials; rm -f /out/stolen; \
+         $BUILD --no-cache $CONTEXT > /out/log 2>&1 && echo BUILT; echo \"left $(count sleep)\"; refilled || echo LOST; \
+         $BUILD --no-cache -f $CONTEXT/survivor-file $CONTEXT > /out/log 2>&1 && echo BUILT; \
+         echo \"left $(count survivor)\"; refilled || echo LOST; done; test ! -e /out/stolen || echo STOLEN",
+        rounds(3)
+    );
+    let out = tempfile::tempdir().unwrap();
+    let ended = Place::Kind("A").run(context.path(), out.path(), &[], &script).ok();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 2 * rounds(3) as usize, "{ended}");
+    assert!(lines.iter().all(|line| *line == "left 0"), "{ended}");
+}
+
+#[test]
+fn nothing_of_a_step_outlives_kiln_in_any_kind() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    // As a user: the change of user takes the signal that a parent's death gives.
+    let context = Context::on_busybox(
+        "USER 65534\nRUN (setsid sh -c '(setsid sleep 43217 &); sleep 43217' &); sleep 43217\n",
+    );
+    let script = format!(
+        "{TOOLS} alive() {{ cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '[s]leep 43217' | wc -l; }}; \
+         $BUILD $CONTEXT > $OUT/log 2>&1 & kiln=$!; \
+         for i in $(seq 600); do [ $(alive) -ge 3 ] && break; sleep 0.1; done; echo running $(alive); \
+         for child in $(children $kiln); do [ $(cat /proc/$child/comm) != kiln ] || kiln=$child; done; \
+         watcher=$(children $kiln); kill -9 $kiln; kill -9 $watcher; \
+         for i in $(seq 100); do [ $(alive) = 0 ] && break; sleep 0.1; done; echo left $(alive)"
+    );
+    for place in Place::ALL {
+        let out = tempfile::tempdir().unwrap();
+        let ended = place.run(context.path(), out.path(), &[], &script);
+        assert!(ended.stdout.contains("running 3\n"), "{place:?}\n{ended}");
+        assert!(ended.stdout.contains("left 0\n"), "{place:?}\n{ended}");
+    }
+}
+
+/// Shells of `docker exec`, the job's own background processes, orphans of theirs, and the machine.
+#[test]
+fn strangers_are_never_signalled() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
+    let context = with_survivor(Context::on_busybox("RUN sleep 1\n"))
+        .file("w", survives("w"))
+        .file("k", survives("k"))
+        .file("wkp", survives("wkp"));
+    // Ends of a step, of a kiln, of all three, and the next start; meanwhile the job's own loop and an orphan of the job's.
+    let script = format!(
+        "{TOOLS} s=70; (while :; do sleep ${{s}}01; done) & loop=$!; (sleep ${{s}}02 &); (setsid sleep ${{s}}03 &); \
+         touch /out/ready; while ! test -e /out/go; do sleep 0.05; done; \
+         for file in w k wkp Dockerfile; do $BUILD --no-cache -f $CONTEXT/$file $CONTEXT > /out/log-$file 2>&1; echo $file $?; settle; done; \
+         for n in 7001 7002 7003 7004 7005; do echo \"$n $(cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o \"[s]leep $n\" | wc -l)\"; done; \
+         kill $loop; for p in /proc/[0-9]*; do case $(cat $p/cmdline 2>/dev/null | tr '\\0' ' ') in *sleep?700[1-5]*) kill ${{p#/proc/}} ;; esac; done"
+    );
+    for options in [&[][..], &["--pid-host"]] {
+        let (out, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Of the machine: an orphan in a session of its own.
+        let mut canary = Command::new("setsid")
+            .args(["sleep", "7006"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut container = debug_container("A", context.path(), out.path());
+        container.args(options).arg("--state").arg(state.path()).args(["--", "/busybox/sh", "-c"]);
+        container.arg(format!("CONTEXT=/context; BUILD='kiln build --progress=plain'; {script}"));
+        let container = container.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begin = Instant::now();
+        while !out.path().join("ready").exists() && begin.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let mut shell = Command::new("runc");
+        shell.arg("--root").arg(state.path()).args(["exec", "job", "/busybox/sh", "-c"]);
+        let mut shell =
+            shell.arg("/busybox/sleep 7004 & /busybox/sleep 7005").stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::write(out.path().join("go"), "").unwrap();
+        let ended = finish(container, "strangers".to_owned());
+        for n in 7001..=7005 {
+            assert!(ended.stdout.contains(&format!("{n} 1\n")), "{n} {options:?}\n{ended}");
+        }
+        for line in ["w 1\n", "Dockerfile 0\n"] {
+            assert!(ended.stdout.contains(line), "{options:?}\n{ended}");
+        }
+        assert!(canary.try_wait().unwrap().is_none(), "{options:?}\n{ended}");
+        canary.kill().unwrap();
+        canary.wait().unwrap();
+        let _ = shell.kill();
+        shell.wait().unwrap();
+    }
+}
+
+/// `kill`, which the kernel refuses, from a step that is root and sees kiln.
+#[test]
+fn signals_do_not_reach_kiln_where_they_can_be_kept_away() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let context = Context::on_busybox(
+        "RUN kiln=$(cut -d' ' -f4 /proc/$PPID/stat); for p in $PPID $kiln; do for s in 9 15 19; do kill -$s $p && echo REA''CHED $p; done; done; \
+         sleep 60 & kill $! && echo own children he''ar\n",
+    );
+    for (place, option) in [
+        (Place::Kind("B"), ""),
+        (Place::Kind("P"), ""),
+        (Place::Kind("A"), "--hardened"),
+        (Place::Kind("C"), "--hardened"),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let built = place.run(context.path(), out.path(), &[], &format!("$BUILD {option} $CONTEXT")).ok();
+        assert!(!built.stderr.contains("REACHED"), "{place:?}\n{built}");
+        assert!(built.stderr.contains("own children hear"), "{place:?}\n{built}");
+    }
+}
+
+#[test]
+fn a_hardened_step_gets_no_privileges() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let context = Context::on_busybox("RUN grep NoNewPrivs /proc/self/status\n");
+    for place in [Place::Kind("A"), Place::Kind("B"), Place::Kind("E")] {
+        let out = tempfile::tempdir().unwrap();
+        let script = "$BUILD --hardened $CONTEXT; kiln executor --hardened --context=$CONTEXT --no-push; $BUILD --no-cache $CONTEXT";
+        let built = place.run(context.path(), out.path(), &[], script);
+        let said = format!("{}{}", built.stdout, built.stderr);
+        assert!(said.contains("NoNewPrivs:\t1") && said.contains("NoNewPrivs:\t0"), "{place:?}\n{built}");
+    }
+}

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::amazon::signed_headers;
 use super::amazon_profile;
 use super::signature::Keys;
-use super::{Context, Failure, SERVICE_TIMEOUT, read, read_file};
+use super::{Context, Failure, SERVICE_TIMEOUT, read};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const CONTAINER_HOST: &str = "http://169.254.170.2";
@@ -105,7 +105,7 @@ pub(super) async fn web_identity(
     path: &str,
     (role, session): (&str, &str),
 ) -> Result<Keys, Failure> {
-    let token = read_file("AWS_WEB_IDENTITY_TOKEN_FILE", path)?;
+    let token = context.read_file("AWS_WEB_IDENTITY_TOKEN_FILE", path)?;
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.extend_pairs([
         ("Action", "AssumeRoleWithWebIdentity"),
@@ -161,7 +161,7 @@ pub(super) async fn container(context: &Context<'_>) -> Result<Option<Keys>, Fai
         (None, None) => return Ok(None),
     };
     let token = match context.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
-        Some(path) => Some(read_file("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path)?),
+        Some(path) => Some(context.read_file("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path)?),
         None => context.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(str::to_owned),
     };
     let headers: Vec<(String, String)> =

@@ -121,7 +121,7 @@ fn settings(context: &Context<'_>, profile: &str) -> (Settings, String) {
         (path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), profile.to_owned()),
         (path("AWS_CONFIG_FILE", "config"), in_config),
     ] {
-        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let Ok(text) = context.read(&file) else { continue };
         let found = section_of(&text, &section);
         if !found.is_empty() {
             places.push(file);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Context, Failure, Grant, Outcome, read, read_file};
+use super::{Context, Failure, Grant, Outcome, read};
 use crate::registry::credential::Credential;
 use crate::registry::secret::Secret;
 
@@ -74,7 +74,7 @@ async fn entra_token(context: &Context<'_>, audience: &str) -> Result<(String, S
             fields.push(("client_secret", secret));
             Some("AZURE_CLIENT_SECRET")
         } else if let Some(path) = context.variable("AZURE_FEDERATED_TOKEN_FILE") {
-            assertion = read_file("AZURE_FEDERATED_TOKEN_FILE", path)?;
+            assertion = context.read_file("AZURE_FEDERATED_TOKEN_FILE", path)?;
             fields.push(("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
             fields.push(("client_assertion", &assertion));
             Some("AZURE_FEDERATED_TOKEN_FILE")

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Context, Failure, Grant, Outcome, SERVICE_TIMEOUT, read, read_file};
+use super::{Context, Failure, Grant, Outcome, SERVICE_TIMEOUT, read};
 use crate::registry::credential::Credential;
 use crate::registry::secret::Secret;
 
@@ -47,7 +47,7 @@ pub(super) async fn login(context: &Context<'_>) -> Outcome {
 /// Reads the file of the application default credentials, if there is one.
 fn default_credentials(context: &Context<'_>) -> Result<Option<(String, String)>, Failure> {
     if let Some(path) = context.variable("GOOGLE_APPLICATION_CREDENTIALS") {
-        let text = read_file("GOOGLE_APPLICATION_CREDENTIALS", path)?;
+        let text = context.read_file("GOOGLE_APPLICATION_CREDENTIALS", path)?;
         return Ok(Some((text, format!("{path} (GOOGLE_APPLICATION_CREDENTIALS)"))));
     }
     let directory = match (context.variable("CLOUDSDK_CONFIG"), context.variable("HOME")) {
@@ -56,7 +56,7 @@ fn default_credentials(context: &Context<'_>) -> Result<Option<(String, String)>
         (None, None) => return Ok(None),
     };
     let path = format!("{directory}/application_default_credentials.json");
-    Ok(std::fs::read_to_string(&path).ok().map(|text| (text, path)))
+    Ok(context.read(&path).ok().map(|text| (text, path)))
 }
 
 async fn from_file(context: &Context<'_>, file: &Value, origin: &str) -> Result<AccessToken, Failure> {
@@ -117,7 +117,7 @@ async fn external_account(context: &Context<'_>, file: &Value, origin: &str) -> 
     let lacks = |name: &str| Failure::Broken(format!("{origin} has no `{name}`"));
     let source = &file["credential_source"];
     let text = if let Some(path) = source["file"].as_str() {
-        read_file("GOOGLE_APPLICATION_CREDENTIALS", path)?
+        context.read_file("GOOGLE_APPLICATION_CREDENTIALS", path)?
     } else if let Some(url) = source["url"].as_str() {
         let headers = source["headers"].as_object().map(|headers| {
             let pairs = headers.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));

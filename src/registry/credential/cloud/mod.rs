@@ -13,6 +13,8 @@ mod signature;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -79,6 +81,7 @@ pub(in crate::registry) struct Clouds {
 /// What a flow works with.
 pub(super) struct Context<'a> {
     environment: &'a BTreeMap<String, String>,
+    own_files: &'a OwnFiles,
     sender: &'a dyn Sender,
 }
 
@@ -104,7 +107,7 @@ impl Clouds {
         {
             return found.clone();
         }
-        let context = Context { environment: &self.environment, sender };
+        let context = Context { environment: &self.environment, own_files: &self.own_files, sender };
         // Profiles, tokens and `credential_process` are the container's own. Callers wait on threads of their own.
         let present = self.own_files.present();
         let outcome = match provider {
@@ -134,6 +137,25 @@ impl Clouds {
     }
 }
 
+/// Lists the files that the clouds' flows may read secrets from, whether they are there or not.
+pub(super) fn files(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let named = [
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ];
+    let mut files: Vec<PathBuf> =
+        named.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from).collect();
+    let home = environment.get("HOME").map(Path::new);
+    files.extend(home.map(|home| home.join(".aws/credentials")));
+    let gcloud = environment.get("CLOUDSDK_CONFIG").map(PathBuf::from);
+    let gcloud = gcloud.or_else(|| Some(home?.join(".config/gcloud")));
+    files.extend(gcloud.map(|directory| directory.join("application_default_credentials.json")));
+    files
+}
+
 /// Recognises a cloud's registry by its whole host: `x.azurecr.io.evil.com` is nobody's.
 fn provider_of(registry: &str) -> Option<CloudProvider> {
     let host = registry.to_ascii_lowercase();
@@ -149,6 +171,18 @@ fn provider_of(registry: &str) -> Option<CloudProvider> {
 impl Context<'_> {
     fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Reads a file of this machine.
+    fn read(&self, path: &str) -> io::Result<String> {
+        self.own_files.read_to_string(Path::new(path))
+    }
+
+    /// Reads a file that a variable names.
+    fn read_file(&self, variable: &str, path: &str) -> Result<String, Failure> {
+        self.read(path)
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| Failure::Broken(format!("`{path}` ({variable}): {error}")))
     }
 
     /// Sends a form.
@@ -198,13 +232,6 @@ fn read<T: DeserializeOwned>(service: &str, reply: (u16, Vec<u8>)) -> Result<T, 
     // serde's own message could quote a token.
     serde_json::from_slice(&body)
         .map_err(|_| Failure::Broken(format!("{service}: its answer is not the JSON it should be")))
-}
-
-/// Reads a file that a variable names.
-fn read_file(variable: &str, path: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map(|text| text.trim().to_owned())
-        .map_err(|error| Failure::Broken(format!("`{path}` ({variable}): {error}")))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
+use crate::own_files::OwnFiles;
 use crate::registry::runtime::Runtime;
 use crate::registry::secret::Secret;
 
@@ -266,7 +267,7 @@ fn amazon_by_profiles_that_lead_elsewhere() {
         let variables: BTreeMap<String, String> =
             [home, ("AWS_PROFILE", profile)].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let script = Script::new(&[sts, api]);
-        let context = Context { environment: &variables, sender: &script };
+        let context = Context { environment: &variables, own_files: &OwnFiles::default(), sender: &script };
         let failed = Runtime::new().unwrap().wait(amazon::login(&context, ECR)).unwrap_err();
         let Failure::Broken(said) = failed else { panic!("{profile}: nothing was said") };
         assert!(said.contains(reason), "{profile}: {said}");
