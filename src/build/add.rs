@@ -205,6 +205,7 @@ impl Build<'_> {
     ) -> Result<(), Problem> {
         let dest = absolute_destination(stage.working_dir(), &flags.dest);
         let owner = self.owner(stage, flags.chown.as_deref(), false)?;
+        let held = self.services.ground.hold();
         stage.tree.flushed()?;
         for source in sources {
             let archives = archives(&source, unpack)?;
@@ -220,7 +221,7 @@ impl Build<'_> {
                 }
             }
         }
-        self.seal(stage)
+        self.seal(stage, held)
     }
 
     fn unpack(

@@ -160,12 +160,15 @@ impl Build<'_> {
         platform: &Platform,
         image: &BaseImage,
     ) -> Result<Arc<RootDir>, Problem> {
-        self.bases.roots.get((text.to_owned(), platform.clone()), || {
+        let kept = || self.kept.lock().expect("no panic while keeping");
+        let root = self.bases.roots.get((text.to_owned(), platform.clone()), || {
             let rootfs = self.services.storage.create(&image.layers, &*self.blobs)?;
             let root = rootfs.root();
-            self.kept.lock().expect("no panic while keeping").push(rootfs);
+            kept().push(rootfs);
             Ok(root)
-        })
+        })?;
+        kept().iter().filter(|kept| Arc::ptr_eq(&kept.root(), &root)).try_for_each(|kept| kept.check())?;
+        Ok(root)
     }
 
     /// Finds the image that a named context stands for; `None` if it stands for files.

@@ -132,6 +132,10 @@ impl Build<'_> {
     pub(super) fn copy_step(&self, stage: &mut Stage, copy: &Copy) -> Result<StepOutcome, Problem> {
         let expanded = expand_copy(stage, copy)?;
         let from = copy.from.as_deref().map(|text| self.plan.resolve_from(text, stage.id)).transpose()?;
+        // This may wait for another stage. What counts is how its files are while no step can change them.
+        self.copy_root(stage, from.as_ref())?;
+        let _turn = self.schedule.turn();
+        let _held = self.services.ground.hold();
         let from = self.copy_root(stage, from.as_ref())?;
         if copy.from.is_none() && !copy.parents {
             for pattern in expanded.patterns() {
@@ -142,7 +146,6 @@ impl Build<'_> {
         let outcome = match self.content_hit(stage, &sources, &expanded.flags)? {
             Some(outcome) => outcome,
             None => {
-                let _turn = self.schedule.turn();
                 self.copy_into(stage, sources, &expanded.flags)?;
                 StepOutcome::Done
             }

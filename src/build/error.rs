@@ -299,6 +299,11 @@ impl Problem {
                     top.unwrap_or_default()
                 ))
             }
+            Self::Rootfs(RootfsError::Foreign { .. }) => Some(
+                "steps in place run beside the files of other stages: leave the directory of kiln's store out of what \
+                 a command changes (`find / -xdev -not -path …`), or run kiln where it can make namespaces"
+                    .to_owned(),
+            ),
             Self::Offline { missing } => Some(super::offline::hint(missing)),
             Self::OfflineSource { .. } => Some(
                 "fetch it first, and give the build the directory or file; or leave `--offline` out"

@@ -2,16 +2,19 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::error::Problem;
 use super::mounts::StepMounts;
+use super::schedule::Turn;
 use super::stage::Stage;
 use super::user::{ExecUser, exec_user};
 use super::{Build, Entitlement, NetworkMode};
 use crate::dockerfile::{InstructionKind, Run, RunScript, history};
 use crate::event::{Event, OutputStream};
-use crate::sandbox::{DEFAULT_HOSTNAME, Exit, Network, Task, User};
+use crate::sandbox::{DEFAULT_HOSTNAME, Exit, Network, Occupation, Task, User};
+use crate::tree::RootDir;
 
 /// How many of the last lines a failed step wrote go into its error.
 const LAST_LINES: usize = 10;
@@ -37,16 +40,8 @@ impl Build<'_> {
             // Without privileges the files of the stage may not even be written.
             return Err(refusal.into());
         }
-        let specs = stage.mount_specs(run)?;
-        let roots = self.mount_roots(stage, &specs)?;
         let argv = stage.run_argv(run)?;
-        let _turn = self.schedule.turn();
-        let mut mounts = self.step_mounts(stage, &specs, roots)?;
-        if let RunScript::File { name, body } = run.script() {
-            self.script_mount(&mut mounts, &script_path(&name), &body)?;
-        }
-        let root = stage.tree.root()?;
-        let user = exec_user(&stage.config.config.user, &root)?;
+        let Ready { mut mounts, root, user, _turn, occupation } = self.make_ready(stage, run)?;
         let task = Task {
             root: root.path().to_path_buf(),
             argv: argv.iter().map(OsString::from).collect(),
@@ -69,20 +64,45 @@ impl Build<'_> {
         if exit.code() != 0 {
             return Err(process_failed(&argv, exit, last_output, absent));
         }
-        self.seal(stage)?;
+        self.seal(stage, occupation)?;
         stage.record_run(&argv);
         Ok(())
     }
 
-    /// Turns what the current step changed in the tree into a layer.
-    pub(super) fn seal(&self, stage: &mut Stage) -> Result<(), Problem> {
-        let rootfs = stage.tree.flushed()?;
+    /// Makes everything ready for a step, and waits for its turn. Whatever another step could have changed meanwhile is
+    /// made ready anew.
+    fn make_ready(&self, stage: &mut Stage, run: &Run) -> Result<Ready<'_>, Problem> {
+        let ground = &self.services.ground;
+        let specs = stage.mount_specs(run)?;
+        loop {
+            let steps = ground.steps();
+            let roots = self.mount_roots(stage, &specs)?;
+            let turn = self.schedule.turn();
+            let mut mounts = self.step_mounts(stage, &specs, roots)?;
+            if let RunScript::File { name, body } = run.script() {
+                self.script_mount(&mut mounts, &script_path(&name), &body)?;
+            }
+            let root = stage.tree.root()?;
+            let user = exec_user(&stage.config.config.user, &root)?;
+            if let Some(occupation) = ground.occupy(steps) {
+                return Ok(Ready { mounts, root, user, _turn: turn, occupation });
+            }
+        }
+    }
+
+    /// Turns what the current step changed in the tree into a layer. No other step has changed anything while `kept_off`
+    /// lived, which is until all changes are known.
+    pub(super) fn seal<T>(&self, stage: &mut Stage, kept_off: T) -> Result<(), Problem> {
+        let rootfs = stage.tree.worked_on()?;
         let must_drain = rootfs.must_drain();
         let changes = rootfs.seal_step(&self.request.ignore_paths)?;
+        drop(kept_off);
         if let Some(layer) = self.push_layer(stage, changes)
             && must_drain
         {
             layer.wait()?;
+            // The files were read when others may have run steps already.
+            stage.tree.worked_on()?.check()?;
         }
         Ok(())
     }
@@ -149,6 +169,15 @@ impl Build<'_> {
             Some(other) => Err(Problem::Instruction { message: format!("security {other:?} is not valid") }),
         }
     }
+}
+
+/// A step that can be started.
+struct Ready<'a> {
+    mounts: StepMounts,
+    root: Arc<RootDir>,
+    user: ExecUser,
+    _turn: Turn<'a>,
+    occupation: Occupation,
 }
 
 /// Refuses what kiln does not have.

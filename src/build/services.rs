@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::own_files::OwnFiles;
 use crate::registry::Client;
 use crate::rootfs::Storage;
-use crate::sandbox::{Cancel, Launch, MemoryDir};
+use crate::sandbox::{Cancel, Ground, Launch, MemoryDir};
 use crate::tree::Timestamp;
 
 /// The parts a build is wired to.
@@ -27,6 +27,8 @@ pub struct Services {
     pub registry: Client,
     /// How steps run.
     pub launch: Arc<dyn Launch>,
+    /// What kiln's files have to do with steps.
+    pub ground: Arc<Ground>,
     /// Where stages' files live.
     pub storage: Arc<dyn Storage>,
     /// Where the image goes.

@@ -228,12 +228,7 @@ impl Build<'_> {
             base_history: 0,
             scope: Scope::default(),
             layers: Vec::new(),
-            tree: Tree::new(
-                origin,
-                self.services.storage.clone(),
-                self.blobs.clone(),
-                self.services.reporter.clone(),
-            ),
+            tree: Tree::new(origin, self.services, self.blobs.clone()),
             base: None,
             cmd_is_set: false,
             escape: self.plan.escape,

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use super::copy::{Below, Pending, apply};
 use super::error::Problem;
 use super::layers::LayerSlot;
+use super::services::Services;
 use super::stage::StageResult;
 use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::layer::{Change, ChangeSet};
 use crate::oci::Layer;
 use crate::rootfs::{Rootfs, Storage, unpack_over};
+use crate::sandbox::Ground;
 use crate::tree::RootDir;
 
 /// Where a tree comes from.
@@ -38,6 +40,7 @@ enum Queued {
 pub(super) struct Tree {
     origin: Origin,
     storage: Arc<dyn Storage>,
+    ground: Arc<Ground>,
     blobs: Arc<dyn BlobSource>,
     reporter: Reporter,
     rootfs: Option<Box<dyn Rootfs>>,
@@ -47,14 +50,17 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new(
-        origin: Origin,
-        storage: Arc<dyn Storage>,
-        blobs: Arc<dyn BlobSource>,
-        reporter: Reporter,
-    ) -> Self {
-        let merged = Some(Pending::default());
-        Self { origin, storage, blobs, reporter, rootfs: None, queue: Vec::new(), merged }
+    pub(super) fn new(origin: Origin, services: &Services, blobs: Arc<dyn BlobSource>) -> Self {
+        Self {
+            origin,
+            storage: services.storage.clone(),
+            ground: services.ground.clone(),
+            blobs,
+            reporter: services.reporter.clone(),
+            rootfs: None,
+            queue: Vec::new(),
+            merged: Some(Pending::default()),
+        }
     }
 
     /// Tells whether there is no base, or a stage that has none itself, and nothing was done yet.
@@ -67,16 +73,27 @@ impl Tree {
         is_empty && self.rootfs.is_none() && self.queue.is_empty()
     }
 
-    /// Makes the files as they were before anything queued, and returns them.
+    /// Makes the files as they were before anything queued, and returns them, untouched by steps of other stages.
     fn live(&mut self) -> Result<&mut Box<dyn Rootfs>, Problem> {
-        if self.rootfs.is_none() {
-            self.rootfs = Some(match &self.origin {
-                Origin::Scratch => self.storage.create(&[], &*self.blobs)?,
-                Origin::Layers(layers) => self.storage.create(layers, &*self.blobs)?,
-                Origin::Stage(stage) => stage.lock_tree().flushed()?.fork()?,
-            });
+        match &self.rootfs {
+            Some(rootfs) => rootfs.check()?,
+            None => {
+                self.rootfs = Some(match &self.origin {
+                    Origin::Scratch => self.storage.create(&[], &*self.blobs)?,
+                    Origin::Layers(layers) => self.storage.create(layers, &*self.blobs)?,
+                    Origin::Stage(stage) => stage.lock_tree().flushed()?.fork()?,
+                });
+            }
         }
         Ok(self.rootfs.as_mut().expect("made just now"))
+    }
+
+    /// Returns the files that a step of the stage itself has just worked on.
+    pub(super) fn worked_on(&mut self) -> Result<&mut Box<dyn Rootfs>, Problem> {
+        match self.rootfs {
+            Some(ref mut rootfs) => Ok(rootfs),
+            None => self.flushed(),
+        }
     }
 
     /// Returns the layers that are all there is to the tree, where that is so and no files were made yet.
@@ -109,6 +126,7 @@ impl Tree {
         let queue = std::mem::take(&mut self.queue);
         self.merged = Some(Pending::default());
         let (blobs, reporter) = (self.blobs.clone(), self.reporter.clone());
+        let _held = self.ground.hold();
         let rootfs = self.live()?;
         if !queue.is_empty() {
             let root = rootfs.root();
@@ -152,6 +170,7 @@ impl Tree {
         if self.merged.is_none() {
             self.flushed()?;
         }
+        let _held = self.ground.hold();
         let root = match (&self.origin, &self.rootfs) {
             (Origin::Scratch, None) => None,
             _ => Some(self.live()?.root()),

@@ -106,7 +106,8 @@ pub fn open_second_workshop(
     services.cache_mounts_dir = services.work_dir.join("mounts");
     // A storage that is not the best here is a directory already.
     let trees = Home::open(&invocation.root)?.trees();
-    services.storage = rootfs::open(StorageKind::Directory, &services.work_dir, &trees, reporter.clone())?;
+    services.storage =
+        rootfs::open(StorageKind::Directory, &services.work_dir, &trees, &services.ground, reporter.clone())?;
     Ok(workshop)
 }
 
@@ -151,7 +152,7 @@ pub fn open_workshop(
     let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
-    let storage = rootfs::open(kind, work_dir.path(), &home.trees(), reporter.clone())?;
+    let storage = rootfs::open(kind, work_dir.path(), &home.trees(), &entered.ground, reporter.clone())?;
     let caches = open_caches(invocation, &client, &store, reporter);
     let mount_caches = open_mount_caches(invocation, &client, &store, reporter);
     let services = Services {
@@ -162,6 +163,7 @@ pub fn open_workshop(
         store,
         registry: client,
         launch,
+        ground: Arc::clone(&entered.ground),
         storage,
         outputs,
         secrets: open_secrets(&entered, work_dir.path(), reporter)?,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +21,42 @@ pub enum Content {
         root: Arc<RootDir>,
         /// Its path there; a link as the last component is not followed.
         path: PathBuf,
+        /// Which inode it was when the change was found, where others may change it until it is read.
+        seen: Option<SeenInode>,
     },
+}
+
+/// An inode as it was once looked at. Nobody can set the time of its last change back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenInode {
+    ino: u64,
+    ctime: Timestamp,
+}
+
+impl SeenInode {
+    /// Fails unless the open file is that inode and was not changed since.
+    pub fn check(self, file: &File) -> io::Result<()> {
+        let now = Metadata::of(file)?;
+        if (now.ino, now.ctime) == (self.ino, self.ctime) {
+            return Ok(());
+        }
+        Err(io::Error::other("somebody changed it while the build was using it"))
+    }
+}
+
+impl Content {
+    /// Returns the content of a file that `metadata` was read of.
+    pub fn of_file(root: &Arc<RootDir>, path: PathBuf, metadata: &Metadata) -> Self {
+        let seen = SeenInode { ino: metadata.ino, ctime: metadata.ctime };
+        Self::File { root: Arc::clone(root), path, seen: root.is_exposed().then_some(seen) }
+    }
+}
+
+/// Opens the file of a [`Content::File`] as it was found.
+pub fn open_seen(root: &RootDir, path: &Path, seen: Option<SeenInode>) -> io::Result<File> {
+    let file = root.open_nofollow(path)?;
+    seen.map_or(Ok(()), |seen| seen.check(&file))?;
+    Ok(file)
 }
 
 /// What kind of entry a node is, with what only that kind has.
@@ -121,7 +158,7 @@ impl Node {
         let kind = match metadata.kind {
             FileKind::File => NodeKind::File {
                 size_bytes: metadata.size_bytes,
-                content: Content::File { root: Arc::clone(root), path: path.clone() },
+                content: Content::of_file(root, path.clone(), metadata),
             },
             FileKind::Directory => NodeKind::Directory,
             FileKind::Symlink => NodeKind::Symlink { target: root.read_link(&path).map_err(read)? },

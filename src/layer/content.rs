@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::{Content, LayerError};
+use super::{Content, LayerError, open_seen};
 use crate::tree::next_data;
 
 /// Headers and small files gather here before they are passed on.
@@ -93,14 +93,16 @@ pub(super) fn copy_content(
             }
             size_bytes
         }
-        Content::File { root, path: source } => {
+        Content::File { root, path: source, seen } => {
             let read = |source| LayerError::Read { path: path.to_owned(), source };
-            let file = root.open_nofollow(source).map_err(read)?;
-            if size_bytes < SMALL_BYTES {
+            let file = open_seen(root, source, *seen).map_err(read)?;
+            let found_bytes = if size_bytes < SMALL_BYTES {
                 read_part(&file, size_bytes, out, &read)?
             } else {
-                read_large(file, size_bytes, out, &read)?
-            }
+                read_large(&file, size_bytes, out, &read)?
+            };
+            seen.map_or(Ok(()), |seen| seen.check(&file)).map_err(read)?;
+            found_bytes
         }
     };
     if found_bytes == size_bytes { Ok(()) } else { Err(changed(found_bytes)) }
@@ -140,7 +142,7 @@ fn read_part(
 }
 
 fn read_large(
-    mut file: File,
+    mut file: &File,
     size_bytes: u64,
     out: &mut Buffered<'_, impl Write>,
     error: &impl Fn(io::Error) -> LayerError,
@@ -153,7 +155,7 @@ fn read_large(
     let mut position = 0;
     while position < size_bytes {
         let data = if has_holes {
-            next_data(&file, position, size_bytes).map_err(error)?.unwrap_or(size_bytes..size_bytes)
+            next_data(file, position, size_bytes).map_err(error)?.unwrap_or(size_bytes..size_bytes)
         } else {
             position..size_bytes
         };

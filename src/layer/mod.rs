@@ -25,7 +25,7 @@ mod whiteouts;
 mod write;
 
 pub use apply::{Applied, ApplyOptions, ApplyWarning, Owners, Whiteouts, apply_tar};
-pub use change::{Change, ChangeSet, Content, Node, NodeKind};
+pub use change::{Change, ChangeSet, Content, Node, NodeKind, SeenInode, open_seen};
 pub use check::{check_layer, recompress_layer};
 pub use error::LayerError;
 pub use names::opaque_attribute;

@@ -56,6 +56,12 @@ pub enum RootfsError {
         /// What it should lead to.
         target: PathBuf,
     },
+    /// A step in place changed a tree that is not its stage's.
+    #[error("a step of another stage changed `{}` in the files of this one", Path::new("/").join(path).display())]
+    Foreign {
+        /// What is not as the stage's own steps left it, relative to the tree's root.
+        path: PathBuf,
+    },
     /// A tree is to be forked in the middle of a step.
     #[error("cannot fork a tree whose last step is not sealed")]
     NotSealed,

@@ -24,7 +24,7 @@ use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::layer::ChangeSet;
 use crate::oci::Layer;
-use crate::sandbox::{Entered, LaunchKind, try_overlay};
+use crate::sandbox::{Entered, Ground, LaunchKind, try_overlay};
 use crate::tree::RootDir;
 
 pub use error::RootfsError;
@@ -51,6 +51,12 @@ pub trait Rootfs: Send + Sync {
     /// Paths in `exclude` are left out with all that is below them. No process may be writing to the root. The
     /// set reads the files while it is consumed: see [`Rootfs::must_drain`].
     fn seal_step(&mut self, exclude: &[std::path::PathBuf]) -> Result<ChangeSet, RootfsError>;
+
+    /// Makes sure that nobody but the stage's own steps changed the files since the last step was sealed. What was
+    /// found holds until a further step in place begins.
+    fn check(&self) -> Result<(), RootfsError> {
+        Ok(())
+    }
 
     /// Makes an independent tree with the same content (`FROM stage`); the current step must be sealed.
     fn fork(&self) -> Result<Box<dyn Rootfs>, RootfsError>;
@@ -79,6 +85,7 @@ pub fn open(
     kind: StorageKind,
     work_dir: &Path,
     trees_dir: &Path,
+    ground: &Arc<Ground>,
     reporter: Reporter,
 ) -> Result<Arc<dyn Storage>, RootfsError> {
     match kind {
@@ -86,7 +93,9 @@ pub fn open(
             let storage = overlay::OverlayStorage::open(work_dir, trees_dir, userxattr, reporter)?;
             Ok(Arc::new(storage))
         }
-        StorageKind::Directory => Ok(Arc::new(directory::DirectoryStorage::open(work_dir, reporter)?)),
+        StorageKind::Directory => {
+            Ok(Arc::new(directory::DirectoryStorage::open(work_dir, ground, reporter)?))
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl Case {
     }
 
     fn open(kind: StorageKind, dir: &Path) -> Arc<dyn Storage> {
-        open(kind, &dir.join("work"), &dir.join("trees"), Reporter::silent()).unwrap()
+        open(kind, &dir.join("work"), &dir.join("trees"), &Arc::default(), Reporter::silent()).unwrap()
     }
 }
 

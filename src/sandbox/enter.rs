@@ -23,7 +23,7 @@ use super::child::{Role, command};
 use super::keeper::{self, Keeper};
 use super::mounting::make_all_private;
 use super::wire::{Receiver, send};
-use super::{Isolation, Probes, SandboxError};
+use super::{Ground, Isolation, Probes, SandboxError};
 
 /// The file by which kiln's own container image can be told: there, and only there, steps may take over `/`.
 pub const OWN_IMAGE_MARKER: &str = "/kiln/own-image";
@@ -63,6 +63,8 @@ pub struct Entered {
     /// `/`, locked as long as steps of this kiln may take its place: two kilns would move each other's files.
     #[expect(dead_code, reason = "it is held for its lock")]
     pub(super) claim: Option<Arc<File>>,
+    /// What kiln's files have to do with steps.
+    pub ground: Arc<Ground>,
 }
 
 /// Gives this process a mount namespace of its own, by way of a user namespace if need be, and chooses the launch.
@@ -134,6 +136,7 @@ pub fn enter(isolation: Isolation, force: bool, probes: &Probes) -> Result<Enter
         advice,
         keeper,
         claim,
+        ground: if choice.kind == Choice::InPlace { Ground::shared() } else { Arc::default() },
     })
 }
 

@@ -24,7 +24,7 @@ struct IndexFinder {
 /// An entry is unchanged if its inode was not touched, or if all that a layer records is as it was.
 fn differs(old: &IndexCursor<'_>, new: &IndexCursor<'_>) -> bool {
     let (old_metadata, new_metadata) = (old.metadata(), new.metadata());
-    if old_metadata.same_inode(&new_metadata) && old_metadata.ctime == new_metadata.ctime {
+    if old_metadata.is_untouched(&new_metadata) {
         return false;
     }
     let same_content = old.fingerprint().is_some() && old.fingerprint() == new.fingerprint();

@@ -70,6 +70,35 @@ impl Index {
         fill::fill(self, root, |_| true)
     }
 
+    /// Lists the tree again and returns the first path that is not the inode it was, or was touched in any way, since
+    /// this index was made; `None` if there is none.
+    ///
+    /// Who may do anything but set the clock cannot hide a change: the time of an inode's last change only goes on. The
+    /// root directory itself is in no index.
+    pub fn first_touched(&self, root: &RootDir, exclude: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+        let exclude = relative(exclude);
+        let now = collect(root, &exclude)?;
+        let (mut old, mut new) = (self.cursor(), now.cursor());
+        loop {
+            if old.path().is_some() && exclude.iter().any(|excluded| old.as_path().starts_with(excluded)) {
+                old.advance();
+                continue;
+            }
+            let order = match (old.path(), new.path()) {
+                (None, None) => return Ok(None),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => compare_paths(old, new),
+            };
+            if order != Ordering::Equal || !old.metadata().is_untouched(&new.metadata()) {
+                let found = if order == Ordering::Greater { &new } else { &old };
+                return Ok(Some(found.as_path().to_path_buf()));
+            }
+            old.advance();
+            new.advance();
+        }
+    }
+
     fn lookup(&self, known: &Fingerprints) -> Vec<(usize, Fingerprint)> {
         let mut found = Vec::new();
         if known.is_empty() {
@@ -98,7 +127,7 @@ impl Index {
                 Ordering::Greater => new.advance(),
                 Ordering::Equal => {
                     let (old_metadata, new_metadata) = (old.metadata(), new.metadata());
-                    if old_metadata.same_inode(&new_metadata) && old_metadata.ctime == new_metadata.ctime {
+                    if old_metadata.is_untouched(&new_metadata) {
                         let inherited = old.fingerprint().map(|fingerprint| (new.number(), fingerprint));
                         comparison.inherited.extend(inherited);
                     } else if same_metadata(&old_metadata, &new_metadata) {

@@ -124,6 +124,11 @@ impl Metadata {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
 
+    /// Tells whether `later` is the same inode, and nothing of it was changed in between.
+    pub fn is_untouched(&self, later: &Self) -> bool {
+        self.same_inode(later) && self.ctime == later.ctime
+    }
+
     fn from_stat(stat: &Stat) -> Self {
         // The integer types of `struct stat` differ between architectures.
         #![expect(clippy::unnecessary_cast, reason = "other architectures need the casts")]

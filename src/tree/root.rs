@@ -32,6 +32,7 @@ pub struct RootDir {
     path: PathBuf,
     fd: OwnedFd,
     use_openat2: bool,
+    is_exposed: bool,
 }
 
 impl AsFd for RootDir {
@@ -64,13 +65,23 @@ impl RootDir {
     /// Makes the directory `fd`, which `path` names in messages, a root.
     pub fn from_fd(fd: OwnedFd, path: &Path) -> Self {
         let use_openat2 = resolve::openat2_works(fd.as_fd());
-        Self { path: path.to_path_buf(), fd, use_openat2 }
+        Self { path: path.to_path_buf(), fd, use_openat2, is_exposed: false }
     }
 
     /// Opens a root that behaves as on a kernel without `openat2`.
     #[cfg(test)]
     pub(super) fn open_without_openat2(path: &Path) -> io::Result<Self> {
         Ok(Self { use_openat2: false, ..Self::open(path)? })
+    }
+
+    /// Says that others than its owner can change what is in it at any time.
+    pub fn exposed(self) -> Self {
+        Self { is_exposed: true, ..self }
+    }
+
+    /// Tells whether what was once seen of a file has to be seen again when it is opened.
+    pub fn is_exposed(&self) -> bool {
+        self.is_exposed
     }
 
     /// Returns the path this root was opened by, for messages and for mounting.
@@ -83,7 +94,12 @@ impl RootDir {
         let canonical = self.resolve(&path)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = resolve::open(self.fd.as_fd(), self.use_openat2, path.as_ref(), flags)?;
-        Ok(Self { path: self.path.join(canonical), fd, use_openat2: self.use_openat2 })
+        Ok(Self {
+            path: self.path.join(canonical),
+            fd,
+            use_openat2: self.use_openat2,
+            is_exposed: self.is_exposed,
+        })
     }
 
     /// Returns the metadata of the entry itself, a link not followed.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::layer::{Change, Content, Node, NodeKind};
+use crate::layer::{Change, Content, Node, NodeKind, open_seen};
 use crate::tree::{FileKind, RootDir, Timestamp, copy_file_data};
 
 /// Applies `changes`, parents first as they come, with the semantics of a layer: what is in the way is
@@ -57,8 +57,8 @@ fn create(root: &RootDir, path: &Path, node: &Node) -> io::Result<()> {
             let mut file = root.create_file(path, 0o600)?;
             match content {
                 Content::Bytes(bytes) => file.write_all(bytes),
-                Content::File { root: source, path } => {
-                    let from = source.open_nofollow(path)?;
+                Content::File { root: source, path, seen } => {
+                    let from = open_seen(source, path, *seen)?;
                     copy_file_data(&from, &file, *size_bytes).map(drop)
                 }
             }

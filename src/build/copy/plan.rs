@@ -38,7 +38,7 @@ pub(super) fn plan(request: &CopyRequest<'_>, below: Below<'_>) -> Result<(Vec<C
             CopySource::Found { from, path } => copier.copy_one(from, path, &path.to_string_lossy())?,
             CopySource::Download { from, path, name, mode, mtime } => {
                 let (_, metadata) = from.follow(path, name)?;
-                let content = Content::File { root: from.root.clone(), path: path.clone() };
+                let content = Content::of_file(&from.root, path.clone(), &metadata);
                 copier.put_single(name, metadata.size_bytes, content, *mode, *mtime)?;
             }
             CopySource::Inline { name, body } => {
@@ -179,7 +179,7 @@ impl Copier<'_> {
                 Some(first) => NodeKind::HardLink { target: first },
                 None => NodeKind::File {
                     size_bytes: metadata.size_bytes,
-                    content: Content::File { root: from.root.clone(), path: source.to_path_buf() },
+                    content: Content::of_file(&from.root, source.to_path_buf(), metadata),
                 },
             },
             FileKind::Symlink => {

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dockerfile::chmod::SET_GID;
-use crate::layer::{Change, Content, Node, NodeKind};
+use crate::layer::{Change, Content, Node, NodeKind, open_seen};
 use crate::tree::{FileKind, Metadata, RootDir, Timestamp};
 
 /// How many symbolic links one path may lead through: the kernel's own limit.
@@ -320,7 +320,7 @@ fn in_order(path: &Path) -> Vec<u8> {
 fn open(content: &Content) -> io::Result<Box<dyn Read + '_>> {
     Ok(match content {
         Content::Bytes(bytes) => Box::new(&bytes[..]),
-        Content::File { root, path } => Box::new(root.open_nofollow(path)?),
+        Content::File { root, path, seen } => Box::new(open_seen(root, path, *seen)?),
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::build::error::Problem;
 use crate::cache::{FileInput, FileInputs, KeyBuilder};
-use crate::layer::{Change, Content, Node, NodeKind};
+use crate::layer::{Change, Content, Node, NodeKind, open_seen};
 use crate::oci::Digest;
 use crate::stream;
 use crate::threads;
@@ -133,9 +133,9 @@ fn hash(kind: &NodeKind, buffer: &mut [u8]) -> Result<Option<Hashed>, Problem> {
     Ok(match kind {
         NodeKind::Symlink { target } => bytes(target.as_os_str().as_bytes()),
         NodeKind::File { content: Content::Bytes(content), .. } => bytes(content),
-        NodeKind::File { content: Content::File { root, path }, .. } => {
+        NodeKind::File { content: Content::File { root, path, seen }, .. } => {
             let failed = |source| Problem::Io { action: "read", path: path.clone(), source };
-            let file = root.open_nofollow(path).map_err(failed)?;
+            let file = open_seen(root, path, *seen).map_err(failed)?;
             let before = Metadata::of(&file).map_err(failed)?;
             let sum = stream::hash_all(file, buffer).map_err(failed)?;
             let stamp = Stamp {

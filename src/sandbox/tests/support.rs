@@ -49,6 +49,7 @@ pub(crate) fn entered() -> Option<&'static Entered> {
             advice: None,
             keeper: None,
             claim: None,
+            ground: Arc::default(),
         });
     }
     ENTERED.get().filter(|entered| entered.launch != LaunchKind::None)

@@ -131,7 +131,7 @@ fn lines(changes: ChangeSet) -> Vec<String> {
             Change::Opaque { path } => format!("! {path:?}"),
             Change::Upsert { path, node } => {
                 let kind = match node.kind {
-                    NodeKind::File { size_bytes, content: Content::File { root, path: file } } => {
+                    NodeKind::File { size_bytes, content: Content::File { root, path: file, .. } } => {
                         assert_eq!(path, file);
                         let content = root.read(&file).unwrap();
                         assert_eq!(content.len() as u64, size_bytes);
@@ -177,7 +177,7 @@ fn apply(changes: ChangeSet, root: &RootDir) {
         match &node.kind {
             NodeKind::Directory if root.exists(&path).unwrap() => {}
             NodeKind::Directory => root.create_dir(&path, 0o700).unwrap(),
-            NodeKind::File { content: Content::File { root: from, path: file }, .. } => {
+            NodeKind::File { content: Content::File { root: from, path: file, .. }, .. } => {
                 root.create_file(&path, 0o600).unwrap().write_all(&from.read(file).unwrap()).unwrap();
             }
             NodeKind::File { content: Content::Bytes(bytes), .. } => {

@@ -233,7 +233,7 @@ fn assert_same_kind(root: &RootDir, path: &Path, metadata: &Metadata, node: &Nod
 fn bytes(content: &Content) -> Vec<u8> {
     match content {
         Content::Bytes(bytes) => bytes.to_vec(),
-        Content::File { root, path } => {
+        Content::File { root, path, .. } => {
             let mut bytes = Vec::new();
             root.open_nofollow(path).unwrap().read_to_end(&mut bytes).unwrap();
             bytes
