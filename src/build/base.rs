@@ -193,9 +193,14 @@ impl Build<'_> {
         check_cancelled(&self.services.cancel)?;
         let reference: Reference = text.parse()?;
         let offline = self.request.offline;
-        if !self.request.pull
-            && let Some((digest, image)) = stored_image(&self.services.store, &reference, platform, offline)?
-        {
+        let stored = if self.request.pull {
+            None
+        } else {
+            // A step could point names elsewhere for as long as it runs.
+            let _held = self.services.ground.hold();
+            stored_image(&self.services.store, &reference, platform, offline)?
+        };
+        if let Some((digest, image)) = stored {
             return Ok(base_image(text, Some(reference), digest, image));
         }
         if offline {

@@ -290,7 +290,7 @@ impl Problem {
                  step was not yours"
                     .to_owned(),
             ),
-            Self::Sandbox(SandboxError::OwnFiles { path }) => {
+            Self::Sandbox(SandboxError::OwnFiles { path, .. }) => {
                 let top =
                     path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
                 Some(format!(

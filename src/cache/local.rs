@@ -22,6 +22,7 @@ use super::{Cache, CacheError, Entry, Found, Key, Record, Removed, SharedCache, 
 use crate::blob::{BlobError, BlobSource, Layout, RECORDS_DIRECTORY, Store};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::Artifact;
+use crate::sandbox::Ground;
 
 /// No manifest of a record is larger.
 const MANIFEST_LIMIT_BYTES: u64 = 4 << 20;
@@ -33,30 +34,32 @@ const TEMPORARY: &str = ".new-";
 /// Files that are being written are there for moments; after an hour nobody is writing them.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// Keeps records in `store`; `is_own` tells whether that is the store the build works with.
-pub fn open_store(store: Arc<Store>, is_own: bool) -> SharedCache {
+/// Keeps records in `store`; `is_own` tells whether that is the store the build works with. While a step runs that could
+/// reach it, no record is read or written.
+pub fn open_store(store: Arc<Store>, is_own: bool, ground: &Arc<Ground>) -> SharedCache {
     let root = store.path().to_owned();
-    Arc::new(LocalCache { root, blobs: Blobs::Store(store), is_own })
+    Arc::new(LocalCache { root, blobs: Blobs::Store(store), is_own, ground: Arc::clone(ground) })
 }
 
 /// Keeps records in the directory `path`, which is made if need be.
-pub fn open_local(path: &Path) -> Result<SharedCache, CacheError> {
+pub fn open_local(path: &Path, ground: &Arc<Ground>) -> Result<SharedCache, CacheError> {
     let store = Store::open(path).map_err(|error| blob_error(path, error))?;
-    Ok(open_store(store, false))
+    Ok(open_store(store, false, ground))
 }
 
 /// Reads the records of the directory `path`, which may be read-only.
-pub fn open_local_source(path: &Path) -> Result<SharedCache, CacheError> {
+pub fn open_local_source(path: &Path, ground: &Arc<Ground>) -> Result<SharedCache, CacheError> {
     if !path.join("oci-layout").exists() {
         let missing =
             io::Error::new(io::ErrorKind::NotFound, "it is no cache directory: it has no `oci-layout`");
         return Err(CacheError::io("read", path, missing));
     }
     if let Ok(store) = Store::open(path) {
-        return Ok(open_store(store, false));
+        return Ok(open_store(store, false, ground));
     }
     let layout = Layout::open(path).map_err(|error| blob_error(path, error))?;
-    Ok(Arc::new(LocalCache { root: path.to_owned(), blobs: Blobs::Layout(Arc::new(layout)), is_own: false }))
+    let blobs = Blobs::Layout(Arc::new(layout));
+    Ok(Arc::new(LocalCache { root: path.to_owned(), blobs, is_own: false, ground: Arc::clone(ground) }))
 }
 
 fn blob_error(place: &Path, source: BlobError) -> CacheError {
@@ -67,6 +70,7 @@ struct LocalCache {
     root: PathBuf,
     blobs: Blobs,
     is_own: bool,
+    ground: Arc<Ground>,
 }
 
 enum Blobs {
@@ -173,6 +177,7 @@ impl Cache for LocalCache {
     }
 
     fn find(&self, key: &Key) -> Result<Option<Found>, CacheError> {
+        let _held = self.ground.hold();
         let Some(header) = self.header(key)? else { return Ok(None) };
         // Pruned since, or lost in a power failure.
         if !self.has(&header.layer.descriptor)? {
@@ -186,6 +191,7 @@ impl Cache for LocalCache {
     }
 
     fn newest(&self, step: &StepName) -> Result<Option<Record>, CacheError> {
+        let _held = self.ground.hold();
         let path = self.step_path(step);
         let Some(name) = read(&path, 256)? else { return Ok(None) };
         let name = String::from_utf8_lossy(&name);
@@ -206,6 +212,7 @@ impl Cache for LocalCache {
         let Blobs::Store(store) = &self.blobs else {
             return Err(CacheError::io("write", &self.root, io::ErrorKind::ReadOnlyFilesystem.into()));
         };
+        let _held = self.ground.hold();
         let failed = |error| blob_error(&self.root, error);
         let digest: Digest = record.layer.digest();
         if !store.has(&digest) {

@@ -18,7 +18,7 @@ use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, StorageKind, WorkDir};
-use crate::sandbox::{self, Cancel, Entered, LaunchOptions, MemoryDir};
+use crate::sandbox::{self, Cancel, Entered, Ground, KilnFiles, LaunchOptions, MemoryDir, OWN_IMAGE_MARKER};
 use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
@@ -148,13 +148,15 @@ pub fn open_workshop(
         allow_visible_credentials: invocation.sandbox.allow_visible_credentials,
         hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
+        kiln_files: kiln_files(invocation, &home),
     };
     let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
     reporter.debug(format!("storage: {reason}"));
     let storage = rootfs::open(kind, work_dir.path(), &home.trees(), &entered.ground, reporter.clone())?;
-    let caches = open_caches(invocation, &client, &store, reporter);
-    let mount_caches = open_mount_caches(invocation, &client, &store, reporter);
+    let parts = CacheParts { client: &client.impatient(), store: &store, ground: &entered.ground };
+    let caches = open_caches(invocation, parts, reporter);
+    let mount_caches = open_mount_caches(invocation, parts, reporter);
     let services = Services {
         reporter: reporter.clone(),
         fetch: open_fetch(&invocation.registry, reporter.clone()),
@@ -179,6 +181,31 @@ pub fn open_workshop(
     };
     let stdout_is_taken = invocation.outputs.iter().any(writes_stdout);
     Ok(Workshop { services, work_dir, stdout_is_taken })
+}
+
+/// Says what of kiln's own a step in place is to leave as it is.
+fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
+    let mut fixed = Vec::new();
+    // In kiln's own image that is everything below its one directory, and the shell that runs the job.
+    let marker = Path::new(OWN_IMAGE_MARKER);
+    if marker.exists() {
+        fixed.extend(marker.parent().map(Path::to_owned));
+        fixed.push("/busybox".into());
+    }
+    let store = home.store();
+    fixed.extend(store.parent().map(Path::to_owned));
+    fixed.extend(std::env::current_exe().ok());
+    let caches = &invocation.caches;
+    let places = caches.sources.iter().chain(caches.sinks.iter().map(|(place, _)| place));
+    let local = places.filter_map(|place| match place {
+        CachePlace::Local(path) => std::path::absolute(path).ok(),
+        CachePlace::Own | CachePlace::Registry(_) => None,
+    });
+    let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
+    work.extend(["blobs", "ingest", "lock"].map(|name| store.join(name)));
+    work.extend(private_files(invocation).into_iter().chain(local));
+    let names = ["index.json", "oci-layout", "records"].map(|name| store.join(name)).into();
+    KilnFiles { fixed, names, work }
 }
 
 /// Where Kubernetes mounts a pod's own credential, unless it is told not to.
@@ -227,10 +254,9 @@ fn open_secrets(entered: &Entered, work_dir: &Path, reporter: &Reporter) -> Resu
 }
 
 /// Opens the caches of a build, which can do without them. One that cannot be opened is a warning, as one that cannot be reached is.
-fn open_caches(invocation: &Invocation, client: &Client, store: &Arc<Store>, reporter: &Reporter) -> Caches {
+fn open_caches(invocation: &Invocation, parts: CacheParts<'_>, reporter: &Reporter) -> Caches {
     let (setup, names) = (&invocation.caches, &invocation.request.names);
-    let client = client.impatient();
-    let open = |place, writes| open_or_warn(open_cache(place, &client, store, names, writes), reporter);
+    let open = |place, writes| open_or_warn(open_cache(place, parts, names, writes), reporter);
     let sources = setup.sources.iter().filter_map(|(place, verifies)| {
         let cache = open(place, false)?;
         Some(if *verifies { cache::open_verified(cache) } else { cache })
@@ -253,15 +279,9 @@ fn open_or_warn(opened: Result<SharedCache, CacheError>, reporter: &Reporter) ->
 }
 
 /// Opens where cache mounts come from and go to.
-fn open_mount_caches(
-    invocation: &Invocation,
-    client: &Client,
-    store: &Arc<Store>,
-    reporter: &Reporter,
-) -> MountCaches {
+fn open_mount_caches(invocation: &Invocation, parts: CacheParts<'_>, reporter: &Reporter) -> MountCaches {
     let (from, to) = (&invocation.caches.mounts_from, &invocation.caches.mounts_to);
-    let client = client.impatient();
-    let open = |place, writes| open_or_warn(open_cache(place, &client, store, &[], writes), reporter);
+    let open = |place, writes| open_or_warn(open_cache(place, parts, &[], writes), reporter);
     let sources = from.iter().filter_map(|option| open(&option.place, false)).collect();
     let sinks = to.iter().filter_map(|option| {
         let cache = open(&option.place, true)?;
@@ -270,21 +290,32 @@ fn open_mount_caches(
     MountCaches { sources, sinks: sinks.collect() }
 }
 
+/// What caches are opened with.
+#[derive(Clone, Copy)]
+pub struct CacheParts<'a> {
+    /// Reaches registries.
+    pub client: &'a Client,
+    /// kiln's own store.
+    pub store: &'a Arc<Store>,
+    /// What kiln's files have to do with steps.
+    pub ground: &'a Arc<Ground>,
+}
+
 /// Opens a cache; layers are mounted from the repositories of `names` where these have them.
 pub fn open_cache(
     place: &CachePlace,
-    client: &Client,
-    store: &Arc<Store>,
+    parts: CacheParts<'_>,
     names: &[Reference],
     writes: bool,
 ) -> Result<SharedCache, CacheError> {
+    let CacheParts { client, store, ground } = parts;
     Ok(match place {
-        CachePlace::Own => cache::open_store(Arc::clone(store), true),
+        CachePlace::Own => cache::open_store(Arc::clone(store), true, ground),
         CachePlace::Registry(reference) => {
             cache::open_registry(client.clone(), reference.clone(), names.to_vec())
         }
-        CachePlace::Local(path) if writes => cache::open_local(path)?,
-        CachePlace::Local(path) => cache::open_local_source(path)?,
+        CachePlace::Local(path) if writes => cache::open_local(path, ground)?,
+        CachePlace::Local(path) => cache::open_local_source(path, ground)?,
     })
 }
 

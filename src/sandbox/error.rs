@@ -116,10 +116,12 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// A step in place took away what kiln cannot do without.
-    #[error("the step removed or replaced kiln's own `{}`", path.display())]
+    #[error("the step removed or replaced kiln's own `{}`{state}", path.display())]
     OwnFiles {
         /// What is gone, or another than before.
         path: PathBuf,
+        /// How many more there are, and what became of them.
+        state: String,
     },
     /// Steps would be able to read credentials.
     #[error("steps could read {} here: {}", if files.len() == 1 { "a credential" } else { "credentials" }, listed(files))]

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use super::guard::Guard;
 use super::hiding::Hiding;
 use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
@@ -23,6 +25,7 @@ pub(super) struct InPlace {
     hiding: Hiding,
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
+    guard: Mutex<Option<Guard>>,
     warned: AtomicBool,
     disks_are_open: bool,
 }
@@ -33,6 +36,7 @@ impl InPlace {
             disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
             hiding: Hiding::open(entered, options)?,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            guard: Mutex::new(None),
             warned: AtomicBool::new(false),
         })
     }
@@ -58,6 +62,7 @@ impl Launch for InPlace {
     fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
         let options = self.hiding.options();
         // A panic in an output callback leaves nothing half done: the child puts everything back.
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let away = options.own_files.away(|| task.cancel.is_cancelled());
         let _away = away.ok_or(SandboxError::Cancelled)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
@@ -73,6 +78,7 @@ impl Launch for InPlace {
             disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::InPlace, task)
         };
+        let guard = self.guard(&mut guard)?;
         let ended = step::run(task, &order, Some(&private), output);
         if let Err(SandboxError::ChildVanished { .. }) = &ended {
             // Somebody killed the process that would have put everything back; what it watched over has been ended.
@@ -81,8 +87,53 @@ impl Launch for InPlace {
                 source,
             })?;
         }
-        let exit = ended?;
-        self.hiding.check_keeper().map(|()| exit)
+        let found = guard.settle().map_err(|source| SandboxError::Setup {
+            action: "look at kiln's own files after the step".to_owned(),
+            source,
+        })?;
+        if let Some(first) = found.put_back.first() {
+            let text = format!(
+                "kiln: warning: the step changed modes, owners or times of kiln's own files (`{}` and {} more), which \
+                 are put back\n",
+                first.display(),
+                found.put_back.len() - 1
+            );
+            output(OutputStream::Stderr, text.as_bytes());
+        }
+        if found.dropped > 0 {
+            let text = format!(
+                "kiln: warning: the step changed {} records of the local cache, which are not used any more\n",
+                found.dropped
+            );
+            output(OutputStream::Stderr, text.as_bytes());
+        }
+        match found.offences.first() {
+            Some(first) => {
+                let path = match ended {
+                    Err(SandboxError::OwnFiles { path, .. }) => path,
+                    _ => first.clone(),
+                };
+                Err(SandboxError::OwnFiles { path, state: found.state() })
+            }
+            None => ended.and_then(|exit| self.hiding.check_keeper().map(|()| exit)),
+        }
+    }
+}
+
+impl InPlace {
+    /// Takes note of kiln's own files; of those that nobody changes only before the first step.
+    fn guard<'a>(&self, slot: &'a mut Option<Guard>) -> Result<&'a mut Guard, SandboxError> {
+        let failed = |source| SandboxError::Setup { action: "look at kiln's own files".to_owned(), source };
+        let guard = match slot {
+            Some(guard) => guard,
+            None => {
+                let aside = self.hiding.options().state_dir.join("planted");
+                std::fs::create_dir_all(&self.hiding.options().state_dir).map_err(failed)?;
+                slot.insert(Guard::new(&self.hiding.options().kiln_files, aside).map_err(failed)?)
+            }
+        };
+        guard.begin().map_err(failed)?;
+        Ok(guard)
     }
 }
 

@@ -20,6 +20,7 @@ mod doctor;
 mod enter;
 mod error;
 mod ground;
+mod guard;
 mod hiding;
 mod in_place;
 mod journal;
@@ -61,6 +62,7 @@ pub use doctor::{Finding, doctor};
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
 pub use ground::{Ground, Hold, Occupation};
+pub use guard::KilnFiles;
 pub use memory::MemoryDir;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
@@ -113,6 +115,8 @@ pub struct LaunchOptions {
     pub hardened: bool,
     /// Whom a step in place takes the container's own files from.
     pub own_files: OwnFiles,
+    /// What a step in place finds of kiln, and is to leave as it is.
+    pub kiln_files: KilnFiles,
 }
 
 /// Opens the launch that [`enter`] chose.

@@ -173,7 +173,7 @@ impl From<Failure> for SandboxError {
             Failure::Mount { target, action, cause } => {
                 Self::Mount { target: target.into(), action, source: cause.into() }
             }
-            Failure::OwnFiles { path } => Self::OwnFiles { path: path.into() },
+            Failure::OwnFiles { path } => Self::OwnFiles { path: path.into(), state: String::new() },
             Failure::Ulimit { name } => Self::UnknownUlimit { name },
             Failure::UnmappedUser { uid, gid } => Self::UnmappedUser { uid, gid },
             Failure::NotInPath { program } => Self::ExecutableNotFound { program },

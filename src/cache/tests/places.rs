@@ -25,8 +25,11 @@ fn put(cache: &SharedCache, record: &Record, content: &[u8]) {
 fn a_directory_keeps_records_for_other_builds() {
     let dir = tempfile::tempdir().unwrap();
     let record = record("make", b"layer");
-    put(&open_local(dir.path()).unwrap(), &record, b"layer");
-    for cache in [open_local(dir.path()).unwrap(), open_local_source(dir.path()).unwrap()] {
+    put(&open_local(dir.path(), &Arc::default()).unwrap(), &record, b"layer");
+    for cache in [
+        open_local(dir.path(), &Arc::default()).unwrap(),
+        open_local_source(dir.path(), &Arc::default()).unwrap(),
+    ] {
         let found = cache.find(&record.key).unwrap().unwrap();
         assert_eq!(
             (found.layer, found.parent, found.sources),
@@ -43,7 +46,7 @@ fn a_directory_keeps_records_for_other_builds() {
                 .is_none()
         );
     }
-    assert!(open_local_source(&dir.path().join("nowhere")).is_err());
+    assert!(open_local_source(&dir.path().join("nowhere"), &Arc::default()).is_err());
 }
 
 fn only_record_file(root: &Path) -> std::path::PathBuf {
@@ -57,7 +60,7 @@ fn only_record_file(root: &Path) -> std::path::PathBuf {
 fn damaged_records_are_refused_once_each_and_never_used() {
     let dir = tempfile::tempdir().unwrap();
     let (record, other) = (record("make", b"layer"), record("other", b"layer"));
-    let cache = open_local(dir.path()).unwrap();
+    let cache = open_local(dir.path(), &Arc::default()).unwrap();
     put(&cache, &record, b"layer");
     let path = only_record_file(dir.path());
     let whole = fs::read(&path).unwrap();
@@ -86,7 +89,7 @@ fn the_stores_garbage_collection_keeps_what_records_need() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (record("old", b"old layer"), record("new", b"new layer"));
     {
-        let cache = open_store(Store::open(dir.path()).unwrap(), true);
+        let cache = open_store(Store::open(dir.path()).unwrap(), true, &Arc::default());
         put(&cache, &old, b"old layer");
         put(&cache, &new, b"new layer");
     }
@@ -96,7 +99,7 @@ fn the_stores_garbage_collection_keeps_what_records_need() {
     }
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.collect_garbage(Duration::ZERO).unwrap().blobs, 0);
-    let cache = open_store(store, true);
+    let cache = open_store(store, true, &Arc::default());
     let entries = cache.entries().unwrap();
     assert_eq!(entries.len(), 2);
     let going: Vec<Entry> = entries.into_iter().filter(|entry| entry.instruction == "RUN old").collect();
@@ -113,10 +116,10 @@ fn the_stores_garbage_collection_keeps_what_records_need() {
 fn a_prune_takes_nothing_from_a_running_build() {
     let dir = tempfile::tempdir().unwrap();
     let record = record("make", b"layer");
-    put(&open_local(dir.path()).unwrap(), &record, b"layer");
-    let build = open_local(dir.path()).unwrap();
+    put(&open_local(dir.path(), &Arc::default()).unwrap(), &record, b"layer");
+    let build = open_local(dir.path(), &Arc::default()).unwrap();
     let found = build.find(&record.key).unwrap().unwrap();
-    let prune = open_local(dir.path()).unwrap();
+    let prune = open_local(dir.path(), &Arc::default()).unwrap();
     assert_eq!(prune.remove(&prune.entries().unwrap()).unwrap().records, 1);
     assert!(build.find(&record.key).unwrap().is_none());
     let mut bytes = Vec::new();
@@ -129,7 +132,8 @@ fn a_prune_takes_nothing_from_a_running_build() {
 #[test]
 fn sources_are_asked_in_order_and_sinks_get_what_their_mode_says() {
     let dirs: Vec<tempfile::TempDir> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    let caches: Vec<SharedCache> = dirs.iter().map(|dir| open_local(dir.path()).unwrap()).collect();
+    let caches: Vec<SharedCache> =
+        dirs.iter().map(|dir| open_local(dir.path(), &Arc::default()).unwrap()).collect();
     let store_dir = tempfile::tempdir().unwrap();
     let store = Store::open(store_dir.path()).unwrap();
     store.put(b"layer").unwrap();

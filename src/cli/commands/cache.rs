@@ -46,13 +46,14 @@ fn open(args: &CachePlaceArgs, environment: &Environment, writes: bool) -> Resul
     };
     let store = open_store(&args.store, environment)?;
     let client = wire::open_client(registry_config(&args.registry, environment)?, Reporter::silent())?;
+    let parts = wire::CacheParts { client: &client, store: &store, ground: &Arc::default() };
     // What is looked at must be there: an empty directory would be made where a name is mistyped.
     if let CachePlace::Local(path) = &place
         && writes
     {
-        wire::open_cache(&CachePlace::Local(path.clone()), &client, &store, &[], false)?;
+        wire::open_cache(&CachePlace::Local(path.clone()), parts, &[], false)?;
     }
-    Ok(wire::open_cache(&place, &client, &Arc::clone(&store), &[], writes)?)
+    Ok(wire::open_cache(&place, parts, &[], writes)?)
 }
 
 fn list(args: &CacheListArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! `kiln prune`: frees what nothing needs.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::cache::keep;
 use super::{home, locate, print};
@@ -24,7 +25,7 @@ pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Wri
         }
     }
     let limits = keep(&args.limits)?;
-    let cache = cache::open_store(store.clone(), true);
+    let cache = cache::open_store(store.clone(), true, &Arc::default());
     let going = limits.split(&cache.entries()?);
     let trees = rootfs::prune(&home.trees(), &reporter)?;
     let caches = build::prune_cache_mounts(&home.mounts()).map_err(|source| Failure::File {

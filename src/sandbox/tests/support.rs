@@ -100,6 +100,7 @@ impl Sandbox {
             allow_visible_credentials: false,
             hardened: false,
             own_files: OwnFiles::default(),
+            kiln_files: Default::default(),
         };
         let launch = open(entered, options).unwrap();
         let sandbox = Self { dir, launch, entered };

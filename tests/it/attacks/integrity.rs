@@ -50,7 +50,7 @@ fn attack(tampering: &str, used: &str) -> String {
          RUN mkdir -p /opt/sub && echo good > /opt/tool && echo good > /opt/sub/file && ln -s tool /opt/link\n\
          FROM BUSYBOX AS b\n\
          COPY --from=a /opt/tool /seen\n\
-         RUN for T in $(find /kiln/store/work -path '*/opt/tool'); do D=${{T%/tool}}; {tampering}; echo ATT''ACKED; done; echo > /done\n\
+         RUN for T in $(find /kiln/store/kiln/work -path '*/opt/tool'); do D=${{T%/tool}}; {tampering}; echo ATT''ACKED; done; echo > /done\n\
          {used}"
     )
 }
@@ -66,7 +66,7 @@ fn a_step_gets_nothing_into_another_stages_files() {
         dockerfiles.push((format!("edits-{name}"), attack(TAMPERINGS[1].1, used)));
     }
     // The stage itself goes on after it was changed.
-    let hostile = "RUN sleep 0.2; for T in $(find /kiln/store/work -path '*/root/opt/tool'); do echo evil > $T; echo ATT''ACKED; done\n";
+    let hostile = "RUN sleep 0.2; for T in $(find /kiln/store/kiln/work -path '*/root/opt/tool'); do echo evil > $T; echo ATT''ACKED; done\n";
     let goes_on = format!(
         "FROM BUSYBOX AS b\n{hostile}{hostile}{hostile}{hostile}RUN echo > /done\nFROM BUSYBOX\n\
          RUN mkdir /opt && echo good > /opt/tool\nCOPY --from=b /done /done\nRUN cat /opt/tool\n"
@@ -93,4 +93,106 @@ fn stages_that_leave_each_other_alone_build_in_place() {
         let ended = build_each(kind, &dockerfiles).ok();
         assert_eq!(ended.stdout.matches("BUILT").count(), USES.len(), "{ended}");
     }
+}
+
+/// Runs a script in kind A after `BEFORE`, which notes what must be as before.
+fn beside_kiln(context: &Context, script: &str) -> Outcome {
+    let out = tempfile::tempdir().unwrap();
+    let all = format!(
+        "list() {{ find /kiln /busybox -path /kiln/store -prune -o -type d -exec stat -c '%n %f %u:%g %i' {{}} + -o -exec stat -c '%n %f %u:%g %Y %i' {{}} + | sort; }}; \
+         sums() {{ find /kiln /busybox -path /kiln/store -prune -o -type f -exec md5sum {{}} + | sort -k 2; }}; \
+         mkdir -p /kiln/git /kiln/store && echo library > /kiln/git/lib; sums > $OUT/sums; list > $OUT/list; {script}"
+    );
+    Place::Kind("A").run(context.path(), out.path(), &[], &all)
+}
+
+/// Ways to get a program of one's own run by the job's next command.
+const SPOILING: [(&str, &str); 8] = [
+    ("/kiln/kiln", "printf '#!/bin/sh\\necho EVIL\\n' > /kiln/k; chmod 755 /kiln/k; mv /kiln/k /kiln/kiln"),
+    ("/kiln/kiln", "cp /kiln/kiln /kiln/k; mv /kiln/k /kiln/kiln"),
+    ("/kiln/kiln", "rm /kiln/kiln; ln -s /busybox/true /kiln/kiln"),
+    ("/kiln/ls", "printf '#!/bin/sh\\necho EVIL\\n' > /kiln/ls; chmod 755 /kiln/ls"),
+    (
+        "/busybox/sh",
+        "rm /busybox/sh; printf '#!/busybox/busybox sh\\necho EVIL\\n' > /busybox/sh; chmod 755 /busybox/sh",
+    ),
+    (
+        "/kiln/git/lib",
+        "touch -r /kiln/git/lib /tmp/t; echo EVILLIB > /kiln/git/lib; touch -r /tmp/t /kiln/git/lib",
+    ),
+    ("/kiln/own-image", "rm /kiln/own-image"),
+    ("/kiln/git", "mv /kiln/git /kiln/git2; cp -a /kiln/git2 /kiln/git; echo EVIL > /kiln/git/lib"),
+];
+
+#[test]
+fn what_a_step_makes_of_kilns_own_files_is_undone_and_fails_the_build() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let mut context = Context::empty();
+    for (number, (_, spoiling)) in SPOILING.iter().enumerate() {
+        let text = format!("FROM {}\nRUN {spoiling}; echo ATT''ACKED\n", base::busybox());
+        context = context.file(&format!("{number}"), text);
+    }
+    let script = "for n in 0 1 2 3 4 5 6 7; do \
+        if $BUILD --no-cache -f $CONTEXT/$n $CONTEXT 2> $OUT/log; then echo BUILT $n; else echo REFUSED $n; fi; \
+        sed \"s|^|$n: |\" < $OUT/log; sums | cmp - $OUT/sums || sums; kiln images > /dev/null && echo KILN RUNS; done";
+    let ended = beside_kiln(&context, script).ok();
+    for (number, (named, _)) in SPOILING.iter().enumerate() {
+        assert!(ended.stdout.contains(&format!("REFUSED {number}\n")), "{number}\n{ended}");
+        let said = |what: &str| {
+            ended.stdout.lines().any(|line| line.starts_with(&format!("{number}: ")) && line.contains(what))
+        };
+        assert!(said("ATTACKED"), "{number}\n{ended}");
+        assert!(said(&format!("the step removed or replaced kiln's own `{named}`")), "{number}\n{ended}");
+        assert!(said("all is as before again"), "{number}\n{ended}");
+    }
+    assert!(!ended.stdout.contains("differ"), "{ended}");
+    assert_eq!(ended.stdout.matches("KILN RUNS\n").count(), SPOILING.len(), "{ended}");
+}
+
+#[test]
+fn modes_owners_and_times_of_everything_are_a_steps_to_change() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let steps = "RUN chmod -R g=u / 2>/dev/null; echo changed\n\
+        RUN find / -xdev -exec chown -h 1000:0 {} + ; echo changed\n\
+        RUN find / -xdev -exec touch -h -d '2001-01-01 01:01' {} + ; echo changed\n";
+    let context = Context::on_busybox(steps);
+    let script = "$BUILD $CONTEXT; list | cmp - $OUT/list && sums | cmp - $OUT/sums && echo AS BEFORE; $BUILD $CONTEXT";
+    let ended = beside_kiln(&context, script).ok();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(matches!(lines[..], [first, "AS BEFORE", second] if first == second), "{ended}");
+    assert!(ended.stderr.contains("changed modes, owners or times of kiln's own files"), "{ended}");
+}
+
+#[test]
+fn a_step_points_no_name_and_no_record_elsewhere() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let tampering = [
+        "sed -i s/manifests/m/ /kiln/store/kiln/store/index.json",
+        "cp /kiln/store/kiln/store/index.json /i; sed -i s/good/evil/g /i; touch -r /kiln/store/kiln/store/index.json /i; cp -a /i /kiln/store/kiln/store/index.json",
+        "mkdir -p /kiln/store/kiln/store/records/zz; echo evil > /kiln/store/kiln/store/records/zz/zz",
+        "for r in $(find /kiln/store/kiln/store/records -type f); do cp $r /r; echo >> /r; cp /r $r; done",
+    ];
+    let mut context =
+        Context::empty().file("good", format!("FROM {}\nRUN echo good > /g\n", base::busybox()));
+    for (number, tampering) in tampering.iter().enumerate() {
+        let text = format!("FROM {}\nRUN {tampering}; echo ATT''ACKED\n", base::busybox());
+        context = context.file(&format!("{number}"), text);
+    }
+    let script = "index() { md5sum /kiln/store/kiln/store/index.json; ls /kiln/store/kiln/store/records; }; \
+        $BUILD -t good.example/good -f $CONTEXT/good $CONTEXT; index > $OUT/index; \
+        for n in 0 1 2 3; do if $BUILD -f $CONTEXT/$n $CONTEXT 2> $OUT/log; then echo BUILT $n; else echo REFUSED $n; fi; \
+        grep -e 'own `' -e 'not used any more' $OUT/log; test $n = 3 || index | cmp - $OUT/index; done; \
+        $BUILD -f $CONTEXT/good $CONTEXT; kiln images";
+    let ended = beside_kiln(&context, script).ok();
+    for number in 0..3 {
+        assert!(ended.stdout.contains(&format!("REFUSED {number}\n")), "{number}\n{ended}");
+    }
+    assert!(!ended.stdout.contains("differ"), "{ended}");
+    // Records that were touched are gone, and the step runs again.
+    assert!(
+        ended.stdout.contains("BUILT 3\n")
+            && ended.stdout.contains("records of the local cache, which are not"),
+        "{ended}"
+    );
+    assert!(ended.stdout.contains("good.example/good"), "{ended}");
 }

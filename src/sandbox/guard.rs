@@ -1,0 +1,491 @@
+//! kiln's own files beside a step in place: known before it, looked at after it, put back.
+//!
+//! Such a step is root where kiln's program lies, and what the job's next command runs. Two kinds of files are kept:
+//! those that nobody changes while kiln runs (the program, git, authorities, the shell's directory), of which there is a
+//! copy in a file without a name; and those that kiln itself writes between steps (tags, records), which it leaves
+//! alone while one runs. A time of last change cannot be set back, so only what has another is looked into.
+//!
+//! A changed mode, owner or time is put back and told of; anything else fails the step. What takes part in the build
+//! itself, and is verified whenever it is read, is no business of this.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::tree::{FileKind, Metadata, RootDir, Walk};
+
+/// How much is compared at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// Where kiln's own files are; nothing of it need be there.
+#[derive(Debug, Clone, Default)]
+pub struct KilnFiles {
+    /// Files, and directories with all that is below them, that nobody changes while kiln runs.
+    pub fixed: Vec<PathBuf>,
+    /// The same of what kiln itself changes, but not during a step.
+    pub names: Vec<PathBuf>,
+    /// What is not looked at, and not looked into.
+    pub work: Vec<PathBuf>,
+}
+
+/// What was known of an entry before a step.
+#[derive(Debug)]
+struct Known {
+    metadata: Metadata,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// A directory, or something that has none.
+    None,
+    /// Where a link leads.
+    Link(PathBuf),
+    /// A file's bytes: where they begin in the copy.
+    Copy(u64),
+    /// Not known: what is not as it was is not used any more.
+    Unknown,
+}
+
+type Entries = BTreeMap<PathBuf, Known>;
+
+/// The files as they have to be after a step.
+#[derive(Debug)]
+pub(super) struct Guard {
+    files: KilnFiles,
+    /// Paths are below `/`, and never above.
+    slash: RootDir,
+    /// Where what was planted is moved to.
+    aside: PathBuf,
+    fixed: Entries,
+    fixed_copy: File,
+    names: Entries,
+    names_copy: File,
+}
+
+/// What a step did to kiln's own files.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Whose mode, owner or time was put back.
+    pub(super) put_back: Vec<PathBuf>,
+    /// What was removed, replaced, changed or planted.
+    pub(super) offences: Vec<PathBuf>,
+    /// How many records are gone, because nobody knows what they were.
+    pub(super) dropped: usize,
+    /// What could not be made as it was.
+    pub(super) problems: Vec<String>,
+}
+
+impl Guard {
+    /// Takes note of everything; no step has run yet. What is found later to be planted goes to `aside`.
+    pub(super) fn new(files: &KilnFiles, aside: PathBuf) -> io::Result<Self> {
+        let slash = RootDir::open(Path::new("/"))?;
+        let directory = aside.parent().unwrap_or(Path::new("/"));
+        let copy = || tempfile::tempfile_in(directory);
+        let (mut fixed_copy, names_copy) = (copy()?, copy()?);
+        let fixed = note(&slash, look(&slash, &files.fixed, files)?, Some(&mut fixed_copy))?;
+        let files = files.clone();
+        Ok(Self { files, slash, aside, fixed, fixed_copy, names: Entries::new(), names_copy })
+    }
+
+    /// Takes note of what kiln itself may have changed since the last step.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        self.names_copy.set_len(0)?;
+        self.names_copy.rewind()?;
+        self.names.clear();
+        for place in &self.files.names {
+            let entries = look(&self.slash, std::slice::from_ref(place), &self.files)?;
+            // Of a directory of records there is no copy: one that was touched is not used again.
+            let is_file = entries.get(place).is_some_and(|metadata| metadata.kind == FileKind::File);
+            self.names.extend(note(&self.slash, entries, is_file.then_some(&mut self.names_copy))?);
+        }
+        Ok(())
+    }
+
+    /// Makes everything as it was before the step.
+    pub(super) fn settle(&mut self) -> io::Result<Found> {
+        let mut found = Found::default();
+        let now = look(&self.slash, &self.files.fixed, &self.files)?;
+        let keeper = Keeper { slash: &self.slash, aside: &self.aside, work: &self.files.work };
+        keeper.settle(&mut self.fixed, &self.fixed_copy, now, &mut found)?;
+        let now = look(&self.slash, &self.files.names, &self.files)?;
+        keeper.settle(&mut self.names, &self.names_copy, now, &mut found)?;
+        Ok(found)
+    }
+}
+
+/// Lists `places` and what is below them, links not followed, without what the work is and what other places there are;
+/// what is not there is left out.
+fn look(slash: &RootDir, places: &[PathBuf], files: &KilnFiles) -> io::Result<BTreeMap<PathBuf, Metadata>> {
+    let mut found = BTreeMap::new();
+    let missing =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    for place in places {
+        let metadata = match slash.metadata(place) {
+            Ok(metadata) => metadata,
+            Err(error) if missing(&error) => continue,
+            Err(error) => return Err(super::look::at(place, error)),
+        };
+        let is_directory = metadata.kind.is_dir();
+        if files.work.contains(place) || found.insert(place.clone(), metadata).is_some() || !is_directory {
+            continue;
+        }
+        let mut walk = Walk::new(slash, place)?.same_device_only();
+        while let Some(entry) = walk.next().transpose()? {
+            let path = place.join(&entry.path);
+            let is_work = files.work.contains(&path);
+            let is_elsewhere = files.names.contains(&path);
+            if is_work || is_elsewhere {
+                walk.skip_subtree();
+            }
+            // The directory in which the work goes on is kiln's own all the same.
+            if is_elsewhere || (is_work && !entry.metadata.kind.is_dir()) {
+                continue;
+            }
+            if entry.metadata.kind != FileKind::Socket {
+                found.insert(path, entry.metadata);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Adds what entries contain; files go to the end of `copy`, if there is one.
+fn note(
+    slash: &RootDir,
+    entries: BTreeMap<PathBuf, Metadata>,
+    mut copy: Option<&mut File>,
+) -> io::Result<Entries> {
+    let mut noted = Entries::new();
+    for (path, metadata) in entries {
+        let content = match metadata.kind {
+            FileKind::Symlink => Content::Link(slash.read_link(&path)?),
+            FileKind::File => match &mut copy {
+                Some(copy) => {
+                    let start = copy.seek(SeekFrom::End(0))?;
+                    io::copy(&mut slash.open_nofollow(&path)?, copy)?;
+                    Content::Copy(start)
+                }
+                None => Content::Unknown,
+            },
+            _ => Content::None,
+        };
+        noted.insert(path, Known { metadata, content });
+    }
+    Ok(noted)
+}
+
+/// Compares and puts back.
+struct Keeper<'a> {
+    slash: &'a RootDir,
+    aside: &'a Path,
+    work: &'a [PathBuf],
+}
+
+/// What became of an entry.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Untouched,
+    /// Another mode, owner or time, and no other content.
+    Dressed,
+    /// Another inode, other content, or nobody knows.
+    Spoilt,
+}
+
+impl Keeper<'_> {
+    fn settle(
+        &self,
+        known: &mut Entries,
+        copy: &File,
+        now: BTreeMap<PathBuf, Metadata>,
+        found: &mut Found,
+    ) -> io::Result<()> {
+        let is_new = |path: &&PathBuf| !known.contains_key(*path) && !self.work.contains(path);
+        let planted: Vec<&PathBuf> = now.keys().filter(is_new).collect();
+        let mut gone = Vec::new();
+        for (path, known) in known.iter_mut() {
+            let fate = match self.fate(path, known, now.get(path), copy) {
+                // It went with a directory that it was in.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Fate::Spoilt,
+                other => other?,
+            };
+            let settled = match (&fate, &known.content) {
+                (Fate::Untouched, _) => continue,
+                (Fate::Dressed, _) => {
+                    found.put_back.push(path.clone());
+                    self.dress(path, &known.metadata)
+                }
+                (Fate::Spoilt, Content::Unknown) => {
+                    found.dropped += 1;
+                    gone.push(path.clone());
+                    self.slash.remove_all(path)
+                }
+                (Fate::Spoilt, _) => {
+                    found.offences.push(path.clone());
+                    self.make_anew(path, known, copy)
+                }
+            };
+            let settled = settled.and_then(|()| self.slash.metadata(path));
+            match settled {
+                Ok(metadata) => known.metadata = metadata,
+                Err(_) if gone.last() == Some(path) => {}
+                Err(error) => found.problems.push(format!("`{}`: {error}", path.display())),
+            }
+        }
+        for path in planted {
+            found.offences.push(path.clone());
+            if let Err(error) = self.put_aside(path) {
+                found.problems.push(format!("`{}`: {error}", path.display()));
+            }
+        }
+        known.retain(|path, _| !gone.contains(path));
+        Ok(())
+    }
+
+    fn fate(&self, path: &Path, known: &Known, now: Option<&Metadata>, copy: &File) -> io::Result<Fate> {
+        let Some(now) = now else { return Ok(Fate::Spoilt) };
+        let was = &known.metadata;
+        if now.kind != was.kind || (!now.same_inode(was) && !self.is_moved(path)) {
+            return Ok(Fate::Spoilt);
+        }
+        let same_look = (now.mode, now.uid, now.gid) == (was.mode, was.uid, was.gid);
+        // kiln itself has work going on in some directories, and what is in the others is looked at for itself.
+        if (was.kind.is_dir() && same_look) || was.is_untouched(now) {
+            return Ok(Fate::Untouched);
+        }
+        let same = match &known.content {
+            Content::None => true,
+            Content::Unknown => false,
+            Content::Link(target) => self.slash.read_link(path)? == *target,
+            Content::Copy(start) => {
+                now.size_bytes == was.size_bytes && {
+                    let file = self.slash.open_nofollow(path)?;
+                    same_bytes(file, copy, *start, was.size_bytes)?
+                }
+            }
+        };
+        Ok(match same {
+            true if self.is_moved(path) && same_look && now.mtime == was.mtime => Fate::Untouched,
+            true => Fate::Dressed,
+            false => Fate::Spoilt,
+        })
+    }
+
+    /// Tells whether an entry is moved out of a step's way and back, and so may be another inode after it.
+    fn is_moved(&self, path: &Path) -> bool {
+        path.components().nth(1) != self.aside.components().nth(1)
+    }
+
+    /// Gives an entry its owner, mode and time.
+    fn dress(&self, path: &Path, to: &Metadata) -> io::Result<()> {
+        self.slash.set_owner(path, to.uid, to.gid)?;
+        if to.kind != FileKind::Symlink {
+            self.slash.set_mode(path, to.mode)?;
+        }
+        self.slash.set_mtime(path, to.mtime)
+    }
+
+    fn make_anew(&self, path: &Path, known: &Known, copy: &File) -> io::Result<()> {
+        if self.slash.exists(path)? {
+            self.put_aside(path)?;
+        }
+        match &known.content {
+            Content::Link(target) => self.slash.symlink(target, path)?,
+            Content::Copy(start) => {
+                let mut file = self.slash.create_file(path, 0o600)?;
+                write_part(copy, *start, known.metadata.size_bytes, &mut file)?;
+            }
+            Content::None if known.metadata.kind.is_dir() => self.slash.create_dir(path, 0o700)?,
+            Content::None | Content::Unknown => {
+                self.slash.mknod(path, known.metadata.kind, known.metadata.mode)?;
+            }
+        }
+        self.dress(path, &known.metadata)
+    }
+
+    /// Moves an entry to where nothing looks for it; it may be somebody else's after all.
+    fn put_aside(&self, path: &Path) -> io::Result<()> {
+        self.slash.create_dir_all(self.aside, 0o700, &mut |_| {})?;
+        for number in 0..u32::MAX {
+            let to = self.aside.join(number.to_string());
+            if !self.slash.exists(&to)? {
+                return match self.slash.rename(path, to) {
+                    // It went with a directory that it was in.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    other => other,
+                };
+            }
+        }
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+fn same_bytes(mut file: File, copy: &File, start: u64, size_bytes: u64) -> io::Result<bool> {
+    let (mut now, mut then) = (vec![0; BUFFER_BYTES], vec![0; BUFFER_BYTES]);
+    let mut position = 0;
+    loop {
+        let length = file.read(&mut now)?;
+        if length == 0 || position + length as u64 > size_bytes {
+            return Ok(length == 0 && position == size_bytes);
+        }
+        copy.read_exact_at(&mut then[..length], start + position)?;
+        if now[..length] != then[..length] {
+            return Ok(false);
+        }
+        position += length as u64;
+    }
+}
+
+fn write_part(copy: &File, start: u64, size_bytes: u64, to: &mut File) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut position = 0;
+    while position < size_bytes {
+        let part = usize::try_from(size_bytes - position).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+        copy.read_exact_at(&mut buffer[..part], start + position)?;
+        to.write_all(&buffer[..part])?;
+        position += part as u64;
+    }
+    Ok(())
+}
+
+impl Found {
+    /// Says what an error about the offences has besides the first.
+    pub(super) fn state(&self) -> String {
+        let more = match self.offences.len().saturating_sub(1) {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        match &self.problems[..] {
+            [] => format!("{more}; all is as before again"),
+            problems => format!("{more}; it cannot be put back: {}", problems.join("; ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+
+    use super::*;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        guard: Guard,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            for sub in ["own/git", "own/store/records/ab", "own/store/work", "aside"] {
+                fs::create_dir_all(at(sub)).unwrap();
+            }
+            fs::write(at("own/kiln"), "program").unwrap();
+            fs::write(at("own/git/git"), "git").unwrap();
+            symlink("kiln", at("own/executor")).unwrap();
+            fs::write(at("own/store/index.json"), "{}").unwrap();
+            fs::write(at("own/store/records/ab/abc"), "record").unwrap();
+            let files = KilnFiles {
+                fixed: vec![at("own")],
+                names: vec![at("own/store/index.json"), at("own/store/records")],
+                work: vec![at("own/store/work")],
+            };
+            let mut guard = Guard::new(&files, at("aside/planted")).unwrap();
+            guard.begin().unwrap();
+            Self { dir, guard }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn settle(&mut self) -> (Vec<String>, Vec<String>) {
+            let found = self.guard.settle().unwrap();
+            assert_eq!(found.problems, Vec::<String>::new());
+            let shown = |paths: Vec<PathBuf>| {
+                let name = |path: PathBuf| path.strip_prefix(self.dir.path()).unwrap().display().to_string();
+                paths.into_iter().map(name).collect()
+            };
+            (shown(found.put_back), shown(found.offences))
+        }
+    }
+
+    #[test]
+    fn what_nobody_touched_is_left_alone_and_work_goes_on() {
+        let mut place = Place::new();
+        fs::write(place.at("own/store/work/anything"), "x").unwrap();
+        assert_eq!(place.settle(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn modes_owners_and_times_are_put_back() {
+        let mut place = Place::new();
+        let before = fs::metadata(place.at("own/kiln")).unwrap();
+        for name in ["own", "own/kiln", "own/store/index.json"] {
+            fs::set_permissions(place.at(name), PermissionsExt::from_mode(0o4777)).unwrap();
+        }
+        std::os::unix::fs::lchown(place.at("own/executor"), Some(7), None).unwrap();
+        File::open(place.at("own/kiln")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(
+            place.settle(),
+            (["own", "own/executor", "own/kiln", "own/store/index.json"].map(str::to_owned).to_vec(), vec![])
+        );
+        let after = fs::metadata(place.at("own/kiln")).unwrap();
+        assert_eq!((after.mode(), after.mtime_nsec()), (before.mode(), before.mtime_nsec()));
+        assert_eq!(fs::symlink_metadata(place.at("own/executor")).unwrap().uid(), before.uid());
+        assert_eq!(place.settle(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_was_changed_replaced_removed_or_planted_is_found_and_undone() {
+        let mut place = Place::new();
+        let then = fs::metadata(place.at("own/kiln")).unwrap().modified().unwrap();
+        fs::write(place.at("own/kiln"), "pr0gram").unwrap();
+        File::open(place.at("own/kiln")).unwrap().set_modified(then).unwrap();
+        fs::rename(place.at("own/git"), place.at("own/git2")).unwrap();
+        fs::create_dir(place.at("own/git")).unwrap();
+        fs::write(place.at("own/git/git"), "git").unwrap();
+        fs::write(place.at("own/ls"), "planted").unwrap();
+        fs::remove_file(place.at("own/executor")).unwrap();
+        symlink("ls", place.at("own/executor")).unwrap();
+        fs::write(place.at("own/store/index.json"), "[]").unwrap();
+        fs::write(place.at("own/store/records/ab/abc"), "r3cord").unwrap();
+        fs::write(place.at("own/store/records/ab/planted"), "r3cord").unwrap();
+        let (put_back, offences) = place.settle();
+        assert_eq!(put_back, Vec::<String>::new());
+        for name in [
+            "own/kiln",
+            "own/git",
+            "own/git/git",
+            "own/git2",
+            "own/ls",
+            "own/executor",
+            "own/store/index.json",
+            "own/store/records/ab/planted",
+        ] {
+            assert!(offences.iter().any(|offence| offence == name), "{name}: {offences:?}");
+        }
+        let read = |name: &str| fs::read_to_string(place.at(name)).unwrap();
+        assert_eq!((read("own/kiln"), read("own/git/git")), ("program".to_owned(), "git".to_owned()));
+        assert_eq!(
+            (read("own/executor"), read("own/store/index.json")),
+            ("program".to_owned(), "{}".to_owned())
+        );
+        for name in ["own/ls", "own/git2", "own/store/records/ab/abc", "own/store/records/ab/planted"] {
+            assert!(!place.at(name).exists(), "{name}");
+        }
+        assert_eq!(place.settle(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn everything_is_made_anew_when_nothing_is_left() {
+        let mut place = Place::new();
+        fs::remove_dir_all(place.at("own")).unwrap();
+        assert!(place.settle().1.len() > 5);
+        assert_eq!(fs::read_to_string(place.at("own/git/git")).unwrap(), "git");
+        assert_eq!(place.settle(), (vec![], vec![]));
+    }
+}
