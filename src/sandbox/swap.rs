@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::journal::{Begin, Journal, Line, Residual};
+use super::journal::{Begin, Journal, Line, Residual, is_straight};
 use super::laid::{self, Laying};
 use super::look::{Look, at, copy_attributes, look, set_look};
 use super::mounting::mount_points;
@@ -124,7 +124,7 @@ impl Swap {
         swap.leave()?;
         for (source, path) in lent {
             let at = root.join(path);
-            if at.exists() && !Path::new(&source).exists() {
+            if at.exists() && !Path::new(&source).exists() && is_straight(&at, &root) {
                 std::fs::rename(at, source)?;
             }
         }

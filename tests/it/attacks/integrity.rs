@@ -196,3 +196,36 @@ fn a_step_points_no_name_and_no_record_elsewhere() {
     );
     assert!(ended.stdout.contains("good.example/good"), "{ended}");
 }
+
+#[test]
+fn a_forged_journal_moves_writes_and_removes_nothing() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    // Names are written as the system has them.
+    let unix = |path: &str| format!("{{\"Unix\":{:?}}}", path.as_bytes());
+    let begin = |root: &str, park: &str, kept: &str| {
+        let (root, park) = (unix(root), unix(park));
+        format!("{{\"Begin\":{{\"root\":{root},\"park\":{park},\"kept\":[{kept}],\"lent\":[]}}}}\n")
+    };
+    let (work, park, kept) = ("/kiln/store/work/x", "/kiln/store/sandbox/park", unix("kiln"));
+    let good = begin(work, park, &kept);
+    let (laid, hosts, saved) = (unix("/home/job"), unix("/home/job/f"), unix("/kiln/store/sandbox/saved-0"));
+    let journals = [
+        begin("/home/job", park, &kept),
+        begin(work, "/kiln/.docker", &kept),
+        begin(work, park, ""),
+        format!("{good}{{\"Laid\":{laid}}}\n"),
+        format!("{good}{{\"Overwritten\":[{hosts},{saved}]}}\n"),
+    ];
+    let mut context = Context::on_busybox("RUN true\n");
+    for (number, text) in journals.iter().enumerate() {
+        context = context.file(&format!("{number}.journal"), text);
+    }
+    let script = "mkdir -p /home/job /kiln/store/sandbox /kiln/store/work/x; echo mine > /home/job/f; echo theirs > /kiln/store/sandbox/saved-0; \
+        for n in 0 1 2 3 4; do cp $CONTEXT/$n.journal /kiln/store/sandbox/in-place.journal; \
+        if $BUILD $CONTEXT 2>&1; then echo BUILT $n; else echo REFUSED $n; fi; cat /home/job/f; done; ls /kiln/store/work/x";
+    let ended = beside_kiln(&context, script).ok();
+    for number in 0..journals.len() {
+        assert!(ended.stdout.contains(&format!("REFUSED {number}\nmine\n")), "{number}\n{ended}");
+    }
+    assert_eq!(ended.stdout.matches("which no swap of kiln's does").count(), journals.len(), "{ended}");
+}
