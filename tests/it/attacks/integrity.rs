@@ -206,9 +206,10 @@ fn a_forged_journal_moves_writes_and_removes_nothing() {
         let (root, park) = (unix(root), unix(park));
         format!("{{\"Begin\":{{\"root\":{root},\"park\":{park},\"kept\":[{kept}],\"lent\":[]}}}}\n")
     };
-    let (work, park, kept) = ("/kiln/store/work/x", "/kiln/store/sandbox/park", unix("kiln"));
+    let (work, park, kept) = ("/kiln/store/kiln/work/x", "/kiln/store/kiln/sandbox/park", unix("kiln"));
     let good = begin(work, park, &kept);
-    let (laid, hosts, saved) = (unix("/home/job"), unix("/home/job/f"), unix("/kiln/store/sandbox/saved-0"));
+    let (laid, hosts, saved) =
+        (unix("/home/job"), unix("/home/job/f"), unix("/kiln/store/kiln/sandbox/saved-0"));
     let journals = [
         begin("/home/job", park, &kept),
         begin(work, "/kiln/.docker", &kept),
@@ -220,9 +221,9 @@ fn a_forged_journal_moves_writes_and_removes_nothing() {
     for (number, text) in journals.iter().enumerate() {
         context = context.file(&format!("{number}.journal"), text);
     }
-    let script = "mkdir -p /home/job /kiln/store/sandbox /kiln/store/work/x; echo mine > /home/job/f; echo theirs > /kiln/store/sandbox/saved-0; \
-        for n in 0 1 2 3 4; do cp $CONTEXT/$n.journal /kiln/store/sandbox/in-place.journal; \
-        if $BUILD $CONTEXT 2>&1; then echo BUILT $n; else echo REFUSED $n; fi; cat /home/job/f; done; ls /kiln/store/work/x";
+    let script = "mkdir -p /home/job /kiln/store/kiln/sandbox /kiln/store/kiln/work/x; chmod -R go= /kiln/store/kiln; echo mine > /home/job/f; echo theirs > /kiln/store/kiln/sandbox/saved-0; \
+        for n in 0 1 2 3 4; do cp $CONTEXT/$n.journal /kiln/store/kiln/sandbox/in-place.journal; \
+        if $BUILD $CONTEXT 2>&1; then echo BUILT $n; else echo REFUSED $n; fi; cat /home/job/f; done; ls /kiln/store/kiln/work/x";
     let ended = beside_kiln(&context, script).ok();
     for number in 0..journals.len() {
         assert!(ended.stdout.contains(&format!("REFUSED {number}\nmine\n")), "{number}\n{ended}");
