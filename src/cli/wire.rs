@@ -196,7 +196,8 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     fixed.extend(store.parent().map(Path::to_owned));
     fixed.extend(std::env::current_exe().ok());
     let caches = &invocation.caches;
-    let places = caches.sources.iter().chain(caches.sinks.iter().map(|(place, _)| place));
+    let sources = caches.sources.iter().map(|(place, _)| place);
+    let places = sources.chain(caches.sinks.iter().map(|(place, _)| place));
     let local = places.filter_map(|place| match place {
         CachePlace::Local(path) => std::path::absolute(path).ok(),
         CachePlace::Own | CachePlace::Registry(_) => None,

@@ -126,8 +126,7 @@ impl<'a> Trust<'a> {
                     .any(|above| above != Path::new("/") && self.mounts.contains(above));
                 believe(in_mount && is_straight(path, Path::new("/")) && !self.is_below_own(path), path)
             }
-            // The content comes from who still knows it, and goes only where that one says.
-            Line::Emptied(..) | Line::Vacated(_) | Line::Away | Line::Returning => Ok(()),
+            Line::Vacated(_) | Line::Away | Line::Returning => Ok(()),
         }
     }
 
@@ -234,6 +233,7 @@ mod tests {
             park: dir.join("state/park"),
             kept: vec![dir.components().nth(1).unwrap().as_os_str().to_owned()],
             lent: vec![(dir.join("mounts/a").into(), "root/.cache".into())],
+            started: 0,
         }
     }
 
