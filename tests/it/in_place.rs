@@ -77,7 +77,7 @@ fn credentials_on_a_mount_are_told_of() {
     fs::write(mounted.path().join("config.json"), "{\"auths\":{}}").unwrap();
     let volume = format!("{}:/kiln/.docker", mounted.path().display());
     let built =
-        in_place(&Context::on_busybox("RUN true\nRUN true\n"), &out(), &[volume], "$BUILD /context").ok();
+        in_place(&Context::on_busybox("RUN true\nRUN true\n"), &out(), &[volume], "$BUILD --allow-visible-credentials /context").ok();
     assert_eq!(built.stderr.matches("can read `/kiln/.docker/config.json`").count(), 1, "{built}");
     assert_eq!(fs::read_to_string(mounted.path().join("config.json")).unwrap(), "{\"auths\":{}}");
 }
