@@ -239,11 +239,9 @@ impl Build<'_> {
     }
 
     fn layout_image(&self, spec: &str, platform: &Platform) -> Result<BaseImage, Problem> {
-        let (path, digest) = spec.split_once('@').map_or((spec, None), |(path, digest)| (path, Some(digest)));
-        let (path, tag) = match path.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-            _ => (path, None),
-        };
+        let (path, rest) = layout_path(spec);
+        let (tag, digest) = rest.split_once('@').map_or((rest, None), |(tag, digest)| (tag, Some(digest)));
+        let tag = tag.strip_prefix(':');
         // What the names in it stand for; blobs are known by their digests.
         let present = self.services.own_files.present();
         let layout = Arc::new(Layout::open(std::path::Path::new(path))?);
@@ -258,6 +256,13 @@ impl Build<'_> {
         let digest = image.digest();
         Ok(base_image(&format!("oci-layout://{spec}"), None, digest, image))
     }
+}
+
+/// Splits what names an image in a layout into the layout's path and `[:tag][@digest]`.
+pub(super) fn layout_path(spec: &str) -> (&str, &str) {
+    let end = spec.find('@').unwrap_or(spec.len());
+    let end = spec[..end].rfind(':').filter(|colon| !spec[*colon..end].contains('/')).unwrap_or(end);
+    spec.split_at(end)
 }
 
 /// Finds an image that was built, or brought, into the store: by its name, or by the digest it is pinned to.

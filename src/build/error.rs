@@ -284,6 +284,14 @@ impl Problem {
             Self::Sandbox(SandboxError::NoLaunch { .. } | SandboxError::IsolationUnavailable { .. }) => {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
+            Self::Sandbox(SandboxError::Volume { .. }) => Some(
+                "mount the volume elsewhere, or make room for its copy by `--volume-backup-limit` (docs/isolation.md)"
+                    .to_owned(),
+            ),
+            Self::Rootfs(RootfsError::PutAside { .. }) => Some(
+                "have the command copy what it needs by name, or mount the volume elsewhere (docs/isolation.md)"
+                    .to_owned(),
+            ),
             Self::Sandbox(SandboxError::VisibleCredentials { .. }) => Some(VISIBLE_HINT.to_owned()),
             Self::Sandbox(SandboxError::CredentialsLost { .. } | SandboxError::KeeperGone { .. }) => Some(
                 "a step did that, or whoever may end processes here; go on in a new container, with new credentials if the \

@@ -12,7 +12,7 @@ use crate::context::{
     Archive, Checkout, CheckoutOptions, ContextTree, Fetch, GitServer, GitSource, Ignore, checkout_with,
     find_dockerfile, find_ignore, open_directory, open_stream, parse_git_context,
 };
-use crate::dockerfile::{self, Dockerfile};
+use crate::dockerfile::{self, Dockerfile, Instruction, InstructionKind};
 use crate::event::Reporter;
 use crate::oci::Platform;
 use crate::own_files::OwnFiles;
@@ -378,6 +378,46 @@ impl Inputs {
     /// Returns the same inputs for another try: what a failed one has opened may be half there.
     pub(super) fn again(&self) -> Self {
         Self { main: self.main.clone(), named: Once::default(), empty: Mutex::default() }
+    }
+
+    /// Has the contexts stay readable while steps run, wherever that takes them; returns the request with their places.
+    pub(super) fn settle(
+        &mut self,
+        request: &Request,
+        plan: &Plan,
+        services: &Services,
+    ) -> Result<Request, BuildError> {
+        let runs = |instruction: &Instruction| matches!(instruction.kind, InstructionKind::Run(_));
+        let mut settled = request.clone();
+        if !plan.reachable.iter().any(|id| plan.stages[id.0].steps.iter().any(runs)) {
+            return Ok(settled);
+        }
+        services.launch.prepare().map_err(Problem::from)?;
+        let place = |path: &Path| services.launch.copy_of(path);
+        if let ContextSource::Directory(path) = &mut settled.context
+            && let Some(copy) = place(path)
+        {
+            self.main.root =
+                Arc::new(RootDir::open(&copy).map_err(super::mounts::io_problem("open", &copy))?);
+            *path = copy;
+        }
+        for context in settled.named_contexts.values_mut() {
+            match context {
+                NamedContext::Files(ContextSource::Directory(path) | ContextSource::TarFile(path)) => {
+                    if let Some(copy) = place(path) {
+                        *path = copy;
+                    }
+                }
+                NamedContext::Layout(spec) => {
+                    let (path, rest) = super::base::layout_path(spec);
+                    if let Some(copy) = place(Path::new(path)) {
+                        *spec = format!("{}{rest}", copy.display());
+                    }
+                }
+                NamedContext::Files(_) | NamedContext::Image(_) => {}
+            }
+        }
+        Ok(settled)
     }
 
     /// Returns the main context.

@@ -142,8 +142,9 @@ fn build_read(
     gate: Option<Gate<'_>>,
 ) -> Result<Outcome, BuildError> {
     let platform = request.platform.clone().unwrap_or_else(|| services.build_platform.clone());
-    let (dockerfile, inputs) = (dockerfile.clone(), inputs.again());
+    let (dockerfile, mut inputs) = (dockerfile.clone(), inputs.again());
     let mut plan = inputs::plan(&dockerfile, request, services, &platform)?;
+    let request = &inputs.settle(request, &plan, services)?;
     if request.offline {
         offline::check(&dockerfile, &plan, request, services)?;
     }

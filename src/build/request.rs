@@ -56,6 +56,8 @@ pub struct Request {
     pub ssh: BTreeMap<String, SshSource>,
     /// `--allow`.
     pub allow: BTreeSet<Entitlement>,
+    /// `--volume-backup-limit`: how much a copy of the container's volumes may take, for steps in place.
+    pub volume_limit_bytes: u64,
     /// How layers are compressed.
     pub compression: Compression,
     /// The manifest's media types; `None` is the base image's, OCI from scratch.

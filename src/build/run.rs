@@ -13,7 +13,7 @@ use super::user::{ExecUser, exec_user};
 use super::{Build, Entitlement, NetworkMode};
 use crate::dockerfile::{InstructionKind, Run, RunScript, history};
 use crate::event::{Event, OutputStream};
-use crate::sandbox::{DEFAULT_HOSTNAME, Exit, Network, Occupation, Task, User};
+use crate::sandbox::{DEFAULT_HOSTNAME, Ended, Exit, Network, Occupation, Task, User};
 use crate::tree::RootDir;
 
 /// How many of the last lines a failed step wrote go into its error.
@@ -58,7 +58,8 @@ impl Build<'_> {
             ulimits: self.request.ulimits.clone(),
             cancel: self.services.cancel.clone(),
         };
-        let (exit, last_output) = self.run_task(stage, &task)?;
+        let (Ended { exit, hidden }, last_output) = self.run_task(stage, &task)?;
+        stage.hidden = hidden;
         let absent = std::mem::take(&mut mounts.absent);
         drop(mounts);
         if exit.code() != 0 {
@@ -107,16 +108,16 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn run_task(&self, stage: &Stage, task: &Task) -> Result<(Exit, Vec<String>), Problem> {
+    fn run_task(&self, stage: &Stage, task: &Task) -> Result<(Ended, Vec<String>), Problem> {
         let mut tail = Tail::default();
         let reporter = &self.services.reporter;
         let _running = Running::begin(&self.services.steps_running);
-        let exit = self.services.launch.run(task, &mut |stream: OutputStream, bytes: &[u8]| {
+        let ended = self.services.launch.run(task, &mut |stream: OutputStream, bytes: &[u8]| {
             tail.push(bytes);
             reporter.report(Event::StepOutput { step: stage.step.clone(), stream, bytes: bytes.to_vec() });
         });
-        match exit {
-            Ok(exit) => Ok((exit, tail.lines())),
+        match ended {
+            Ok(ended) => Ok((ended, tail.lines())),
             Err(crate::sandbox::SandboxError::Cancelled) => Err(Problem::Cancelled),
             Err(error) => match error.exit_code() {
                 // It was never started: the code is the one a shell has for that.

@@ -1,5 +1,6 @@
 //! A stage: a fold over its instructions.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::base::{BaseImage, check_cancelled};
@@ -56,6 +57,8 @@ pub(super) struct Stage {
     pub(super) reasons: Vec<String>,
     /// The last step of this stage that did run.
     pub(super) last_run: Option<StepId>,
+    /// What the step under way did not see of the stage: its result is no cache's.
+    pub(super) hidden: Vec<PathBuf>,
 }
 
 /// A finished stage.
@@ -244,6 +247,7 @@ impl Build<'_> {
             hit: None,
             reasons: Vec::new(),
             last_run: None,
+            hidden: Vec::new(),
         }
     }
 
@@ -346,6 +350,7 @@ impl Build<'_> {
             self.explain_miss(stage, instruction);
         }
         let layers = stage.layers.len();
+        stage.hidden.clear();
         let done = |()| StepOutcome::Done;
         let outcome = match &instruction.kind {
             InstructionKind::Run(run) => self.run_step(stage, run).map(done),
@@ -362,7 +367,7 @@ impl Build<'_> {
             stage.has_run = true;
             stage.last_run = Some(stage.step.clone());
         }
-        if stage.layers.len() > layers {
+        if stage.layers.len() > layers && stage.hidden.is_empty() {
             self.keep(stage, instruction)?;
         }
         Ok(outcome)

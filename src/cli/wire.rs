@@ -149,6 +149,8 @@ pub fn open_workshop(
         hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
         kiln_files: kiln_files(invocation, &home),
+        own_directories: own_directories(invocation),
+        volume_limit_bytes: invocation.request.volume_limit_bytes,
     };
     let launch = sandbox::open(&entered, options)?;
     reporter.debug(format!("steps: {}; {}", launch.name(), entered.description));
@@ -195,13 +197,7 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     let store = home.store();
     fixed.extend(store.parent().map(Path::to_owned));
     fixed.extend(std::env::current_exe().ok());
-    let caches = &invocation.caches;
-    let sources = caches.sources.iter().map(|(place, _)| place);
-    let places = sources.chain(caches.sinks.iter().map(|(place, _)| place));
-    let local = places.filter_map(|place| match place {
-        CachePlace::Local(path) => std::path::absolute(path).ok(),
-        CachePlace::Own | CachePlace::Registry(_) => None,
-    });
+    let local = own_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
     let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
     work.extend(["blobs", "ingest", "lock"].map(|name| store.join(name)));
     work.extend(private_files(invocation).into_iter().chain(local));
@@ -222,6 +218,20 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
     files.push(SERVICE_ACCOUNT_TOKEN.into());
     files.extend(secrets);
     files
+}
+
+/// Lists the directories that kiln works in beside its own root.
+fn own_directories(invocation: &Invocation) -> Vec<PathBuf> {
+    let setup = &invocation.caches;
+    let mounts = setup.mounts_from.iter().chain(&setup.mounts_to).map(|option| &option.place);
+    let steps =
+        setup.sources.iter().map(|(place, _)| place).chain(setup.sinks.iter().map(|(place, _)| place));
+    let places = steps.chain(mounts);
+    let local = places.filter_map(|place| match place {
+        CachePlace::Local(path) => Some(path.clone()),
+        CachePlace::Own | CachePlace::Registry(_) => None,
+    });
+    local.chain(invocation.request.base_layouts.iter().cloned()).collect()
 }
 
 /// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.

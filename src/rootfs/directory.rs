@@ -15,7 +15,7 @@ use crate::blob::BlobSource;
 use crate::event::Reporter;
 use crate::layer::{ChangeSet, Whiteouts};
 use crate::oci::Layer;
-use crate::sandbox::Ground;
+use crate::sandbox::{Ground, is_put_aside};
 use crate::snapshot::{Index, diff, scan};
 use crate::tree::{Metadata, RootDir, copy_tree};
 
@@ -128,6 +128,10 @@ impl Rootfs for DirectoryRootfs {
     fn seal_step(&mut self, exclude: &[PathBuf]) -> Result<ChangeSet, RootfsError> {
         let failed = |error| RootfsError::io("scan", self.root.path())(error);
         let mut after = self.index.rescan(&self.root, exclude).map_err(failed)?;
+        if let Some(path) = after.find(is_put_aside) {
+            let name = path.file_name().map(PathBuf::from).unwrap_or_default();
+            return Err(RootfsError::PutAside { name, path });
+        }
         after.complete(&self.root).map_err(failed)?;
         let after = Arc::new(after);
         let before = std::mem::replace(&mut self.index, Arc::clone(&after));

@@ -62,6 +62,14 @@ pub enum RootfsError {
         /// What is not as the stage's own steps left it, relative to the tree's root.
         path: PathBuf,
     },
+    /// A step in place copied what of a volume was put aside for it.
+    #[error("the step copied files of a volume of the container, which wait in `{}` meanwhile, to `/{}`", name.display(), path.display())]
+    PutAside {
+        /// The name of the directory.
+        name: PathBuf,
+        /// Where the step has it.
+        path: PathBuf,
+    },
     /// A tree is to be forked in the middle of a step.
     #[error("cannot fork a tree whose last step is not sealed")]
     NotSealed,

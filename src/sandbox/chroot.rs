@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::hiding::Hiding;
 use super::placing::Placed;
-use super::task::{Exit, Task};
+use super::task::{Ended, Task};
 use super::wire::{Failure, Order, hosts_file};
 use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
@@ -59,7 +59,7 @@ impl Launch for Chroot {
         self.hiding.end()
     }
 
-    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError> {
         if !self.warned.swap(true, Ordering::Relaxed) {
             output(OutputStream::Stderr, WARNING.as_bytes());
             self.hiding.warn(output);

@@ -149,6 +149,14 @@ pub enum SandboxError {
         /// What the system said.
         source: io::Error,
     },
+    /// A volume of the container lies over paths of the image and cannot show the stage's files.
+    #[error("a volume of the container at `{}` is in the way: {problem}", point.display())]
+    Volume {
+        /// Where it is mounted.
+        point: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Another kiln has the place of `/`.
     #[error("another kiln is building in place in this container: one can at a time")]
     Occupied,

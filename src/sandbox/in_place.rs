@@ -1,9 +1,13 @@
 //! Launch `in-place`: for the time of a step the stage's files are the container's own.
 //!
 //! What kiln can do in a default Docker or Kubernetes container: no mounts, no namespaces, and still real /proc, /sys
-//! and /dev for the step. The stage's tree has to be on the container's own file system; steps take turns.
+//! and /dev for the step. The stage's tree has to be on the container's own file system; steps take turns. Volumes of the
+//! container that lie over paths of the image show the stage's files meanwhile (`volumes/`).
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,8 +17,9 @@ use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
 use super::placing::Placed;
 use super::supervise::Connection;
-use super::swap::Swap;
-use super::task::{Exit, Mount, Task};
+use super::swap::{Swap, USUAL};
+use super::task::{Ended, Mount, Task};
+use super::volumes::{self, Volumes};
 use super::wire::{Failure, Order, Report, hosts_file};
 use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
@@ -26,6 +31,8 @@ pub(super) struct InPlace {
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
     guard: Mutex<Option<Guard>>,
+    /// Held by the step whose turn it is; ready from the first step on.
+    volumes: Mutex<Option<Volumes>>,
     warned: AtomicBool,
     disks_are_open: bool,
 }
@@ -37,6 +44,7 @@ impl InPlace {
             hiding: Hiding::open(entered, options)?,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             guard: Mutex::new(None),
+            volumes: Mutex::new(None),
             warned: AtomicBool::new(false),
         })
     }
@@ -55,16 +63,28 @@ impl Launch for InPlace {
         self.hiding.check()
     }
 
+    fn prepare(&self) -> Result<(), SandboxError> {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _away = self.hiding.options().own_files.away(|| false);
+        self.ready(&mut volumes).map(drop)
+    }
+
+    fn copy_of(&self, path: &Path) -> Option<PathBuf> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.copy_of(path)
+    }
+
     fn finish(&self) -> Result<(), SandboxError> {
         self.hiding.end()
     }
 
-    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError> {
         let options = self.hiding.options();
         // A panic in an output callback leaves nothing half done: the child puts everything back.
+        let mut turn = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let away = options.own_files.away(|| task.cancel.is_cancelled());
         let _away = away.ok_or(SandboxError::Cancelled)?;
+        let volumes = self.ready(&mut turn)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.hiding.warn(output);
         }
@@ -76,9 +96,12 @@ impl Launch for InPlace {
             private: private.records(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
+            volumes: volumes.orders().to_vec(),
+            moving: volumes.moving().map(OsString::from).collect(),
             ..Order::new(LaunchKind::InPlace, task)
         };
         let guard = self.guard(&mut guard)?;
+        volumes.begin_step()?;
         let ended = step::run(task, &order, Some(&private), output);
         if let Err(SandboxError::ChildVanished { .. }) = &ended {
             // Somebody killed the process that would have put everything back; what it watched over has been ended.
@@ -87,6 +110,25 @@ impl Launch for InPlace {
                 source,
             })?;
         }
+        let put_right = volumes.end_step();
+        for warning in put_right.iter().flatten() {
+            output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
+        }
+        self.settle(guard, &ended, output)?;
+        let ended = ended?;
+        put_right?;
+        self.hiding.check_keeper().map(|()| ended)
+    }
+}
+
+impl InPlace {
+    /// Makes kiln's own files as they were before the step, or says what was done to them.
+    fn settle(
+        &self,
+        guard: &mut Guard,
+        ended: &Result<Ended, SandboxError>,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+    ) -> Result<(), SandboxError> {
         let found = guard.settle().map_err(|source| SandboxError::Setup {
             action: "look at kiln's own files after the step".to_owned(),
             source,
@@ -107,20 +149,14 @@ impl Launch for InPlace {
             );
             output(OutputStream::Stderr, text.as_bytes());
         }
-        match found.offences.first() {
-            Some(first) => {
-                let path = match ended {
-                    Err(SandboxError::OwnFiles { path, .. }) => path,
-                    _ => first.clone(),
-                };
-                Err(SandboxError::OwnFiles { path, state: found.state() })
-            }
-            None => ended.and_then(|exit| self.hiding.check_keeper().map(|()| exit)),
-        }
+        let Some(first) = found.offences.first() else { return Ok(()) };
+        let path = match ended {
+            Err(SandboxError::OwnFiles { path, .. }) => path,
+            _ => first,
+        };
+        Err(SandboxError::OwnFiles { path: path.clone(), state: found.state() })
     }
-}
 
-impl InPlace {
     /// Takes note of kiln's own files; of those that nobody changes only before the first step.
     fn guard<'a>(&self, slot: &'a mut Option<Guard>) -> Result<&'a mut Guard, SandboxError> {
         let failed = |source| SandboxError::Setup { action: "look at kiln's own files".to_owned(), source };
@@ -135,19 +171,38 @@ impl InPlace {
         guard.begin().map_err(failed)?;
         Ok(guard)
     }
+
+    fn ready<'a>(&self, volumes: &'a mut Option<Volumes>) -> Result<&'a mut Volumes, SandboxError> {
+        match volumes {
+            Some(volumes) => Ok(volumes),
+            None => {
+                let state_dir = &self.hiding.options().state_dir;
+                std::fs::create_dir_all(state_dir).map_err(|source| SandboxError::Setup {
+                    action: format!("create `{}`", state_dir.display()),
+                    source,
+                })?;
+                check_place(state_dir)?;
+                Ok(volumes.insert(Volumes::prepare(self.hiding.options())?))
+            }
+        }
+    }
 }
 
 /// A stage in the place of `/`, until [`Occupied::leave`].
 pub(super) struct Occupied {
     placed: Placed,
     swap: Option<Swap>,
+    state_dir: PathBuf,
+    /// Single files of the image's that are mounts of the container, as they were before the step.
+    mounted_files: Vec<(PathBuf, FileStamp)>,
 }
 
 /// Puts the stage into place; after an error everything is as it was.
 pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied, Failure> {
     check_place(&order.root)?;
     let placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
-    let mut occupied = Occupied { placed, swap: None };
+    let state_dir = order.state_dir.clone();
+    let mut occupied = Occupied { placed, swap: None, state_dir, mounted_files: Vec::new() };
     match occupied.begin(order, connection) {
         Ok(()) => Ok(occupied),
         Err(failure) => {
@@ -160,8 +215,10 @@ pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied,
 
 impl Occupied {
     fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
-        let mounts = mount_points().map_err(|error| Failure::setup("list the mounts", error))?;
-        let laying = Laying::of(&order.mounts, self.placed.root(), &mounts)?;
+        let mut mounts = mount_points().map_err(|error| Failure::setup("list the mounts", error))?;
+        mounts.retain(|mount| !order.moving.iter().any(|moving| mount == Path::new(moving)));
+        let volumes: BTreeSet<PathBuf> = order.volumes.iter().map(|volume| volume.point.clone()).collect();
+        let laying = Laying::of(&order.mounts, self.placed.root(), &mounts, &volumes)?;
         let shown: Vec<Mount> = order.mounts.iter().filter(|mount| !laying.has(mount)).cloned().collect();
         self.placed.place_all(order, &shown, false)?;
         let failed = |error| Failure::setup("put the stage into the place of `/`", error);
@@ -170,22 +227,29 @@ impl Occupied {
         overwrite.extend(order.own_dns.then(|| ("/etc/resolv.conf".into(), order.dns.clone())));
         let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent(), overwrite).map_err(failed)?;
         let swap = self.swap.insert(swap);
-        let hidden = swap.enter().map_err(failed)?;
-        if let Some(swap) = &mut self.swap {
-            swap.lay(&laying)?;
-        }
+        let hidden = swap.enter(volumes).map_err(failed)?;
+        swap.show(&order.volumes)?;
+        swap.lay(&laying)?;
+        self.mounted_files = mounted_files(&mounts, &order.state_dir);
         for path in hidden {
             let text = format!(
                 "the step does not see the image's `{}`: the container has a mount there",
                 path.display()
             );
             connection.report(&Report::Warning(text)).map_err(failed)?;
+            connection.report(&Report::Hidden(path.into())).map_err(failed)?;
         }
         Ok(())
     }
 
     /// Puts everything back.
     pub(super) fn leave(mut self) -> Result<(), Failure> {
+        let written =
+            self.mounted_files.iter().find(|(path, stamp)| FileStamp::of(path).as_ref() != Some(stamp));
+        let written = written.map(|(path, _)| Failure::Volume {
+            point: path.into(),
+            problem: "the step wrote to this single file, and that cannot be in a layer".to_owned(),
+        });
         let left = match self.swap.take() {
             Some(swap) => match swap.leave() {
                 Ok(None) => Ok(()),
@@ -197,8 +261,35 @@ impl Occupied {
             None => Ok(()),
         };
         // As long as the stage is in `/`, its tree is not where the placed things are looked for.
-        left.and_then(|()| self.placed.undo())
+        let undone = left.and_then(|()| self.placed.undo());
+        // kiln does this itself unless it was killed.
+        let recovered = volumes::recover(&self.state_dir, false);
+        let recovered = recovered.map_err(|error| Failure::setup("put the volumes right", error));
+        undone.and(recovered.map(drop)).and(written.map_or(Ok(()), Err))
     }
+}
+
+/// What tells that a file was not written to.
+#[derive(Debug, PartialEq, Eq)]
+struct FileStamp {
+    size_bytes: u64,
+    modified: (i64, i64),
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Self { size_bytes: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+}
+
+/// Returns the single files that are mounted where an image may have files.
+fn mounted_files(mounts: &BTreeSet<PathBuf>, state_dir: &Path) -> Vec<(PathBuf, FileStamp)> {
+    let own: PathBuf = state_dir.components().take(2).collect();
+    let files = mounts
+        .iter()
+        .filter(|path| !path.starts_with(&own) && !USUAL.iter().any(|usual| path.starts_with(usual)));
+    files.filter_map(|path| Some((path.clone(), FileStamp::of(path)?))).collect()
 }
 
 /// Renames between a volume and the container's own file system do not work.

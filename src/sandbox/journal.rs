@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::look::{Look, at};
 use super::mounting::mount_points;
+use super::volumes::AsideNote;
 use super::wire::path;
 
 /// The journal's name in the state directory.
@@ -69,6 +70,14 @@ pub(super) enum Line {
     Laid(std::ffi::OsString),
     /// They are all away; from here on what is in `/` is the stage's.
     Away,
+    /// The entries of a volume begin to be put aside.
+    Volume(AsideNote),
+    /// They all are, in the volume mounted there; what is in it from here on is the stage's.
+    VolumeAway(std::ffi::OsString),
+    /// What is in the volume mounted there is its own again, as far as it is back.
+    VolumeReturning(std::ffi::OsString),
+    /// The volume mounted there is as before.
+    VolumeBack(std::ffi::OsString),
     /// The stage's entries are all back in its tree; the container's begin to return.
     Returning,
 }
@@ -126,6 +135,14 @@ impl<'a> Trust<'a> {
                     .any(|above| above != Path::new("/") && self.mounts.contains(above));
                 believe(in_mount && is_straight(path, Path::new("/")) && !self.is_below_own(path), path)
             }
+            Line::Volume(note) => {
+                let point = &note.point;
+                let is_volume =
+                    self.mounts.contains(point) && !self.is_below_own(point) && note.is_named_by_kiln();
+                believe(is_volume && is_straight(point, Path::new("/")), point)
+            }
+            // They name a volume that was noted before, or nothing.
+            Line::VolumeAway(_) | Line::VolumeReturning(_) | Line::VolumeBack(_) => Ok(()),
             Line::Vacated(_) | Line::Away | Line::Returning => Ok(()),
         }
     }

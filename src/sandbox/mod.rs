@@ -47,6 +47,7 @@ mod targets;
 mod task;
 #[cfg(test)]
 pub(crate) mod tests;
+mod volumes;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -66,7 +67,10 @@ pub use guard::KilnFiles;
 pub use memory::MemoryDir;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
-pub use task::{DEFAULT_HOSTNAME, Exit, Isolation, Mount, MountKind, Network, Source, Task, Ulimit, User};
+pub use task::{
+    DEFAULT_HOSTNAME, Ended, Exit, Isolation, Mount, MountKind, Network, Source, Task, Ulimit, User,
+};
+pub use volumes::is_put_aside;
 
 /// A way of running a process in a root.
 pub trait Launch: Send + Sync {
@@ -91,11 +95,22 @@ pub trait Launch: Send + Sync {
         Ok(())
     }
 
+    /// Makes ready for steps what has to be before anything of the build is read: see [`Launch::copy_of`].
+    fn prepare(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    /// Returns where to read what is at `path` of this machine, if it is not there for the time of a step.
+    fn copy_of(&self, path: &Path) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
+
     /// Runs `task` to its end, handing on what it prints, and returns how it ended.
     ///
     /// An exit code other than 0 is not an error here. When this returns, no process of the step is alive and
     /// nothing put into the root for its sake is left.
-    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError>;
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError>;
 }
 
 /// What a launch needs to know beside its tasks.
@@ -117,7 +132,15 @@ pub struct LaunchOptions {
     pub own_files: OwnFiles,
     /// What a step in place finds of kiln, and is to leave as it is.
     pub kiln_files: KilnFiles,
+    /// Directories that kiln itself works in, its caches: a volume that holds one is left alone.
+    pub own_directories: Vec<PathBuf>,
+    /// How much a copy of the volumes that lie over paths of images may take.
+    pub volume_limit_bytes: u64,
 }
+
+/// [`LaunchOptions::volume_limit_bytes`] unless somebody says: a working copy with its history fits, and it is copied
+/// within a second or two.
+pub const DEFAULT_VOLUME_LIMIT_BYTES: u64 = 1 << 30;
 
 /// Opens the launch that [`enter`] chose.
 pub fn open(entered: &Entered, options: LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
@@ -147,7 +170,7 @@ impl Launch for NoLaunch {
         Some(SandboxError::NoLaunch { reason: self.reason.clone() })
     }
 
-    fn run(&self, _task: &Task, _output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+    fn run(&self, _task: &Task, _output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError> {
         Err(SandboxError::NoLaunch { reason: self.reason.clone() })
     }
 }
@@ -157,6 +180,23 @@ impl Launch for NoLaunch {
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning. Files with
 /// credentials are not refilled: if nobody did it who still knew their content, they are lost.
 pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
+    let mut told = Vec::from_iter(recover_swap(state_dir)?);
+    let setup =
+        |source| SandboxError::Setup { action: "put the container's volumes back".to_owned(), source };
+    let restored = volumes::recover(state_dir, true).map_err(setup)?;
+    if restored > 0 {
+        told.push(format!("put {restored} entries of volumes back that a step had removed"));
+    }
+    // Only in its own image has a kiln put a volume's entries aside unasked.
+    if Path::new(OWN_IMAGE_MARKER).exists() {
+        for point in volumes::recover_strays(state_dir).map_err(setup)? {
+            told.push(format!("put the files of the volume `{}` back: a kiln was killed", point.display()));
+        }
+    }
+    Ok((!told.is_empty()).then(|| told.join("; ")))
+}
+
+fn recover_swap(state_dir: &Path) -> Result<Option<String>, SandboxError> {
     let setup =
         |source| SandboxError::Setup { action: "put the container's own files back".to_owned(), source };
     if journal::Journal::exists(state_dir) || private::is_noted(state_dir) {

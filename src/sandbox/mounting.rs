@@ -95,12 +95,31 @@ pub(super) fn is_directory(fd: impl AsFd) -> io::Result<bool> {
     Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
 }
 
-/// Returns every mount point but `/` (proc_pid_mountinfo(5)).
-pub(super) fn mount_points() -> io::Result<BTreeSet<PathBuf>> {
+/// Something that is mounted in this process's file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mounted {
+    pub(super) path: PathBuf,
+    pub(super) is_read_only: bool,
+}
+
+/// Returns every mount but `/`, in the order in which they were made (proc_pid_mountinfo(5)).
+pub(super) fn mounts() -> io::Result<Vec<Mounted>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    let target =
-        |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(|field| PathBuf::from(unescape(field)));
-    Ok(text.split(|byte| *byte == b'\n').filter_map(target).filter(|path| path != Path::new("/")).collect())
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
+}
+
+fn parse_mount(line: &[u8]) -> Option<Mounted> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let path = PathBuf::from(unescape(fields.get(4)?));
+    let says_read_only = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
+    // The options of the mount, and at the end of the line those of the file system.
+    let is_read_only = says_read_only(fields.get(5)?) || says_read_only(fields.last()?);
+    (path != Path::new("/")).then_some(Mounted { path, is_read_only })
+}
+
+/// Returns every mount point but `/`.
+pub(super) fn mount_points() -> io::Result<BTreeSet<PathBuf>> {
+    Ok(mounts()?.into_iter().map(|mount| mount.path).collect())
 }
 
 /// Undoes the octal escapes (`\040`) of mountinfo.

@@ -20,7 +20,7 @@ use super::sys;
 use super::targets::{TargetKind, Targets, depth};
 use super::task::{Mount, MountKind, Network, Source};
 use super::wire::{Cause, Failure, Order, Report};
-use super::{Entered, Exit, Launch, LaunchKind, LaunchOptions, SandboxError, Task, step};
+use super::{Ended, Entered, Launch, LaunchKind, LaunchOptions, SandboxError, Task, step};
 use crate::event::OutputStream;
 use crate::tree::{RootDir, copy_tree};
 
@@ -83,7 +83,7 @@ impl Launch for Namespaces {
         None
     }
 
-    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Exit, SandboxError> {
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError> {
         let order = Order {
             fresh_proc: self.fresh_proc,
             single_id: self.single_id,

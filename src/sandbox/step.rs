@@ -12,7 +12,7 @@ use super::child::{Role, command};
 use super::private::{Private, send_descriptors};
 use super::targets::Held;
 use super::wire::{Order, Receiver, Report, send};
-use super::{Exit, SandboxError, Task, process, reap};
+use super::{Ended, Exit, SandboxError, Task, process, reap};
 use crate::event::OutputStream;
 
 /// As much as a pipe holds.
@@ -26,7 +26,7 @@ pub(super) fn run(
     order: &Order,
     private: Option<&Private>,
     output: &mut Output<'_>,
-) -> Result<Exit, SandboxError> {
+) -> Result<Ended, SandboxError> {
     if let Some(limit) = task.ulimits.iter().find(|limit| !process::is_limit(&limit.name)) {
         return Err(SandboxError::UnknownUlimit { name: limit.name.clone() });
     }
@@ -37,14 +37,16 @@ pub(super) fn run(
         action: format!("open the root `{}`", task.root.display()),
         source,
     })?;
+    let mut hidden = Vec::new();
     let ended = Running::start(order, private).and_then(|mut running| {
         let ended = running.follow(task, &mut stubs, output);
+        hidden = std::mem::take(&mut running.hidden);
         running.end(ended)
     });
     let cleaned = stubs.remove().map_err(|(path, source)| SandboxError::Cleanup { path, source });
     let exit = ended?;
     cleaned?;
-    if task.cancel.is_cancelled() { Err(SandboxError::Cancelled) } else { Ok(exit) }
+    if task.cancel.is_cancelled() { Err(SandboxError::Cancelled) } else { Ok(Ended { exit, hidden }) }
 }
 
 /// A watching child and the ends of its pipes; a closed pipe is `None`.
@@ -57,6 +59,8 @@ struct Running {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     buffer: Vec<u8>,
+    /// What the step does not see of its root.
+    hidden: Vec<std::path::PathBuf>,
 }
 
 impl Running {
@@ -76,8 +80,16 @@ impl Running {
         let stdout = child.stdout.take().map(OwnedFd::from);
         let stderr = child.stderr.take().map(OwnedFd::from);
         let started = reap::started_of(child.id()).map_err(failed)?;
-        let running =
-            Self { child, started, socket, receiver, stdout, stderr, buffer: vec![0; BUFFER_BYTES] };
+        let running = Self {
+            child,
+            started,
+            socket,
+            receiver,
+            stdout,
+            stderr,
+            buffer: vec![0; BUFFER_BYTES],
+            hidden: Vec::new(),
+        };
         for pipe in running.stdout.iter().chain(&running.stderr) {
             // Only then can the rest be read without waiting for whoever may still hold the other end.
             rustix::io::ioctl_fionbio(pipe, true).map_err(|errno| failed(errno.into()))?;
@@ -121,6 +133,7 @@ impl Running {
                 Some(Report::Warning(text)) => {
                     output(OutputStream::Stderr, format!("kiln: warning: {text}\n").as_bytes());
                 }
+                Some(Report::Hidden(path)) => self.hidden.push(path.into()),
                 // The first word counts: what follows a failure is how the failed process ended.
                 Some(report) => last = last.or(Some(report)),
                 None => break,

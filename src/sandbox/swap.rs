@@ -8,7 +8,7 @@
 //! meanwhile, and renames never follow links.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,20 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::journal::{Begin, Journal, Line, Residual, is_straight};
-use super::laid::{self, Laying};
+use super::laid::{self, Laying, Part};
 use super::look::{Look, at, copy_attributes, look, set_look};
 use super::mounting::mount_points;
 use super::reap;
+use super::volumes::{self, Aside, Laid, VolumeOrder, directory_of};
 use super::wire::Failure;
+use crate::tree::RootDir;
 
 /// The directory of kiln's own debug image whose shell runs the job: kept, unless the stage has one.
 const SHELL: &str = "busybox";
 
 /// Mount points of every container, where nobody expects a stage's files to be seen.
-const USUAL: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+pub(super) const USUAL: [&str; 6] =
+    ["/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 /// A swap under way.
 #[derive(Debug)]
@@ -43,11 +46,27 @@ pub(super) struct Swap {
     /// Mounted files that have other content than their own, and where that is.
     overwritten: Vec<(PathBuf, PathBuf)>,
     /// What was laid into mounted file systems.
-    laid: Vec<PathBuf>,
+    laid: Vec<(PathBuf, Part)>,
+    /// Where volumes are mounted that show the stage's files.
+    showing: BTreeSet<PathBuf>,
+    volumes: Vec<Shown>,
     /// Files and directories of kiln's own, and which inodes they are.
     own: Vec<(PathBuf, (u64, u64))>,
     /// All of the container's entries are away.
     away: bool,
+}
+
+/// A volume that shows the stage's files.
+#[derive(Debug)]
+struct Shown {
+    aside: Aside,
+    /// What it shows; not known to who takes over from another process.
+    laid: Option<Laid>,
+    /// Its own entries are all aside.
+    is_away: bool,
+    /// What the stage had in it is gone.
+    is_returning: bool,
+    has_twins: bool,
 }
 
 impl Swap {
@@ -113,12 +132,27 @@ impl Swap {
                 }
                 Line::Vacated(path) => drop(swap.residual.remove(Path::new(&path))),
                 Line::Overwritten(path, saved) => swap.overwritten.push((path.into(), saved.into())),
-                Line::Laid(path) => swap.laid.push(path.into()),
+                Line::Laid(path) => swap.laid.push((path.into(), Part::Item)),
                 Line::Away => swap.away = true,
                 Line::Returning => swap.away = false,
+                Line::Volume(note) => {
+                    swap.showing.insert(note.point.clone());
+                    let aside = Aside::take_over(note)?;
+                    swap.volumes.push(Shown::new(aside, false));
+                }
+                Line::VolumeAway(point) => swap.shown(&point).for_each(|shown| shown.is_away = true),
+                Line::VolumeReturning(point) => {
+                    swap.shown(&point).for_each(|shown| shown.is_returning = true);
+                }
+                Line::VolumeBack(point) => {
+                    swap.volumes.retain(|shown| shown.aside.point() != point.as_os_str())
+                }
                 Line::Begin(_) => {}
             }
         }
+        // What was laid into a volume goes with all that the stage has there; later it is the volume's own.
+        let Self { laid, showing, .. } = &mut swap;
+        laid.retain(|(path, _)| !showing.iter().any(|point| path.starts_with(point)));
         end(swap.begin.started)?;
         let lent = swap.begin.lent.clone();
         swap.leave()?;
@@ -128,6 +162,7 @@ impl Swap {
                 std::fs::rename(at, source)?;
             }
         }
+        volumes::recover(state_dir, false)?;
         Ok(Some(root))
     }
 
@@ -141,13 +176,21 @@ impl Swap {
             overwrite: Vec::new(),
             overwritten: Vec::new(),
             laid: Vec::new(),
+            showing: BTreeSet::new(),
+            volumes: Vec::new(),
             own: Vec::new(),
             away: false,
         })
     }
 
-    /// Moves the container's entries away and the stage's into `/`; returns what of the stage's is hidden.
-    pub(super) fn enter(&mut self) -> io::Result<Vec<PathBuf>> {
+    fn shown(&mut self, point: &OsStr) -> impl Iterator<Item = &mut Shown> {
+        self.volumes.iter_mut().filter(move |shown| shown.aside.point() == Path::new(point))
+    }
+
+    /// Moves the container's entries away and the stage's into `/`; returns what of the stage's is hidden. What is
+    /// mounted at `volumes` will show the stage's files.
+    pub(super) fn enter(&mut self, volumes: BTreeSet<PathBuf>) -> io::Result<Vec<PathBuf>> {
+        self.showing = volumes;
         let slash = Path::new("/");
         let park = self.begin.park.clone();
         std::fs::create_dir_all(&park)?;
@@ -170,10 +213,94 @@ impl Swap {
     /// Lays out what the step is to see in mounted file systems.
     pub(super) fn lay(&mut self, laying: &Laying) -> Result<(), Failure> {
         let Self { journal, laid, .. } = self;
-        laying.lay(&mut |path| {
-            laid.push(path.to_path_buf());
+        laying.lay(&mut |path, part| {
+            laid.push((path.to_path_buf(), part));
             journal.write(&Line::Laid(path.into()))
-        })
+        })?;
+        for Shown { aside, laid: shown, .. } in &mut self.volumes {
+            let Some(shown) = shown else { continue };
+            let items = self.laid.iter().filter(|(_, part)| *part == Part::Item);
+            let covered =
+                items.filter_map(|(path, _)| Some(path.strip_prefix(aside.point()).ok()?.to_path_buf()));
+            shown
+                .note_lent(aside, covered.collect())
+                .map_err(|error| volume_failure(aside.point(), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Has the volumes show the stage's files.
+    pub(super) fn show(&mut self, orders: &[VolumeOrder]) -> Result<(), Failure> {
+        let failed = |error| Failure::setup("put a volume's entries aside", error);
+        let stage = RootDir::open(&self.begin.root).map_err(failed)?;
+        let mut places = Vec::new();
+        for order in orders {
+            let point = &order.point;
+            let path = directory_of(&stage, point).map_err(|error| volume_failure(point, &error))?;
+            for twin in &order.twins {
+                let other =
+                    directory_of(&stage, Path::new(twin)).map_err(|error| volume_failure(point, &error))?;
+                if path.is_some() || other.is_some() {
+                    return Err(Failure::Volume { point: point.into(), problem: twin_problem(twin) });
+                }
+            }
+            // One further down may have moved with the directories above it.
+            if mount_points().map_err(failed)?.contains(point) {
+                self.put_aside(point, !order.twins.is_empty())
+                    .map_err(|error| volume_failure(point, &error))?;
+                places.push(path);
+            }
+        }
+        let mounts = mount_points().map_err(failed)?;
+        for (shown, path) in self.volumes.iter_mut().zip(places) {
+            let point = shown.aside.point();
+            let inner = mounts.iter().filter_map(|mount| mount.strip_prefix(point).ok());
+            let inner = inner.filter(|path| !path.as_os_str().is_empty()).map(Path::to_path_buf).collect();
+            let laid = Laid::lay(&stage, &shown.aside, path, inner);
+            shown.laid = Some(laid.map_err(|error| volume_failure(point, &error))?);
+        }
+        Ok(())
+    }
+
+    fn put_aside(&mut self, point: &Path, has_twins: bool) -> io::Result<()> {
+        let aside = Aside::prepare(point)?;
+        self.journal.write(&Line::Volume(aside.note().clone()))?;
+        self.volumes.push(Shown::new(aside, has_twins));
+        let Self { volumes, mounts, journal, .. } = self;
+        let Some(shown) = volumes.last_mut() else { return Ok(()) };
+        shown.aside.take(&|path| mounts.contains(path))?;
+        journal.write(&Line::VolumeAway(point.into()))?;
+        shown.is_away = true;
+        Ok(())
+    }
+
+    /// Takes what the step did in the volumes back into the stage's tree.
+    fn take_back(&self) -> io::Result<()> {
+        let stage = RootDir::open(&self.begin.root)?;
+        for Shown { aside, laid, has_twins, .. } in &self.volumes {
+            let Some(laid) = laid else { continue };
+            if laid.take_back(&stage, aside)? && *has_twins {
+                let text = "the step changed files in it, and it is mounted at several places";
+                return Err(at(aside.point(), io::Error::other(text)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the volumes as they were before.
+    fn give_back_volumes(&mut self) -> io::Result<()> {
+        let Self { volumes, mounts, journal, .. } = self;
+        let is_mount = |path: &Path| mounts.contains(path);
+        while let Some(shown) = volumes.pop() {
+            let point = shown.aside.point().to_path_buf();
+            if !shown.is_returning {
+                shown.aside.drop_stage(shown.is_away, &is_mount)?;
+                journal.write(&Line::VolumeReturning(point.clone().into()))?;
+            }
+            shown.aside.give_back()?;
+            journal.write(&Line::VolumeBack(point.into()))?;
+        }
+        Ok(())
     }
 
     fn overwrite_one(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
@@ -197,7 +324,9 @@ impl Swap {
 
     fn put_back(mut self) -> io::Result<()> {
         let slash = Path::new("/");
-        laid::remove(&self.laid)?;
+        // Whatever became of what the step did, all that is the container's goes back.
+        let taken = laid::remove(&self.laid).and_then(|()| self.take_back());
+        let volumes = self.give_back_volumes();
         for (path, saved) in &self.overwritten {
             if saved.exists() {
                 std::fs::write(path, std::fs::read(saved)?).map_err(|error| at(path, error))?;
@@ -219,7 +348,9 @@ impl Swap {
         for (path, look) in self.residual.iter().rev() {
             set_look(path, look)?;
         }
-        self.journal.finish()
+        volumes?;
+        self.journal.finish()?;
+        taken
     }
 
     /// Moves what is in the container's directory `from` to `to`. `first` is for the container's own entries: a
@@ -344,11 +475,25 @@ impl Swap {
     fn note_hidden(&mut self, source: &Path, target: &Path) -> io::Result<()> {
         let usual = USUAL.iter().any(|usual| Path::new(usual) == target);
         let empty = is_directory(source) && names(source)?.is_empty();
-        if !usual && !empty {
+        if !usual && !empty && !self.showing.contains(target) {
             self.hidden.push(target.to_path_buf());
         }
         Ok(())
     }
+}
+
+impl Shown {
+    fn new(aside: Aside, has_twins: bool) -> Self {
+        Self { aside, laid: None, is_away: false, is_returning: false, has_twins }
+    }
+}
+
+fn volume_failure(point: &Path, error: &io::Error) -> Failure {
+    Failure::Volume { point: point.into(), problem: error.to_string() }
+}
+
+fn twin_problem(twin: &OsStr) -> String {
+    format!("the same is mounted at `{}`, and the image has files there", Path::new(twin).display())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Errno> {

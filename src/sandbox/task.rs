@@ -227,6 +227,15 @@ pub struct Ulimit {
     pub hard: Option<u64>,
 }
 
+/// What came of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How the process ended.
+    pub exit: Exit,
+    /// What of the root it did not see: what it made may differ from what it makes elsewhere.
+    pub hidden: Vec<PathBuf>,
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {

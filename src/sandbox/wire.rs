@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::private::Record;
 use super::task::{Exit, Mount, Network, Task, Ulimit, User};
+use super::volumes::VolumeOrder;
 use super::{LaunchKind, SandboxError};
 
 /// A task as the child gets it.
@@ -33,6 +34,10 @@ pub(super) struct Order {
     pub(super) private: Vec<Record>,
     /// No new privileges, and no signals to processes outside of the step.
     pub(super) hardened: bool,
+    /// Volumes that are to show the stage's files.
+    pub(super) volumes: Vec<VolumeOrder>,
+    /// Where volumes are mounted that are somewhere else during the step.
+    pub(super) moving: Vec<OsString>,
     pub(super) argv: Vec<OsString>,
     pub(super) env: Vec<(OsString, OsString)>,
     #[serde(with = "path")]
@@ -68,6 +73,8 @@ impl Order {
             state_dir: PathBuf::new(),
             private: Vec::new(),
             hardened: false,
+            volumes: Vec::new(),
+            moving: Vec::new(),
             argv: task.argv.clone(),
             env: task.env.clone(),
             cwd: task.cwd.clone(),
@@ -119,6 +126,8 @@ pub(super) enum Report {
     Stubs(Vec<Stub>),
     /// The user should know this.
     Warning(String),
+    /// The step does not see what the image has here.
+    Hidden(OsString),
     /// The step could not be started.
     Failed(Failure),
     /// The step ended, and nothing of it is left.
@@ -132,6 +141,7 @@ pub(super) enum Failure {
     Mount { target: String, action: String, cause: Cause },
     Ulimit { name: String },
     OwnFiles { path: String },
+    Volume { point: OsString, problem: String },
     UnmappedUser { uid: u32, gid: u32 },
     NotInPath { program: String },
     NoSuchFile { program: String },
@@ -174,6 +184,7 @@ impl From<Failure> for SandboxError {
                 Self::Mount { target: target.into(), action, source: cause.into() }
             }
             Failure::OwnFiles { path } => Self::OwnFiles { path: path.into(), state: String::new() },
+            Failure::Volume { point, problem } => Self::Volume { point: point.into(), problem },
             Failure::Ulimit { name } => Self::UnknownUlimit { name },
             Failure::UnmappedUser { uid, gid } => Self::UnmappedUser { uid, gid },
             Failure::NotInPath { program } => Self::ExecutableNotFound { program },

@@ -4,10 +4,11 @@
 //! whoever goes through the list from its start. How it is made is in `scan.rs`.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::tree::{Device, Entry, FileKind, Fingerprint, Metadata, Timestamp};
 
@@ -54,6 +55,16 @@ impl Index {
     /// Tells whether the tree is empty.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
+    }
+
+    /// Returns the path of the first entry whose name is as wanted.
+    pub fn find(&self, is_wanted: impl Fn(&OsStr) -> bool) -> Option<PathBuf> {
+        let found = self.records.iter().position(|record| is_wanted(OsStr::from_bytes(self.name(record))))?;
+        let mut cursor = self.cursor();
+        while cursor.number() < found {
+            cursor.advance();
+        }
+        Some(cursor.as_path().to_path_buf())
     }
 
     /// Stands on the first entry.
@@ -286,7 +297,7 @@ impl<'index> IndexCursor<'index> {
     }
 
     pub(super) fn as_path(&self) -> &Path {
-        Path::new(std::ffi::OsStr::from_bytes(&self.position.path))
+        Path::new(OsStr::from_bytes(&self.position.path))
     }
 
     pub(super) fn advance(&mut self) {

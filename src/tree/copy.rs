@@ -122,6 +122,17 @@ pub fn copy_tree(
     to: &RootDir,
     to_path: impl AsRef<Path>,
 ) -> io::Result<()> {
+    copy_tree_without(from, from_path, to, to_path, &|_| false)
+}
+
+/// The same without the entries that `is_left_out` accepts, by their paths below `from_path`, and all below them.
+pub fn copy_tree_without(
+    from: &RootDir,
+    from_path: impl AsRef<Path>,
+    to: &RootDir,
+    to_path: impl AsRef<Path>,
+    is_left_out: &dyn Fn(&Path) -> bool,
+) -> io::Result<()> {
     let (from_dir, from_name) = from.parent(from_path.as_ref())?;
     let (to_dir, to_name) = to.parent(to_path.as_ref())?;
     let metadata = look(&from_dir, from_name)?.metadata;
@@ -134,6 +145,10 @@ pub fn copy_tree(
         let mut walk = Walk::new(from, from_path.as_ref())?;
         while let Some(entry) = walk.next() {
             let entry = entry?;
+            if is_left_out(&entry.path) {
+                walk.skip_subtree();
+                continue;
+            }
             let depth = entry.path.components().count();
             copier.leave_to(depth).map_err(|error| EntryError::wrap(&entry.path, error))?;
             let name = entry.path.file_name().expect("a walk returns named entries");

@@ -26,7 +26,7 @@ mod xattr;
 use std::io;
 use std::path::PathBuf;
 
-pub use copy::{copy_file_data, copy_tree};
+pub use copy::{copy_file_data, copy_tree, copy_tree_without};
 pub use descent::Way;
 pub use fingerprint::{ContentHasher, Fingerprint, Fingerprints};
 pub use holes::{Pieces, next_data};

@@ -415,6 +415,8 @@ fn add_request(key: &mut KeyBuilder, request: &Request) {
         single_layer: _,
         jobs: _,
         compression_threads: _,
+        // A step that saw less of the image for a volume is in no cache.
+        volume_limit_bytes: _,
     } = request;
     key.list("hosts", add_hosts.iter().map(|(name, address)| format!("{name} {address}")));
     key.text("size of /dev/shm", &format!("{shm_size_bytes:?}"));

@@ -127,6 +127,9 @@ pub struct StepArgs {
     /// Lend steps an ssh agent or keys: default or ID[=SOCKET|KEY,...]
     #[arg(long, value_name = "SPEC", help_heading = "Steps")]
     pub ssh: Vec<String>,
+    /// How much of the container's volumes may be copied where steps run in place [default: 1g]
+    #[arg(long, value_name = "SIZE", help_heading = "Steps")]
+    pub volume_backup_limit: Option<String>,
     /// Grant steps what they ask for: network.host or security.insecure
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',', help_heading = "Steps")]
     pub allow: Vec<String>,

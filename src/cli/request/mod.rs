@@ -36,7 +36,7 @@ use crate::build::{Entitlement, EpochChoice, Explain, NetworkMode, Request};
 use crate::oci::{Platform, PlatformError, ReferenceError, annotation};
 use crate::output::OutputSpec;
 use crate::registry::RegistryConfig;
-use crate::sandbox::{Isolation, SandboxError};
+use crate::sandbox::{DEFAULT_VOLUME_LIMIT_BYTES, Isolation, SandboxError};
 use crate::stream::Compression;
 
 /// A build with everything around it.
@@ -290,6 +290,7 @@ pub(crate) fn base_request(
         secrets,
         ssh: lend::ssh(&steps.ssh, environment)?,
         allow: entitlements(&steps.allow)?,
+        volume_limit_bytes: volume_limit(steps.volume_backup_limit.as_deref(), environment)?,
         compression: Compression::default(),
         format: None,
         epoch: EpochChoice::Now,
@@ -300,6 +301,16 @@ pub(crate) fn base_request(
         jobs: cpus,
         compression_threads: cpus,
     })
+}
+
+/// Reads `--volume-backup-limit`, or its variable, which the executor's users have.
+fn volume_limit(option: Option<&str>, environment: &Environment) -> Result<u64, ValueError> {
+    let variable = environment.set_var("KILN_VOLUME_BACKUP_LIMIT");
+    match (option, variable) {
+        (Some(text), _) => parse_size_bytes("--volume-backup-limit", text),
+        (None, Some(text)) => parse_size_bytes("KILN_VOLUME_BACKUP_LIMIT", text),
+        (None, None) => Ok(DEFAULT_VOLUME_LIMIT_BYTES),
+    }
 }
 
 /// Reads `--build-arg`: without a value it is the environment's, and left out where that has none.

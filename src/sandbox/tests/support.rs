@@ -101,6 +101,8 @@ impl Sandbox {
             hardened: false,
             own_files: OwnFiles::default(),
             kiln_files: Default::default(),
+            own_directories: Vec::new(),
+            volume_limit_bytes: 1 << 20,
         };
         let launch = open(entered, options).unwrap();
         let sandbox = Self { dir, launch, entered };
@@ -144,12 +146,12 @@ impl Sandbox {
     /// Runs a task.
     pub(crate) fn try_run(&self, task: &Task) -> Result<Ran, SandboxError> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let exit = self.launch.run(task, &mut |stream, bytes| match stream {
+        let ended = self.launch.run(task, &mut |stream, bytes| match stream {
             OutputStream::Stdout => stdout.extend_from_slice(bytes),
             OutputStream::Stderr => stderr.extend_from_slice(bytes),
         })?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Ran { exit, stdout: text(stdout), stderr: text(stderr) })
+        Ok(Ran { exit: ended.exit, stdout: text(stdout), stderr: text(stderr) })
     }
 
     /// Runs a task that must start.

@@ -1,1 +1,427 @@
 //! In place below the container's own mounts: the step sees the image's files, and the volume is as before.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
+use super::Place;
+use crate::support::container::RUNTIME;
+use crate::support::need::{Busybox, Program, Root};
+use crate::support::{Context, Kiln, Outcome, run};
+
+const A: Place = Place::Kind("A");
+const C: Place = Place::Kind("C");
+
+/// A directory of the host that becomes a volume, and what it holds.
+struct Volume(tempfile::TempDir);
+
+impl Volume {
+    /// One with a job's files: owners, modes, times, links, and names that a step may have, too.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| directory.path().join(path);
+        fs::create_dir_all(at("own/.git/hooks")).unwrap();
+        for (path, text) in
+            [("own/kept", "kept"), ("own/.git/config", "git"), ("main.go", "the job's"), (".env", "env")]
+        {
+            fs::write(at(path), text).unwrap();
+        }
+        symlink("../main.go", at("own/link")).unwrap();
+        fs::hard_link(at("own/kept"), at("twin")).unwrap();
+        lchown(at("own"), Some(12), Some(34)).unwrap();
+        fs::set_permissions(at("own"), fs::Permissions::from_mode(0o2770)).unwrap();
+        fs::set_permissions(at("own/.git/config"), fs::Permissions::from_mode(0o640)).unwrap();
+        setxattr(at("own/kept"), "user.job", b"x", XattrFlags::empty()).unwrap();
+        run(std::process::Command::new("touch")
+            .args(["-d", "2001-02-03 04:05:06.789"])
+            .args([at("own"), at("twin")]))
+        .ok();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        Self(directory)
+    }
+
+    fn of(context: Context) -> Self {
+        let volume = Self::new();
+        run(std::process::Command::new("cp").arg("-a").arg(context.path().join(".")).arg(volume.path())).ok();
+        fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        volume
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn mounted_at(&self, target: &str) -> String {
+        format!("{}:{target}", self.path().display())
+    }
+
+    /// Everything about it, byte for byte.
+    fn manifest(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut pending = vec![self.path().to_path_buf()];
+        while let Some(path) = pending.pop() {
+            let metadata = path.symlink_metadata().unwrap();
+            let mut line = format!(
+                "{} {:o} {}:{} {}.{} {}",
+                path.strip_prefix(self.path()).unwrap().display(),
+                metadata.mode(),
+                metadata.uid(),
+                metadata.gid(),
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.nlink(),
+            );
+            if metadata.is_dir() {
+                pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else if metadata.is_symlink() {
+                line.push_str(&format!(" -> {}", fs::read_link(&path).unwrap().display()));
+            } else {
+                let mut attribute = [0; 8];
+                let attribute = getxattr(&path, "user.job", &mut attribute[..])
+                    .map(|length| attribute[..length].to_vec());
+                line.push_str(&format!(" {:?} {attribute:?}", fs::read(&path).unwrap()));
+            }
+            lines.push(line);
+        }
+        lines.sort();
+        lines
+    }
+}
+
+/// Runs a script where volumes are mounted, and sees to it that they are as before.
+#[track_caller]
+fn unharmed(place: Place, volumes: &[(&Volume, &str)], out: &Path, script: &str) -> Outcome {
+    let before: Vec<_> = volumes.iter().map(|(volume, _)| volume.manifest()).collect();
+    let mounts: Vec<String> = volumes.iter().map(|(volume, target)| volume.mounted_at(target)).collect();
+    let nothing = Context::empty();
+    let outcome = place.run(nothing.path(), out, &mounts, script);
+    for ((volume, target), before) in volumes.iter().zip(before) {
+        let after = volume.manifest();
+        let only = |a: &[String], b: &[String]| {
+            a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>()
+        };
+        assert!(
+            before == after,
+            "{place:?} {target}: gone {:#?}, new {:#?}\n{outcome}",
+            only(&before, &after),
+            only(&after, &before)
+        );
+    }
+    outcome
+}
+
+fn out() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// The digest of an image as a plain host builds it.
+fn on_this_host(context: &Path, arguments: &[&str]) -> String {
+    let mut command = Kiln::new().command("build");
+    command
+        .args(["--progress=plain", "--build-arg=SOURCE_DATE_EPOCH=1700000000"])
+        .args(arguments)
+        .arg(context);
+    crate::support::run(&mut command).ok().stdout
+}
+
+fn on_busybox(lines: &str) -> String {
+    lines.replace("BUSYBOX", crate::support::base::busybox())
+}
+
+/// A Dockerfile as kubebuilder writes it; its context has other things that are not copied.
+const KUBEBUILDER: &str = "FROM BUSYBOX AS builder\n\
+    WORKDIR /workspace\n\
+    COPY go.mod go.sum ./\n\
+    RUN test ! -e own && test ! -e .env && cat go.mod go.sum > downloaded && chmod 600 go.sum\n\
+    COPY main.go main.go\n\
+    COPY internal/ internal/\n\
+    RUN cat main.go internal/*.go > manager && chmod 4755 manager && ln manager twin && rm -r internal && \
+        mkdir -p deep/er && echo x > deep/er/x && ln -s er deep/link && chown -R 7:8 deep && mv go.mod moved\n\
+    RUN touch go.sum && test \"$(stat -c %a go.sum)\" = 600 && mv deep/er deep/other && rm twin\n\
+    FROM BUSYBOX\n\
+    WORKDIR /\n\
+    COPY --from=builder /workspace/manager .\n\
+    USER 65532:65532\n\
+    ENTRYPOINT [\"/manager\"]\n";
+
+fn kubebuilder() -> Context {
+    Context::new(&on_busybox(KUBEBUILDER))
+        .file("go.mod", "module m\n")
+        .file("go.sum", "sum\n")
+        .file("main.go", "package main\n")
+        .file("internal/a.go", "package a\n")
+        .file("internal/b.go", "package b\n")
+}
+
+#[test]
+fn kanikos_layout_gives_the_digest_of_a_plain_host() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let plain = kubebuilder();
+    let wanted =
+        [on_this_host(plain.path(), &[]), on_this_host(plain.path(), &["--target=builder"])].concat();
+    for place in [A, C] {
+        let volume = Volume::of(kubebuilder());
+        let script = "cd /workspace; $BUILD . && $BUILD --no-cache --target=builder /workspace";
+        let built = unharmed(place, &[(&volume, "/workspace")], out().path(), script).ok();
+        assert_eq!(built.stdout, wanted, "{place:?}\n{built}");
+        assert!(!built.stderr.contains("warning"), "{built}");
+    }
+    let built = Place::Kind("B").run(
+        plain.path(),
+        out().path(),
+        &[],
+        "$BUILD /context; $BUILD --target=builder /context",
+    );
+    assert_eq!(built.ok().stdout, wanted);
+}
+
+#[test]
+fn other_jobs_volumes_give_the_digest_of_a_plain_host() {
+    require!(Busybox, Root, Program(RUNTIME));
+    // Tekton's workspace and home, GitLab's builds, an emptyDir at /tmp and one below /var.
+    let lines = "FROM BUSYBOX AS one\n\
+        RUN mkdir -p /tmp /var/cache/apt /builds/group /etc/app && echo 1 > /tmp/a && echo 2 > /var/cache/apt/b && \
+            echo 3 > /builds/group/c && echo 4 > /etc/app/d && chmod 1777 /tmp && touch -d @1600000000 /tmp /var/cache /builds /etc/app\n\
+        WORKDIR /tekton/home\n\
+        COPY main.go /workspace/source/\n\
+        RUN echo 5 > e && cat /workspace/source/main.go /tmp/a >> /tmp/more && rm /tmp/a && rm -r /builds/group && ls /etc/app > /seen\n\
+        RUN --mount=type=cache,target=/tmp/cache --mount=type=tmpfs,target=/var/cache/apt --mount=type=bind,source=main.go,target=/tmp/more \
+            echo x > /tmp/cache/x && echo y > /var/cache/apt/y && cat /tmp/more > /tmp/of-bind\n\
+        FROM one\n\
+        COPY --from=one /tmp /of-one\n\
+        RUN <<EOF\n\
+        cat /of-one/of-bind /var/cache/apt/b > /tmp/last\n\
+        EOF\n";
+    let context = || Context::new(&on_busybox(lines)).file("main.go", "package main\n");
+    let wanted = on_this_host(context().path(), &[]);
+    for place in [A, C] {
+        let builds = Volume::new();
+        fs::create_dir(builds.path().join("project")).unwrap();
+        run(std::process::Command::new("cp")
+            .arg("-a")
+            .arg(context().path().join("."))
+            .arg(builds.path().join("project")))
+        .ok();
+        let others: Vec<Volume> = (0..5).map(|_| Volume::new()).collect();
+        let targets = ["/workspace/source", "/tekton/home", "/tmp", "/var/cache", "/etc/app"];
+        let mut volumes: Vec<(&Volume, &str)> = others.iter().zip(targets).collect();
+        volumes.push((&builds, "/builds"));
+        let script = "export DOCKER_CONFIG=/kiln/.docker; cd /builds/project; $BUILD .";
+        let built = unharmed(place, &volumes, out().path(), script).ok();
+        assert_eq!(built.stdout, wanted, "{place:?}\n{built}");
+    }
+}
+
+#[test]
+fn what_is_put_aside_survives_every_step() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let steps = [
+        "rm -rf /workspace || true",
+        // busybox has no `-delete`.
+        "find /tmp -mindepth 1 -depth -exec rm -rf {} +",
+        "rm -rf /workspace/* /workspace/.[!.]* /tmp; false",
+        "chown -R 33:33 /workspace /tmp; chmod -R a=rwx /workspace; touch -d @1 /tmp/.kiln-*/own/*",
+        "mv /tmp/.kiln-* /tmp/mine",
+        "for d in /workspace/.kiln-*; do echo evil > $d/own/own/.git/hooks/post-checkout; echo evil >> $d/own/main.go; \
+            touch -r $d/own/.env $d/own/main.go; ln -sf /etc/passwd $d/own/.env; rm -r $d/own/own/.git/config; \
+            mkdir $d/own/own/.git/config; setfattr -n user.job -v y $d/own/own/kept; done 2>/dev/null || true",
+        "chmod -R g=u / 2>/dev/null; true",
+    ];
+    for place in [A, C] {
+        let (workspace, tmp) = (Volume::new(), Volume::new());
+        let out = out();
+        let mut script = String::new();
+        for (number, step) in steps.iter().enumerate() {
+            let directory = out.path().join(number.to_string());
+            fs::create_dir(&directory).unwrap();
+            fs::write(
+                directory.join("Dockerfile"),
+                on_busybox(&format!("FROM BUSYBOX\nRUN {step}\nRUN ls -A /workspace /tmp\n")),
+            )
+            .unwrap();
+            script.push_str(&format!(
+                "cp -r /out/{number} /kiln/c; $BUILD /kiln/c && echo {number}; rm -r /kiln/c; "
+            ));
+        }
+        let volumes = [(&workspace, "/workspace"), (&tmp, "/tmp")];
+        let built = unharmed(place, &volumes, out.path(), &script);
+        let ended: Vec<&str> = built.stdout.lines().filter(|line| line.len() == 1).collect();
+        assert_eq!(ended, ["0", "1", "3", "5", "6"], "{place:?}\n{built}");
+        assert!(
+            built.stderr.contains("`/tmp/mine`: the step moved there what was put aside of the volume"),
+            "{built}"
+        );
+        assert!(
+            built.stderr.matches("the step changed what was put aside of the volume").count() >= 6,
+            "{built}"
+        );
+    }
+}
+
+#[test]
+fn a_step_that_spoils_the_copy_fails_the_build() {
+    require!(Busybox, Root, Program(RUNTIME));
+    for step in [
+        "for f in $(find /kiln/store -path '*volumes/*' -name main.go); do echo evil > $f; done",
+        "for d in $(find /kiln/store -path '*volumes/0' -type d); do echo evil > $d/planted; done",
+    ] {
+        let volume = Volume::of(Context::new(&on_busybox(&format!(
+            "FROM BUSYBOX AS one\nRUN {step}\nFROM BUSYBOX\nCOPY --from=one /etc /of-one\nCOPY . /all\n"
+        ))));
+        let script = "$BUILD /workspace && echo BUILT";
+        let ended = unharmed(A, &[(&volume, "/workspace")], out().path(), script);
+        assert!(
+            !ended.stdout.contains("BUILT") && ended.stderr.contains("sandbox/volumes/"),
+            "{step}\n{ended}"
+        );
+    }
+}
+
+#[test]
+fn the_jobs_own_log_goes_on_and_other_stages_copy_the_context() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let context = Context::new(&on_busybox(
+        "FROM BUSYBOX AS one\n\
+         RUN echo begun; touch /dev/shm/begun; n=0; while ! test -e /dev/shm/copied && test $n -lt 60; do sleep 0.05; n=$((n+1)); done; \
+             ls /workspace > /seen; echo ended\n\
+         FROM BUSYBOX AS two\n\
+         COPY . /all\n\
+         FROM scratch\n\
+         COPY --from=one /seen /\n\
+         COPY --from=two /all/main.go /\n",
+    ))
+    .file("main.go", "package main\n");
+    let volume = Volume::of(context);
+    let script = "umask 022; kiln build --progress=plain --no-cache --output=type=local,dest=/out/files /workspace > /workspace/log 2>&1 & \
+        n=0; while ! test -e /dev/shm/begun && test $n -lt 600; do sleep 0.05; n=$((n+1)); done; sleep 1; \
+        touch /dev/shm/copied; wait $!; echo $?; cat /workspace/log; rm /workspace/log; touch -d @1600000000 /workspace";
+    run(std::process::Command::new("touch").args(["-d", "@1600000000"]).arg(volume.path())).ok();
+    let out = out();
+    let ended = unharmed(A, &[(&volume, "/workspace")], out.path(), script);
+    assert!(ended.stdout.starts_with("0\n"), "{ended}");
+    for line in ["begun", "ended"] {
+        assert!(ended.stdout.contains(line), "{line}\n{ended}");
+    }
+    assert_eq!(fs::read_to_string(out.path().join("files/main.go")).unwrap(), "package main\n");
+}
+
+#[test]
+fn a_volume_that_is_too_large_or_loses_something_is_an_error() {
+    require!(Busybox, Root, Program(RUNTIME), Program("mkfs.ext2"));
+    let volume = Volume::of(Context::new(&on_busybox("FROM BUSYBOX\nRUN true\n")));
+    fs::write(volume.path().join("large"), vec![1; 2 << 20]).unwrap();
+    let script = "$BUILD --volume-backup-limit=1m /workspace && echo BUILT; $BUILD --volume-backup-limit=3m /workspace";
+    let ended = unharmed(A, &[(&volume, "/workspace")], out().path(), script).ok();
+    let said = "a volume of the container at `/workspace` is in the way: it holds 2 MiB";
+    assert!(ended.stderr.contains(said) && ended.stderr.contains("--volume-backup-limit"), "{ended}");
+    assert!(!ended.stdout.contains("BUILT") && ended.stdout.contains("sha256:"), "{ended}");
+    // ext2 with small inodes keeps whole seconds.
+    let small = tempfile::tempdir().unwrap();
+    let image = small.path().join("image");
+    let mounted = small.path().join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
+    run(std::process::Command::new("mkfs.ext2").args(["-q", "-I", "128"]).arg(&image)).ok();
+    run(std::process::Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted)).ok();
+    let context = Context::on_busybox("RUN true\n");
+    let volumes = [format!("{}:/cache", mounted.display())];
+    let ended = A.run(context.path(), out().path(), &volumes, "ls -A /cache; $BUILD /context; ls -A /cache");
+    run(std::process::Command::new("umount").arg(&mounted)).ok();
+    let said =
+        "a volume of the container at `/cache` is in the way: it does not keep times, which an image has";
+    assert!(ended.stderr.contains(said), "{ended}");
+    assert_eq!(ended.stdout, "lost+found\nlost+found\n", "{ended}");
+}
+
+#[test]
+fn only_steps_that_see_less_stay_out_of_the_caches() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let account = Volume::new();
+    let read_only = format!("{}:/var/run/secrets/kubernetes.io/serviceaccount:ro", account.path().display());
+    let data = format!("{}:/data:ro", account.path().display());
+    let single = format!("{}:/root-file", account.path().join("main.go").display());
+    let before = account.manifest();
+    let plain = Context::on_busybox("RUN echo 1 > /one\nRUN mkdir /var/run2 && echo 2 > /two\n");
+    let script = "$BUILD /context; $BUILD /context";
+    for volumes in [vec![read_only.clone()], vec![read_only.clone(), data.clone()]] {
+        let built = A.run(plain.path(), out().path(), &volumes, script).ok();
+        assert_eq!(built.stderr.matches("CACHED").count(), 2, "{built}");
+        assert!(!built.stderr.contains("warning"), "{built}");
+    }
+    let below = Context::on_busybox("COPY Dockerfile /data/\nRUN ls /data > /seen\n");
+    let built = A.run(below.path(), out().path(), std::slice::from_ref(&data), script).ok();
+    assert_eq!(built.stderr.matches("the step does not see the image's `/data`").count(), 2, "{built}");
+    let written = Context::on_busybox("RUN echo overwritten > /root-file\n");
+    let ended = A.run(written.path(), out().path(), &[single], "$BUILD /context && echo BUILT");
+    let said = "a volume of the container at `/root-file` is in the way: the step wrote to this single file";
+    assert!(ended.stderr.contains(said) && !ended.stdout.contains("BUILT"), "{ended}");
+    fs::write(account.path().join("main.go"), "the job's").unwrap();
+    assert_eq!(before.len(), account.manifest().len());
+}
+
+#[test]
+fn volumes_in_volumes_and_at_several_places() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let lines = "FROM BUSYBOX\n\
+        RUN mkdir -p /data/inner/deep && echo 1 > /data/inner/deep/a && echo 2 > /data/b\n\
+        RUN cat /data/inner/deep/a /data/b > /data/inner/c && rm /data/b && ls /data/inner > /seen\n";
+    let context = Context::new(&on_busybox(lines));
+    let wanted = on_this_host(context.path(), &[]);
+    let (outer, inner, kept) = (Volume::new(), Volume::new(), Volume::of(context));
+    fs::create_dir(outer.path().join("inner")).unwrap();
+    let volumes = [(&outer, "/data"), (&inner, "/data/inner"), (&kept, "/kept")];
+    let built = unharmed(A, &volumes, out().path(), "$BUILD /kept").ok();
+    assert_eq!(built.stdout, wanted, "{built}");
+    // The same directory twice: nothing can be told apart below it.
+    let twice = [(&outer, "/data"), (&outer, "/twin"), (&kept, "/kept")];
+    let ended = unharmed(A, &twice, out().path(), "$BUILD /kept && echo BUILT");
+    let said = "it is mounted at several places";
+    assert!(ended.stderr.contains(said) && !ended.stdout.contains("BUILT"), "{ended}");
+}
+
+#[test]
+fn secrets_below_a_volume_are_in_no_layer() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let context = Context::on_busybox(
+        "WORKDIR /workspace\n\
+         RUN echo mine > other\n\
+         RUN --mount=type=secret,id=s,target=/workspace/deep/s --mount=type=secret,id=s,target=/workspace/other \
+             cat deep/s other && chmod 600 deep/s other && mv deep/s moved && echo kept > deep/kept\n\
+         RUN ls -R; cat other; ! grep -r s3cr3t deep other\n",
+    );
+    let volume = Volume::of(context);
+    let script =
+        "echo s3cr3t > /kiln/s; $BUILD --secret id=s,src=/kiln/s --output=type=tar,dest=/out/tar /workspace";
+    let out = out();
+    let built = unharmed(A, &[(&volume, "/workspace")], out.path(), script).ok();
+    assert!(built.stderr.contains("s3cr3t") && built.stderr.contains(" mine\n"), "{built}");
+    let tar = fs::read(PathBuf::from(out.path()).join("tar")).unwrap();
+    assert!(!tar.windows(6).any(|bytes| bytes == b"s3cr3t"), "{built}");
+}
+
+#[test]
+fn what_is_put_aside_is_in_no_layer() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let volume = Volume::of(Context::on_busybox("WORKDIR /workspace\nRUN cp -a . /elsewhere\n"));
+    let ended = unharmed(A, &[(&volume, "/workspace")], out().path(), "$BUILD /workspace && echo BUILT");
+    let said = "the step copied files of a volume of the container, which wait in `.kiln-";
+    assert!(ended.stderr.contains(said) && !ended.stdout.contains("BUILT"), "{ended}");
+}
+
+#[test]
+fn the_next_container_puts_back_what_a_killed_one_left_aside() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let volume = Volume::of(Context::on_busybox("RUN touch /dev/shm/begun; sleep 100\n"));
+    let before = volume.manifest();
+    let mounts = [volume.mounted_at("/workspace")];
+    let script = "$BUILD /workspace & while ! test -e /dev/shm/begun; do sleep 0.05; done; \
+        kill -9 $(grep -lxE 'kiln|exe' /proc/[0-9]*/comm | cut -d/ -f3)";
+    A.run(Context::empty().path(), out().path(), &mounts, script);
+    assert!(volume.manifest() != before && volume.path().read_dir().unwrap().count() == 1, "it is aside");
+    let context = Context::on_busybox("COPY Dockerfile /\n");
+    let built = A.run(context.path(), out().path(), &mounts, "$BUILD /context").ok();
+    assert!(built.stderr.contains("put the files of the volume `/workspace` back"), "{built}");
+    assert_eq!(volume.manifest(), before);
+}

@@ -1,0 +1,318 @@
+//! A volume's own entries, put aside within the volume for the time of a step, and back.
+//!
+//! They are in `.kiln-XXXXXXXX.PHASE/own` at the volume's root: the name says how far it went, so that whoever finds it
+//! finishes it, in another container as well. `look` beside them tells how the root itself looked. It is locked by the
+//! process that put them there for as long as that lives.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::super::look::{Look, at};
+use super::super::wire::path;
+use crate::tree::{RootDir, Timestamp};
+
+/// How the names of all that kiln has in a volume begin.
+const PREFIX: &str = ".kiln-";
+
+/// How far it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The volume's entries are being moved in.
+    Taking,
+    /// They are all in; what else is in the volume is the stage's.
+    Away,
+    /// The stage's are gone; the volume's are being moved out.
+    Returning,
+}
+
+impl Phase {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Taking, ".taking"), (Self::Away, ".away"), (Self::Returning, ".returning")];
+
+    fn suffix(self) -> &'static str {
+        Self::ALL.iter().find(|(phase, _)| *phase == self).map_or("", |(_, suffix)| suffix)
+    }
+}
+
+/// How the root of a volume looks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::sandbox) struct RootLook {
+    look: Look,
+    xattrs: Vec<(OsString, Vec<u8>)>,
+}
+
+impl RootLook {
+    /// Reads it.
+    pub(super) fn of(root: &RootDir, path: &Path) -> io::Result<Self> {
+        let metadata = root.metadata(path)?;
+        let look = Look {
+            mode: metadata.mode,
+            uid: metadata.uid,
+            gid: metadata.gid,
+            mtime_seconds: metadata.mtime.seconds,
+            mtime_nanoseconds: metadata.mtime.nanoseconds,
+        };
+        Ok(Self { look, xattrs: root.xattrs(path)?.into_iter().collect() })
+    }
+
+    /// The look of a directory that no image has.
+    pub(super) fn plain() -> Self {
+        let look = Look { mode: 0o755, uid: 0, gid: 0, mtime_seconds: 0, mtime_nanoseconds: 0 };
+        Self { look, xattrs: Vec::new() }
+    }
+
+    /// Makes the directory at `path` look like this.
+    pub(super) fn set(&self, root: &RootDir, path: &Path) -> io::Result<()> {
+        root.set_owner(path, self.look.uid, self.look.gid)?;
+        let there = root.xattrs(path)?;
+        for name in there.keys().filter(|name| !self.xattrs.iter().any(|(own, _)| own == *name)) {
+            root.remove_xattr(path, name)?;
+        }
+        for (name, value) in self.xattrs.iter().filter(|(name, value)| there.get(name) != Some(value)) {
+            root.set_xattr(path, name, value)?;
+        }
+        // After the access control list, which has a say in the mode.
+        root.set_mode(path, self.look.mode)?;
+        root.set_mtime(path, self.mtime())
+    }
+
+    fn mtime(&self) -> Timestamp {
+        Timestamp { seconds: self.look.mtime_seconds, nanoseconds: self.look.mtime_nanoseconds }
+    }
+}
+
+/// What the journal says of a volume before it is touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::sandbox) struct AsideNote {
+    #[serde(with = "path")]
+    pub(in crate::sandbox) point: PathBuf,
+    name: String,
+    look: RootLook,
+}
+
+impl AsideNote {
+    /// Tells whether the directory's name is one that [`Aside::prepare`] gives.
+    pub(in crate::sandbox) fn is_named_by_kiln(&self) -> bool {
+        let number = self.name.strip_prefix(PREFIX).unwrap_or_default();
+        number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
+/// A volume whose entries are put aside.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Aside {
+    note: AsideNote,
+    volume: RootDir,
+    lock: Option<File>,
+}
+
+impl Aside {
+    /// Prepares to put the entries of the volume at `point` aside; nothing is touched yet.
+    pub(in crate::sandbox) fn prepare(point: &Path) -> io::Result<Self> {
+        let volume = RootDir::open(point)?;
+        let name = format!("{PREFIX}{:08x}", rand_number()?);
+        let look = RootLook::of(&volume, Path::new(""))?;
+        Ok(Self { note: AsideNote { point: point.to_path_buf(), name, look }, volume, lock: None })
+    }
+
+    /// Takes over what a process that died said of a volume.
+    pub(in crate::sandbox) fn take_over(note: AsideNote) -> io::Result<Self> {
+        let volume = RootDir::open(&note.point).map_err(|error| at(&note.point, error))?;
+        Ok(Self { note, volume, lock: None })
+    }
+
+    pub(in crate::sandbox) fn note(&self) -> &AsideNote {
+        &self.note
+    }
+
+    pub(in crate::sandbox) fn point(&self) -> &Path {
+        &self.note.point
+    }
+
+    pub(super) fn volume(&self) -> &RootDir {
+        &self.volume
+    }
+
+    /// Tells whether an entry of the volume's root is kiln's.
+    pub(super) fn is_own(name: &OsStr) -> bool {
+        stem_of(name).is_some()
+    }
+
+    /// Returns where the entries wait, below the volume's root.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.at_phase(Phase::Away)
+    }
+
+    fn at_phase(&self, phase: Phase) -> PathBuf {
+        PathBuf::from(format!("{}{}", self.note.name, phase.suffix()))
+    }
+
+    fn phase(&self) -> io::Result<Option<Phase>> {
+        for (phase, _) in Phase::ALL {
+            if self.volume.exists(self.at_phase(phase))? {
+                return Ok(Some(phase));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes the directory that entries are put into. Whoever finds it removes it.
+    pub(super) fn begin(&mut self) -> io::Result<PathBuf> {
+        let directory = self.at_phase(Phase::Taking);
+        self.volume.create_dir(&directory, 0o700)?;
+        let mut look = self.volume.create_file(directory.join("look"), 0o600)?;
+        look.write_all(&serde_json::to_vec(&self.note.look)?)?;
+        flock(&look, FlockOperation::NonBlockingLockExclusive)?;
+        self.lock = Some(look);
+        Ok(directory)
+    }
+
+    /// Moves all entries aside but mount points.
+    pub(in crate::sandbox) fn take(&mut self, is_mount: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+        let directory = self.begin()?;
+        let own = directory.join("own");
+        self.volume.create_dir(&own, 0o700)?;
+        for name in self.entries(is_mount)? {
+            match self.volume.rename(&name, own.join(&name)) {
+                // Something was mounted there a moment ago.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                result => result.map_err(|error| at(&self.note.point.join(&name), error))?,
+            }
+        }
+        self.volume.rename(directory, self.at_phase(Phase::Away))
+    }
+
+    /// Returns the inodes of the directory where the entries wait, and of the entries.
+    pub(super) fn inodes(&self) -> io::Result<HashSet<u64>> {
+        let directory = self.directory();
+        let own = directory.join("own");
+        let names = self.volume.read_dir(&own)?;
+        let paths = names.iter().map(|name| own.join(name)).chain([directory, own.clone()]);
+        paths.map(|path| Ok(self.volume.metadata(path)?.ino)).collect()
+    }
+
+    /// Returns the names in the volume's root but for kiln's and mount points.
+    fn entries(&self, is_mount: &dyn Fn(&Path) -> bool) -> io::Result<Vec<OsString>> {
+        let mut names = self.volume.read_dir("")?;
+        names.retain(|name| !Self::is_own(name) && !is_mount(&self.note.point.join(name)));
+        Ok(names)
+    }
+
+    /// Removes everything in the volume that was not put aside.
+    fn clear(&self, is_mount: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+        self.entries(is_mount)?.iter().try_for_each(|name| {
+            self.volume.remove_all(name).map_err(|error| at(&self.note.point.join(name), error))
+        })
+    }
+
+    /// Removes what the stage has in the volume; from here on all that is there is the volume's own. `was_away` is what
+    /// the journal says, for a step that removed everything.
+    pub(in crate::sandbox) fn drop_stage(
+        &self,
+        was_away: bool,
+        is_mount: &dyn Fn(&Path) -> bool,
+    ) -> io::Result<()> {
+        match self.phase()? {
+            Some(Phase::Away) => {
+                self.clear(is_mount)?;
+                self.volume.rename(self.at_phase(Phase::Away), self.at_phase(Phase::Returning))
+            }
+            None if was_away => self.clear(is_mount),
+            Some(Phase::Taking | Phase::Returning) | None => Ok(()),
+        }
+    }
+
+    /// Moves the entries back and makes the root look as before.
+    pub(in crate::sandbox) fn give_back(self) -> io::Result<()> {
+        if let Some(phase) = self.phase()? {
+            let directory = self.at_phase(phase);
+            let own = directory.join("own");
+            let names = match self.volume.read_dir(&own) {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
+                    Vec::new()
+                }
+                other => other?,
+            };
+            let source = if names.is_empty() { None } else { Some(self.volume.subdir(&own)?) };
+            for name in &names {
+                let source = source.as_ref().expect("opened for its names");
+                move_into(source, &self.volume, name)
+                    .map_err(|error| at(&self.note.point.join(name), error))?;
+            }
+            self.volume.remove_all(&directory)?;
+        }
+        self.note.look.set(&self.volume, Path::new("")).map_err(|error| at(&self.note.point, error))
+    }
+}
+
+/// Renames an entry without replacing one, where the file system can promise that.
+fn move_into(from: &RootDir, to: &RootDir, name: &OsStr) -> io::Result<()> {
+    match renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) if !to.exists(name)? => {
+            Ok(rustix::fs::renameat(from, name, to, name)?)
+        }
+        result => Ok(result?),
+    }
+}
+
+fn rand_number() -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    io::Read::read_exact(&mut File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+/// Puts back what killed kilns, of other containers too, left aside in the volume at `point`; `WouldBlock` if one lives.
+/// Tells whether there was anything.
+pub(super) fn finish_strays(point: &Path, is_mount: &dyn Fn(&Path) -> bool) -> io::Result<bool> {
+    // What cannot be listed has nothing put aside.
+    let Ok(volume) = RootDir::open(point) else { return Ok(false) };
+    let Ok(names) = volume.read_dir("") else { return Ok(false) };
+    let mut found = false;
+    for name in names {
+        let Some(stem) = stem_of(&name) else { continue };
+        let look = PathBuf::from(&name).join("look");
+        let lock = match volume.open_nofollow(&look) {
+            Ok(file) => {
+                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                Some(file)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let saved = lock.as_ref().and_then(|file| serde_json::from_reader(file).ok());
+        let look = match saved {
+            Some(look) => look,
+            // Cut short before anything was moved.
+            None => RootLook::of(&volume, Path::new(""))?,
+        };
+        let note = AsideNote { point: point.to_path_buf(), name: stem, look };
+        let aside = Aside { note, volume: RootDir::open(point)?, lock };
+        aside.drop_stage(false, is_mount)?;
+        aside.give_back()?;
+        found = true;
+    }
+    Ok(found)
+}
+
+/// Returns the name without its phase, if it is that of a directory in which a volume's entries wait.
+fn stem_of(name: &OsStr) -> Option<String> {
+    let name = name.to_str()?;
+    let stem = Phase::ALL.iter().find_map(|(_, suffix)| name.strip_suffix(suffix))?;
+    let number = stem.strip_prefix(PREFIX)?;
+    let is_number = number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_number.then(|| stem.to_owned())
+}
+
+/// Tells whether a directory has the name of one in which a volume's entries wait.
+pub fn is_put_aside(name: &OsStr) -> bool {
+    stem_of(name).is_some()
+}

@@ -1,0 +1,402 @@
+//! The container's volumes that lie over paths of an image, in place: directories that are mounted read-write.
+//!
+//! For the time of a step a volume's own entries are put aside within the volume (`aside.rs`) and the stage's files of
+//! that path take their place (`content.rs`). What was put aside is within the step's reach: it has a copy on the container's own
+//! file system (`backup.rs`), made once for a build, from which it is put right after each step. The build reads its
+//! contexts from the copy, too.
+//!
+//! kiln itself has [`Volumes`]; the process that watches over a step gets a [`VolumeOrder`] for each.
+
+mod aside;
+mod backup;
+mod content;
+mod fidelity;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+pub use aside::is_put_aside;
+pub(super) use aside::{Aside, AsideNote};
+use backup::Backup;
+pub(super) use content::{Laid, directory_of};
+
+use super::keeper;
+use super::look::at;
+use super::mounting::{Mounted, mount_points, mounts};
+use super::swap::Swap;
+use super::wire::path;
+use super::{LaunchOptions, SandboxError};
+use crate::tree::RootDir;
+
+/// In the state directory: the copies, and what is beside them.
+const DIRECTORY: &str = "volumes";
+
+/// Locked by the kiln whose copies they are.
+const LOCK: &str = "lock";
+
+/// There while a step runs, and until what it did is put right: where each volume and its copy are.
+const UNCHECKED: &str = "unchecked";
+
+/// What nobody expects to find files of an image in.
+const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// How often a volume is copied again whose files come and go.
+const MOST_TRIES: usize = 10;
+
+/// No more entries are named in a warning.
+const MOST_NAMED: usize = 3;
+
+/// A volume, as the process that watches over a step gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VolumeOrder {
+    #[serde(with = "path")]
+    pub(super) point: PathBuf,
+    /// Other places where the same directory is mounted.
+    pub(super) twins: Vec<std::ffi::OsString>,
+}
+
+/// A volume and its copy, for whoever puts right what a killed kiln could not.
+#[derive(Debug, Serialize, Deserialize)]
+struct Unchecked {
+    #[serde(with = "path")]
+    point: PathBuf,
+    #[serde(with = "path")]
+    copy: PathBuf,
+}
+
+/// The volumes of a container, ready for steps.
+#[derive(Debug)]
+pub(super) struct Volumes {
+    directory: PathBuf,
+    backups: Vec<Backup>,
+    orders: Vec<VolumeOrder>,
+    /// Those that move with the directories above them, out of every step's way.
+    moving: BTreeSet<PathBuf>,
+    _lock: Option<File>,
+}
+
+impl Volumes {
+    /// Finds the volumes that lie over paths of an image, tries out what they can hold, and copies them.
+    pub(super) fn prepare(options: &LaunchOptions) -> Result<Self, SandboxError> {
+        let failed =
+            |source| SandboxError::Setup { action: "look at the container's volumes".to_owned(), source };
+        let Found { staying: points, moving } = find(options).map_err(failed)?;
+        let directory = options.state_dir.join(DIRECTORY);
+        let mut volumes = Self { directory, backups: Vec::new(), orders: Vec::new(), moving, _lock: None };
+        if points.is_empty() {
+            return Ok(volumes);
+        }
+        volumes._lock = Some(volumes.begin().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => SandboxError::Occupied,
+            _ => failed(error),
+        })?);
+        let mut left_bytes = options.volume_limit_bytes;
+        let mut seen: Vec<(u64, u64)> = Vec::new();
+        for point in &points {
+            let root = RootDir::open(point).and_then(|root| root.metadata("")).map_err(failed)?;
+            if let Some(first) = seen.iter().position(|known| *known == (root.dev, root.ino)) {
+                volumes.orders[first].twins.push(point.into());
+                continue;
+            }
+            seen.push((root.dev, root.ino));
+            volumes.orders.push(VolumeOrder { point: point.clone(), twins: Vec::new() });
+            volumes.add(point, &points, &mut left_bytes, options.volume_limit_bytes)?;
+        }
+        Ok(volumes)
+    }
+
+    /// Makes an empty directory for the copies, and locks it.
+    fn begin(&self) -> io::Result<File> {
+        std::fs::create_dir_all(&self.directory)?;
+        let lock = wait_for_lock(&self.directory, || true)?;
+        restore(&self.directory)?;
+        clear(&self.directory)?;
+        Ok(lock)
+    }
+
+    fn add(
+        &mut self,
+        point: &Path,
+        points: &BTreeSet<PathBuf>,
+        left_bytes: &mut u64,
+        limit_bytes: u64,
+    ) -> Result<(), SandboxError> {
+        let problem = |problem: String| SandboxError::Volume { point: point.to_path_buf(), problem };
+        let failed = |error: io::Error| problem(format!("it cannot be copied: {error}"));
+        let volume = RootDir::open(point).map_err(failed)?;
+        let is_mount = |path: &Path| points.contains(path);
+        match aside::finish_strays(point, &is_mount) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(problem("a kiln in another container works in it".to_owned()));
+            }
+            other => other.map_err(failed)?,
+        };
+        let lost = fidelity::lost(point).map_err(failed)?;
+        if !lost.is_empty() {
+            return Err(problem(format!("it does not keep {}, which an image has", lost.join(", "))));
+        }
+        let mounted = mount_points().map_err(failed)?;
+        let inner: Vec<PathBuf> =
+            mounted.iter().filter_map(|inner| Some(inner.strip_prefix(point).ok()?.to_path_buf())).collect();
+        let inner: Vec<PathBuf> = inner.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        let size_bytes = backup::size_bytes(&volume, &inner).map_err(failed)?;
+        *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
+            problem(format!(
+                "it holds {} MiB, and a copy of all volumes may take {} MiB",
+                size_bytes >> 20,
+                limit_bytes >> 20
+            ))
+        })?;
+        let copy = self.directory.join(self.backups.len().to_string());
+        let mut tries = 0;
+        let backup = loop {
+            match Backup::make(point, &copy, inner.clone()) {
+                // Something went away meanwhile: the job may have processes of its own.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MOST_TRIES => {
+                    RootDir::open(&copy).and_then(|copy| copy.remove_all("")).map_err(failed)?;
+                    tries += 1;
+                }
+                other => break other.map_err(failed)?,
+            }
+        };
+        self.backups.push(backup);
+        Ok(())
+    }
+
+    /// Returns what the process that watches over a step is to know.
+    pub(super) fn orders(&self) -> &[VolumeOrder] {
+        &self.orders
+    }
+
+    /// Returns where volumes are mounted that are somewhere else during a step.
+    pub(super) fn moving(&self) -> impl Iterator<Item = &PathBuf> {
+        self.moving.iter()
+    }
+
+    /// Returns where the copy of a file or directory is, if it is on one of the volumes.
+    pub(super) fn copy_of(&self, path: &Path) -> Option<PathBuf> {
+        let path = std::fs::canonicalize(path).ok()?;
+        let backup = self.backups.iter().filter(|backup| path.starts_with(&backup.point));
+        let backup = backup.max_by_key(|backup| backup.point.components().count())?;
+        let below = path.strip_prefix(&backup.point).ok()?;
+        Some(if below.as_os_str().is_empty() {
+            backup.copy_path().to_path_buf()
+        } else {
+            backup.copy_path().join(below)
+        })
+    }
+
+    /// A step is about to run: whoever comes next is to put right what it did, if this process cannot.
+    pub(super) fn begin_step(&mut self) -> Result<(), SandboxError> {
+        if self.backups.is_empty() {
+            return Ok(());
+        }
+        for backup in &mut self.backups {
+            let failed = |source| SandboxError::Setup { action: "look at the volumes".to_owned(), source };
+            backup.renew().map_err(failed)?;
+        }
+        let entry = |backup: &Backup| Unchecked {
+            point: backup.point.clone(),
+            copy: backup.copy_path().to_path_buf(),
+        };
+        let list: Vec<Unchecked> = self.backups.iter().map(entry).collect();
+        let write = || {
+            let fresh = self.directory.join("fresh");
+            std::fs::write(&fresh, serde_json::to_vec(&list)?)?;
+            std::fs::rename(fresh, self.directory.join(UNCHECKED))
+        };
+        write().map_err(|source| SandboxError::Setup { action: "note the volumes".to_owned(), source })
+    }
+
+    /// Puts right what the step did to the volumes; returns what to warn of.
+    pub(super) fn end_step(&mut self) -> Result<Vec<String>, SandboxError> {
+        let mut warnings = Vec::new();
+        let mut spoilt = None;
+        // From the inside out: the entries of one may be in what another has put aside.
+        for backup in self.backups.iter_mut().rev() {
+            let point = backup.point.clone();
+            let failed = |source| {
+                let action = format!("put the volume `{}` right", point.display());
+                SandboxError::Setup { action, source }
+            };
+            let damage = backup.check().map_err(failed)?;
+            spoilt = spoilt.or(damage.spoilt.first().map(|path| backup.copy_path().join(path)));
+            if !damage.lost.is_empty() {
+                warnings.push(format!(
+                    "the step removed what came into the volume `{}` during the build, and of which there is no copy: {}",
+                    point.display(),
+                    few(&damage.lost)
+                ));
+            }
+            if !damage.restored.is_empty() {
+                warnings.push(format!(
+                    "the step changed what was put aside of the volume `{}`, which is as before: {}",
+                    point.display(),
+                    few(&damage.restored)
+                ));
+            }
+        }
+        // Nobody is to put anything back from a copy that is not what it was.
+        let noted = std::fs::remove_file(self.directory.join(UNCHECKED));
+        match (spoilt, noted) {
+            (Some(path), _) => Err(SandboxError::OwnFiles { path, state: String::new() }),
+            (None, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                Err(SandboxError::Setup { action: "note the volumes".to_owned(), source: error })
+            }
+            (None, _) => Ok(warnings),
+        }
+    }
+}
+
+impl Drop for Volumes {
+    fn drop(&mut self) {
+        if self._lock.is_some() && !self.directory.join(UNCHECKED).exists() {
+            let _ = clear(&self.directory);
+        }
+    }
+}
+
+/// Names a few of many paths.
+fn few(paths: &[PathBuf]) -> String {
+    let mut named: Vec<String> =
+        paths.iter().take(MOST_NAMED).map(|path| format!("`{}`", path.display())).collect();
+    if paths.len() > MOST_NAMED {
+        named.push(format!("{} more", paths.len() - MOST_NAMED));
+    }
+    named.join(", ")
+}
+
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// The same after those are done who hold it for moments, as long as `is_worth_it`.
+fn wait_for_lock(directory: &Path, is_worth_it: impl Fn() -> bool) -> io::Result<File> {
+    let begin = Instant::now();
+    loop {
+        match lock(directory) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && begin.elapsed() < keeper::PATIENCE
+                    && is_worth_it() =>
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Removes the copies.
+fn clear(directory: &Path) -> io::Result<()> {
+    let root = RootDir::open(directory)?;
+    root.read_dir("")?.iter().filter(|name| *name != LOCK).try_for_each(|name| root.remove_all(name))
+}
+
+/// Puts the volumes right if a step was not followed to its end. Returns how many entries were missing.
+fn restore(directory: &Path) -> io::Result<usize> {
+    let list = match std::fs::read(directory.join(UNCHECKED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other?,
+    };
+    let mut restored = 0;
+    for Unchecked { point, copy } in serde_json::from_slice::<Vec<Unchecked>>(&list)? {
+        if copy.is_dir() {
+            restored += backup::restore(&point, &copy).map_err(|error| at(&point, error))?;
+        }
+    }
+    Ok(restored)
+}
+
+/// Does what a kiln that was killed could not: puts right what a step did to the volumes, and removes the copies.
+/// Everything else is back already. Returns how many entries were missing. A start is `patient`: it needs them all.
+pub(super) fn recover(state_dir: &Path, patient: bool) -> io::Result<usize> {
+    let directory = state_dir.join(DIRECTORY);
+    if !directory.is_dir() {
+        return Ok(0);
+    }
+    // Who watched over the step of a killed kiln may be at it.
+    let _lock = match wait_for_lock(&directory, || patient && directory.join(UNCHECKED).exists()) {
+        // Whose they are is alive.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+        other => other?,
+    };
+    let restored = restore(&directory)?;
+    clear(&directory)?;
+    Ok(restored)
+}
+
+/// Puts back what kilns of containers that are gone left aside in this container's volumes; returns which.
+pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let points: BTreeSet<PathBuf> = candidates(state_dir)?.into_iter().map(|mount| mount.path).collect();
+    let mut found = Vec::new();
+    for point in &points {
+        match aside::finish_strays(point, &|path| points.contains(path)) {
+            Ok(true) => found.push(point.clone()),
+            Ok(false) => {}
+            // A kiln works in it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(at(point, error)),
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the directories that are mounted read-write and are not the kernel's or kiln's own.
+fn candidates(state_dir: &Path) -> io::Result<Vec<Mounted>> {
+    let own = state_dir.components().take(2).collect::<PathBuf>();
+    let mut found = mounts()?;
+    // What was mounted later at the same place is what is seen there.
+    let mut seen = BTreeSet::new();
+    found.reverse();
+    found.retain(|mount| seen.insert(mount.path.clone()));
+    found.retain(|mount| {
+        let is_kernels = KERNELS.iter().any(|kernels| mount.path.starts_with(kernels));
+        !is_kernels && !mount.is_read_only && !mount.path.starts_with(&own) && mount.path.is_dir()
+    });
+    Ok(found)
+}
+
+/// The volumes that lie over paths of an image.
+struct Found {
+    /// They stay where they are when a stage takes the place of `/`.
+    staying: BTreeSet<PathBuf>,
+    /// They move with the directories they are in.
+    moving: BTreeSet<PathBuf>,
+}
+
+/// Finds the volumes; those that kiln itself works in are left out.
+fn find(options: &LaunchOptions) -> io::Result<Found> {
+    let found = candidates(&options.state_dir)?;
+    let own: Vec<PathBuf> =
+        options.own_directories.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
+    let mut points: BTreeSet<PathBuf> = found.into_iter().map(|mount| mount.path).collect();
+    points.retain(|point| !own.iter().any(|directory| directory.starts_with(point)));
+    if points.iter().all(|point| point.components().count() == 2) {
+        return Ok(Found { staying: points, moving: BTreeSet::new() });
+    }
+    let stay = staying(&options.state_dir)?;
+    let (staying, moving) = points.into_iter().partition(|point| stay.contains(point));
+    Ok(Found { staying, moving })
+}
+
+/// Returns the mount points that are left when an empty stage has the place of `/`.
+fn staying(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let empty = state_dir.join("empty");
+    std::fs::create_dir_all(&empty)?;
+    let mut swap = Swap::new(&empty, state_dir, Vec::new(), Vec::new())?;
+    let entered = swap.enter(BTreeSet::new()).and_then(|_| mount_points());
+    swap.leave()?;
+    std::fs::remove_dir(&empty)?;
+    entered
+}

@@ -1,0 +1,202 @@
+//! A volume is as before, wherever it was cut short; and what was put aside comes back from its copy.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use super::aside::{Aside, finish_strays};
+use super::backup::{Backup, restore};
+use super::content::{Laid, directory_of};
+use super::fidelity;
+use crate::tree::RootDir;
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    /// A volume, a stage and room for a copy.
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        for path in ["volume/own/deep", "stage/point/sub"] {
+            fs::create_dir_all(place.at(path)).unwrap();
+        }
+        for (path, text) in [
+            ("volume/own/deep/a", "a"),
+            ("volume/top", "top"),
+            ("volume/.hidden", "h"),
+            ("stage/point/sub/x", "x"),
+            ("stage/point/y", "y"),
+        ] {
+            fs::write(place.at(path), text).unwrap();
+        }
+        symlink("own", place.at("volume/link")).unwrap();
+        fs::hard_link(place.at("volume/top"), place.at("volume/own/twin")).unwrap();
+        fs::hard_link(place.at("stage/point/y"), place.at("stage/point/sub/y2")).unwrap();
+        fs::set_permissions(place.at("volume"), fs::Permissions::from_mode(0o1777)).unwrap();
+        place
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn stage(&self) -> RootDir {
+        RootDir::open(&self.at("stage")).unwrap()
+    }
+
+    fn taken(&self) -> Aside {
+        let mut aside = Aside::prepare(&self.at("volume")).unwrap();
+        aside.take(&nothing).unwrap();
+        aside
+    }
+}
+
+fn nothing(_: &Path) -> bool {
+    false
+}
+
+fn listing(directory: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(path) = pending.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        lines.push(format!(
+            "{} {:o} {}.{} {} {:?}",
+            path.strip_prefix(directory).unwrap().display(),
+            metadata.mode(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            if metadata.is_dir() { 0 } else { metadata.nlink() },
+            if metadata.is_file() { fs::read(&path).unwrap() } else { Vec::new() },
+        ));
+        if metadata.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn entries_go_aside_and_come_back() {
+    let place = Place::new();
+    let before = listing(&place.at("volume"));
+    let aside = place.taken();
+    let names: Vec<_> =
+        fs::read_dir(place.at("volume")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.len() == 1 && Aside::is_own(&names[0]), "{names:?}");
+    assert!(finish_strays(&place.at("volume"), &nothing).is_err(), "it is locked");
+    fs::write(place.at("volume/of-the-stage"), "").unwrap();
+    aside.drop_stage(true, &nothing).unwrap();
+    aside.give_back().unwrap();
+    assert_eq!(listing(&place.at("volume")), before);
+}
+
+#[test]
+fn whoever_finds_what_was_put_aside_puts_it_back() {
+    for phase in ["taking", "away", "returning"] {
+        let place = Place::new();
+        let before = listing(&place.at("volume"));
+        drop(place.taken());
+        let name = fs::read_dir(place.at("volume")).unwrap().next().unwrap().unwrap().path();
+        let own = name.join("own");
+        if phase != "away" {
+            // Half of it is where it belongs.
+            fs::rename(own.join("top"), place.at("volume/top")).unwrap();
+        } else {
+            fs::write(place.at("volume/top"), "the stage's").unwrap();
+        }
+        fs::rename(&name, name.with_extension(phase)).unwrap();
+        assert!(finish_strays(&place.at("volume"), &nothing).unwrap(), "{phase}");
+        assert_eq!(listing(&place.at("volume")), before, "{phase}");
+        assert!(!finish_strays(&place.at("volume"), &nothing).unwrap());
+    }
+}
+
+#[test]
+fn a_step_finds_the_stages_files_and_its_changes_are_taken_back() {
+    let place = Place::new();
+    let stage = place.stage();
+    let path = directory_of(&stage, Path::new("/point")).unwrap();
+    let inode = |path: &str| fs::metadata(place.at(path)).unwrap().ino();
+    let aside = place.taken();
+    let laid = Laid::lay(&stage, &aside, path.clone(), Vec::new()).unwrap();
+    let (before, sub) = (listing(&place.at("stage")), inode("stage/point/sub/x"));
+    assert!(!laid.take_back(&stage, &aside).unwrap());
+    assert_eq!(listing(&place.at("stage")), before);
+    // A step: new, changed, renamed and removed entries, and another hard link.
+    fs::create_dir(place.at("volume/new")).unwrap();
+    fs::write(place.at("volume/new/z"), "z").unwrap();
+    fs::hard_link(place.at("volume/y"), place.at("volume/new/y3")).unwrap();
+    fs::set_permissions(place.at("volume/y"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::remove_file(place.at("volume/sub/y2")).unwrap();
+    symlink("new", place.at("volume/sub/to")).unwrap();
+    assert!(laid.take_back(&stage, &aside).unwrap());
+    let mut wanted = listing(&place.at("volume"));
+    wanted.retain(|line| !line.starts_with(".kiln-"));
+    assert_eq!(listing(&place.at("stage/point")), wanted);
+    assert_eq!(inode("stage/point/sub/x"), sub, "what was left alone is the same file");
+    assert_eq!(inode("stage/point/y"), inode("stage/point/new/y3"));
+}
+
+#[test]
+fn an_image_that_lacks_the_path_lacks_it_afterwards() {
+    let place = Place::new();
+    let stage = place.stage();
+    assert!(directory_of(&stage, Path::new("/none")).unwrap().is_none());
+    let aside = place.taken();
+    let laid = Laid::lay(&stage, &aside, None, Vec::new()).unwrap();
+    assert!(!laid.take_back(&stage, &aside).unwrap());
+    symlink("point", place.at("stage/link")).unwrap();
+    assert!(directory_of(&stage, Path::new("/link")).unwrap_err().to_string().contains("symbolic link"));
+    assert!(directory_of(&stage, Path::new("/link/sub")).unwrap_err().to_string().contains("through a link"));
+}
+
+#[test]
+fn what_became_of_a_volume_is_put_right_from_its_copy() {
+    let place = Place::new();
+    let volume = place.at("volume");
+    let mut backup = Backup::make(&volume, &place.at("copy"), Vec::new()).unwrap();
+    let before = listing(&volume);
+    assert!(backup.check().unwrap().restored.is_empty());
+    fs::remove_dir_all(place.at("volume/own")).unwrap();
+    fs::write(place.at("volume/.hidden"), "forged").unwrap();
+    fs::write(place.at("volume/planted"), "").unwrap();
+    fs::set_permissions(place.at("volume/top"), fs::Permissions::from_mode(0o777)).unwrap();
+    let damage = backup.check().unwrap();
+    assert!(damage.spoilt.is_empty() && damage.restored.len() >= 5, "{damage:?}");
+    assert_eq!(listing(&volume), before);
+    assert_eq!(fs::read(place.at("volume/.hidden")).unwrap(), b"h");
+    assert!(backup.check().unwrap().restored.is_empty());
+    // A file that somebody writes to is somebody's log.
+    let mut log = fs::File::options().append(true).open(place.at("volume/top")).unwrap();
+    std::io::Write::write_all(&mut log, b"line").unwrap();
+    assert!(backup.check().unwrap().restored.is_empty());
+    drop(log);
+    assert!(backup.check().unwrap().restored.is_empty());
+    fs::write(place.at("copy/own/deep/a"), "spoilt").unwrap();
+    assert!(backup.check().unwrap().spoilt.contains(Path::new("own/deep/a")));
+}
+
+#[test]
+fn what_is_missing_comes_back_without_an_index() {
+    let place = Place::new();
+    let before = listing(&place.at("volume"));
+    Backup::make(&place.at("volume"), &place.at("copy"), Vec::new()).unwrap();
+    fs::remove_dir_all(place.at("volume/own/deep")).unwrap();
+    fs::remove_file(place.at("volume/.hidden")).unwrap();
+    fs::remove_file(place.at("volume/top")).unwrap();
+    fs::remove_file(place.at("volume/own/twin")).unwrap();
+    fs::set_permissions(place.at("volume/own"), fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(restore(&place.at("volume"), &place.at("copy")).unwrap(), 5);
+    assert_eq!(listing(&place.at("volume")), before);
+}
+
+#[test]
+fn an_ordinary_file_system_keeps_everything() {
+    let place = Place::new();
+    let before = listing(&place.at("volume"));
+    if rustix::process::geteuid().is_root() {
+        assert!(fidelity::lost(&place.at("volume")).unwrap().is_empty());
+        assert_eq!(listing(&place.at("volume")), before);
+    }
+}
