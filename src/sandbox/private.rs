@@ -404,7 +404,8 @@ mod tests {
 
     #[test]
     fn nothing_is_written_where_another_file_is() {
-        let attacks: [(&str, fn(&Path)); 4] = [
+        type Attack = fn(&Path);
+        let attacks: [(&str, Attack); 4] = [
             ("not at its place", |at| std::fs::rename(at.join("d"), at.join("d2")).unwrap()),
             ("not at its place", |at| {
                 std::fs::rename(at.join("d"), at.join("d2")).unwrap();
@@ -465,15 +466,15 @@ mod tests {
         let (path, state) = (directory.path().join("config.json"), directory.path().join("state"));
         std::fs::write(&path, "token").unwrap();
         drop(hide(directory.path(), std::slice::from_ref(&path)));
-        assert_eq!(settle(&state).unwrap(), [path.clone()]);
+        assert_eq!(settle(&state).unwrap(), std::slice::from_ref(&path));
         assert!(!path.exists());
-        assert_eq!(settle(&state).unwrap(), [PathBuf::new(); 0]);
+        assert!(settle(&state).unwrap().is_empty());
         // One that was written anew is somebody else's.
         std::fs::write(&path, "token").unwrap();
         drop(hide(directory.path(), std::slice::from_ref(&path)));
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "new").unwrap();
-        assert_eq!(settle(&state).unwrap(), [PathBuf::new(); 0]);
+        assert!(settle(&state).unwrap().is_empty());
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 

@@ -114,7 +114,7 @@ fn what_cannot_be_hidden_is_an_error_before_anything_is_pulled() {
     let out = tempfile::tempdir().unwrap();
     let script = "$BUILD $CONTEXT 2>&1; echo ended $?; $BUILD -f $CONTEXT/without $CONTEXT; echo without $?; \
                   kiln executor --context=$CONTEXT --no-push 2>&1; echo executor $?";
-    let ended = Place::Kind("A").run(context.path(), out.path(), &[volume.clone()], script);
+    let ended = Place::Kind("A").run(context.path(), out.path(), std::slice::from_ref(&volume), script);
     let said = "steps could read a credential here: `/kiln/.docker/config.json`";
     assert_eq!(ended.stdout.matches(said).count(), 2, "{ended}");
     assert!(ended.stdout.contains("ended 1\n") && ended.stdout.contains("executor 1\n"), "{ended}");
@@ -139,7 +139,9 @@ fn a_service_accounts_token_is_not_for_steps() {
     let volume = format!("{}:/var/run/secrets/kubernetes.io/serviceaccount", token.path().display());
     let out = tempfile::tempdir().unwrap();
     let context = Context::on_busybox("RUN true\n");
-    let run = |script: &str| Place::Kind("C").run(context.path(), out.path(), &[volume.clone()], script);
+    let run = |script: &str| {
+        Place::Kind("C").run(context.path(), out.path(), std::slice::from_ref(&volume), script)
+    };
     let refused = run("$BUILD $CONTEXT; echo ended $?");
     assert!(refused.stdout.contains("ended 1\n"), "{refused}");
     assert!(refused.stderr.contains("`/var/run/secrets/kubernetes.io/serviceaccount/token`"), "{refused}");
