@@ -109,9 +109,9 @@ impl Guard {
         let mut found = Found::default();
         let now = look(&self.slash, &self.files.fixed, &self.files)?;
         let keeper = Keeper { slash: &self.slash, aside: &self.aside, work: &self.files.work };
-        keeper.settle(&mut self.fixed, &self.fixed_copy, now, &mut found)?;
+        keeper.settle((Kind::Fixed, &mut self.fixed, &self.fixed_copy), &now, &mut found)?;
         let now = look(&self.slash, &self.files.names, &self.files)?;
-        keeper.settle(&mut self.names, &self.names_copy, now, &mut found)?;
+        keeper.settle((Kind::Names, &mut self.names, &self.names_copy), &now, &mut found)?;
         Ok(found)
     }
 }
@@ -184,6 +184,13 @@ struct Keeper<'a> {
     work: &'a [PathBuf],
 }
 
+/// Which of kiln's files they are.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Fixed,
+    Names,
+}
+
 /// What became of an entry.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
@@ -197,13 +204,19 @@ enum Fate {
 impl Keeper<'_> {
     fn settle(
         &self,
-        known: &mut Entries,
-        copy: &File,
-        now: BTreeMap<PathBuf, Metadata>,
+        (kind, known, copy): (Kind, &mut Entries, &File),
+        now: &BTreeMap<PathBuf, Metadata>,
         found: &mut Found,
     ) -> io::Result<()> {
-        let is_new = |path: &&PathBuf| !known.contains_key(*path) && !self.work.contains(path);
-        let planted: Vec<&PathBuf> = now.keys().filter(is_new).collect();
+        let new = now.iter().filter(|(path, _)| !known.contains_key(*path) && !self.work.contains(path));
+        let planted = new.filter(|(path, metadata)| match kind {
+            // A new directory is in nobody's way, and may be another kiln's: programs are looked for in those there are.
+            Kind::Fixed => {
+                !metadata.kind.is_dir() && path.parent().is_some_and(|parent| known.contains_key(parent))
+            }
+            Kind::Names => true,
+        });
+        let planted: Vec<PathBuf> = planted.map(|(path, _)| path.clone()).collect();
         let mut gone = Vec::new();
         for (path, known) in known.iter_mut() {
             let fate = match self.fate(path, known, now.get(path), copy) {
@@ -235,10 +248,10 @@ impl Keeper<'_> {
             }
         }
         for path in planted {
-            found.offences.push(path.clone());
-            if let Err(error) = self.put_aside(path) {
+            if let Err(error) = self.put_aside(&path) {
                 found.problems.push(format!("`{}`: {error}", path.display()));
             }
+            found.offences.push(path);
         }
         known.retain(|path, _| !gone.contains(path));
         Ok(())
@@ -460,7 +473,6 @@ mod tests {
             "own/kiln",
             "own/git",
             "own/git/git",
-            "own/git2",
             "own/ls",
             "own/executor",
             "own/store/index.json",
@@ -474,7 +486,7 @@ mod tests {
             (read("own/executor"), read("own/store/index.json")),
             ("program".to_owned(), "{}".to_owned())
         );
-        for name in ["own/ls", "own/git2", "own/store/records/ab/abc", "own/store/records/ab/planted"] {
+        for name in ["own/ls", "own/store/records/ab/abc", "own/store/records/ab/planted"] {
             assert!(!place.at(name).exists(), "{name}");
         }
         assert_eq!(place.settle(), (vec![], vec![]));

@@ -121,7 +121,7 @@ const SPOILING: [(&str, &str); 8] = [
         "touch -r /kiln/git/lib /tmp/t; echo EVILLIB > /kiln/git/lib; touch -r /tmp/t /kiln/git/lib",
     ),
     ("/kiln/own-image", "rm /kiln/own-image"),
-    ("/kiln/git", "mv /kiln/git /kiln/git2; cp -a /kiln/git2 /kiln/git; echo EVIL > /kiln/git/lib"),
+    ("/kiln/git", "mv /kiln/git /tmp/g; cp -a /tmp/g /kiln/git; echo EVIL > /kiln/git/lib"),
 ];
 
 #[test]
