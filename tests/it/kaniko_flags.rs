@@ -198,9 +198,17 @@ const TABLE: &[(&str, Does)] = &[
     ("--log-timestamp", Shows(|ran| assert!(ran.outcome.stderr.contains("time=\"20"), "{}", ran.outcome))),
 ];
 
-/// Those that the tests below run, since they need more than one word.
-const ELSEWHERE: &[&str] =
-    &["bucket", "destination", "cache", "registry-certificate", "registry-client-cert", "help"];
+/// Those that the tests below run, since they need more than one word, and those of `attacks`, which need a container.
+const ELSEWHERE: &[&str] = &[
+    "bucket",
+    "destination",
+    "cache",
+    "registry-certificate",
+    "registry-client-cert",
+    "help",
+    "allow-visible-credentials",
+    "hardened",
+];
 
 #[test]
 fn every_flag_does_something_or_says_why_not() {

@@ -116,7 +116,7 @@ def manifest(path, document):
     assert pod["restartPolicy"] == "Never", path
     assert pod["automountServiceAccountToken"] is False, f"{path}: steps in place could read the token"
     for item in pod["containers"]:
-        yield container(path, name, pod, item, pod["volumes"])
+        yield container(path, name, pod, item, pod.get("volumes", []))
 
 
 found = []
