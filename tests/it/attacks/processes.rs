@@ -29,7 +29,7 @@ fn with_survivor(context: Context) -> Context {
 /// The Dockerfile of a step that outlives its watcher, and kills in the order of `w`atcher, `k`iln and its `p`arent.
 fn survives(order: &str) -> String {
     format!(
-        "FROM {}\nCOPY survivor /survivor\nRUN [\"/survivor\", \"{order}\", \"Y2k6czNjcjN0LTN4YWN0\", \"/out/stolen\"]\n",
+        "FROM {}\nCOPY survivor /survivor\nRUN [\"/survivor\", \"{order}\", \"Y2k6czNjcjN0LTN4YWN0\", \"/dev/shm/stolen\"]\n",
         base::busybox()
     )
 }
@@ -43,12 +43,12 @@ fn killing_kiln_in_any_order_gains_nothing() {
         context = context.file(order, survives(order));
     }
     let script = format!(
-        "{TOOLS} for order in ORDERS; do credentials; rm -f /out/stolen; \
+        "{TOOLS} for order in ORDERS; do credentials; rm -f /dev/shm/stolen; \
          $BUILD --no-cache -f $CONTEXT/$order --output=type=oci,dest=/out/tar $CONTEXT > /out/log 2>&1; code=$?; settle; \
          echo \"$order code $code alive $(count survivor) $(refilled && echo refilled)\"; \
-         ! test -e /out/stolen || echo $order stole; ! test -e /out/tar || echo $order moved a name; \
+         ! test -e /dev/shm/stolen || echo $order stole; ! test -e /out/tar || echo $order moved a name; \
          $BUILD $CONTEXT > /out/next 2>&1; echo \"$order next $? alive $(count survivor) $(grep -c 'nothing is refilled' /out/next)\"; \
-         ! test -e /out/stolen || echo $order stole; refilled || echo $order has no credentials; done"
+         ! test -e /dev/shm/stolen || echo $order stole; refilled || echo $order has no credentials; done"
     );
     // Of one order in C: it differs from A by where `/etc` is.
     for (kind, orders) in [("A", &orders[..]), ("C", &["wkp"][..])] {
@@ -78,10 +78,10 @@ fn a_step_that_forks_while_it_is_killed_leaves_nothing() {
                  sleep 0.1; kill -9 $PPID; sleep 10\n";
     let context = with_survivor(Context::on_busybox(storm)).file("survivor-file", survives("w"));
     let script = format!(
-        "{TOOLS} for round in $(seq {}); do credentials; rm -f /out/stolen; \
+        "{TOOLS} for round in $(seq {}); do credentials; rm -f /dev/shm/stolen; \
          $BUILD --no-cache $CONTEXT > /out/log 2>&1 && echo BUILT; echo \"left $(count sleep)\"; refilled || echo LOST; \
          $BUILD --no-cache -f $CONTEXT/survivor-file $CONTEXT > /out/log 2>&1 && echo BUILT; \
-         echo \"left $(count survivor)\"; refilled || echo LOST; done; test ! -e /out/stolen || echo STOLEN",
+         echo \"left $(count survivor)\"; refilled || echo LOST; done; test ! -e /dev/shm/stolen || echo STOLEN",
         rounds(3)
     );
     let out = tempfile::tempdir().unwrap();
