@@ -69,7 +69,9 @@ impl Launch for Chroot {
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| options.dns.clone()),
+            state_dir: options.state_dir.clone(),
             private: private.records(),
+            kiln_files: options.kiln_files.clone(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::Chroot, task)

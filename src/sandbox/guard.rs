@@ -14,20 +14,61 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::wire::paths;
 use crate::tree::{FileKind, Metadata, RootDir, Walk};
 
 /// How much is compared at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
 /// Where kiln's own files are; nothing of it need be there.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KilnFiles {
     /// Files, and directories with all that is below them, that nobody changes while kiln runs.
+    #[serde(with = "paths")]
     pub fixed: Vec<PathBuf>,
     /// The same of what kiln itself changes, but not during a step.
+    #[serde(with = "paths")]
     pub names: Vec<PathBuf>,
     /// What is not looked at, and not looked into.
+    #[serde(with = "paths")]
     pub work: Vec<PathBuf>,
+}
+
+/// What nobody changes while kiln runs, as it was before a step: for who has no copy of it, and is left when kiln was killed.
+#[derive(Debug)]
+pub(super) struct Untouched {
+    files: KilnFiles,
+    slash: RootDir,
+    entries: BTreeMap<PathBuf, Metadata>,
+}
+
+impl Untouched {
+    /// Takes note of `files.fixed`, as far as it is where `state_dir` is: the rest is moved out of a step's way and back.
+    pub(super) fn note(files: &KilnFiles, state_dir: &Path) -> io::Result<Self> {
+        let top = |path: &Path| path.components().nth(1).map(|name| name.as_os_str().to_owned());
+        let mut files = files.clone();
+        files.fixed.retain(|path| top(path) == top(state_dir));
+        let slash = RootDir::open(Path::new("/"))?;
+        let entries = look(&slash, &files.fixed, &files)?;
+        Ok(Self { files, slash, entries })
+    }
+
+    /// Returns the first that is another, that is gone, or that was not there.
+    pub(super) fn first_touched(&self) -> io::Result<Option<PathBuf>> {
+        let now = look(&self.slash, &self.files.fixed, &self.files)?;
+        let is_same = |was: &Metadata, now: &Metadata| match was.kind.is_dir() {
+            // kiln itself has work going on in some directories.
+            true => was.same_inode(now) && (was.mode, was.uid, was.gid) == (now.mode, now.uid, now.gid),
+            false => was.is_untouched(now),
+        };
+        let spoilt =
+            self.entries.iter().find(|(path, was)| !now.get(*path).is_some_and(|now| is_same(was, now)));
+        let planted =
+            || now.iter().find(|(path, now)| !now.kind.is_dir() && !self.entries.contains_key(*path));
+        Ok(spoilt.map(|(path, _)| path.clone()).or_else(|| planted().map(|(path, _)| path.clone())))
+    }
 }
 
 /// What was known of an entry before a step.
@@ -490,6 +531,30 @@ mod tests {
             assert!(!place.at(name).exists(), "{name}");
         }
         assert_eq!(place.settle(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn who_has_no_copy_still_knows_what_was_touched() {
+        let spoil: [(&str, fn(&Place)); 6] = [
+            ("own/kiln", |place| fs::write(place.at("own/kiln"), "pr0gram").unwrap()),
+            ("own/kiln", |place| {
+                fs::rename(place.at("own/kiln"), place.at("own/store/work/k")).unwrap();
+                fs::copy(place.at("own/store/work/k"), place.at("own/kiln")).map(drop).unwrap();
+            }),
+            ("own/git", |place| fs::rename(place.at("own/git"), place.at("own/store/work/git")).unwrap()),
+            ("own/ls", |place| fs::write(place.at("own/ls"), "").unwrap()),
+            ("own", |place| fs::set_permissions(place.at("own"), PermissionsExt::from_mode(0o777)).unwrap()),
+            ("own/executor", |place| fs::remove_file(place.at("own/executor")).unwrap()),
+        ];
+        for (named, spoil) in spoil {
+            let place = Place::new();
+            let known = Untouched::note(&place.guard.files, &place.at("own/store")).unwrap();
+            fs::write(place.at("own/store/work/anything"), "x").unwrap();
+            fs::write(place.at("own/store/index.json"), "kiln's own").unwrap();
+            assert_eq!(known.first_touched().unwrap(), None);
+            spoil(&place);
+            assert_eq!(known.first_touched().unwrap(), Some(place.at(named)));
+        }
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Launch for InPlace {
             dns: task.dns.clone().unwrap_or_else(|| options.dns.clone()),
             state_dir: options.state_dir.clone(),
             private: private.records(),
+            kiln_files: options.kiln_files.clone(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
             volumes: volumes.orders().to_vec(),

@@ -8,7 +8,7 @@
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,12 +21,14 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use serde::{Deserialize, Serialize};
 
 use super::LaunchOptions;
+use super::guard::{KilnFiles, Untouched};
 use super::private::{self, Private, Record};
 use super::reap;
 use super::swap::Swap;
 use super::sys::{self, Fork};
 use super::task::Exit;
 use super::wire::{Receiver, path, send};
+use crate::tree::RootDir;
 
 /// How long a start waits for the processes of a killed kiln to finish what they do.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,6 +58,7 @@ struct Charge {
     #[serde(with = "path")]
     secrets_dir: PathBuf,
     records: Vec<Record>,
+    kiln_files: KilnFiles,
 }
 
 /// The same as the keeper has it.
@@ -64,6 +67,7 @@ struct Held {
     state_dir: PathBuf,
     secrets_dir: PathBuf,
     private: Private,
+    own: Untouched,
 }
 
 /// kiln's connection to its keeper.
@@ -102,6 +106,7 @@ impl Keeper {
             state_dir: options.state_dir.clone(),
             secrets_dir: options.secrets_dir.clone(),
             records: private.records(),
+            kiln_files: options.kiln_files.clone(),
         };
         self.say(&Word::Charge(charge), Some(private))
     }
@@ -206,14 +211,32 @@ fn listen(
     match receiver.receive()? {
         None => return Ok(false),
         Some(Word::Ping) => {}
-        Some(Word::Charge(Charge { state_dir, secrets_dir, records })) => {
+        Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files })) => {
             let private = Private::take_over(descriptors, records)?;
-            *held = Some(Held { state_dir, secrets_dir, private });
+            let own = Untouched::note(&kiln_files, &state_dir)?;
+            *held = Some(Held { state_dir, secrets_dir, private, own });
         }
         Some(Word::Discharge) => *held = None,
     }
     send(socket, &())?;
     Ok(true)
+}
+
+/// No component of the path may have become a link.
+fn remove_secrets(directory: &Path) -> io::Result<()> {
+    match (directory.parent(), directory.file_name()) {
+        (Some(parent), Some(name)) => RootDir::open_exact(parent)?.remove_all(name),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// What the job's next command would hand its credentials to may be the step's.
+pub(super) fn spoilt(path: &Path) -> String {
+    format!(
+        "`{}` is not as it was before a step that ended with kiln killed: credentials that were hidden from steps stay empty; \
+         go on in a new container",
+        path.display()
+    )
 }
 
 /// Puts right what kiln left; returns the exit code.
@@ -227,16 +250,23 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
     if let Err(error) = reap::end_all(PUTTING_BACK) {
         return tell(format!("{error}: credentials that were hidden from steps stay empty"));
     }
-    let Some(Held { state_dir, secrets_dir, mut private }) = held else { return code };
+    let Some(Held { state_dir, secrets_dir, mut private, own }) = held else { return code };
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
     }
     // What was lent to the step that ran; the rest of the build's directory waits for the next start.
-    match std::fs::remove_dir_all(&secrets_dir) {
+    match remove_secrets(&secrets_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return tell(format!("cannot remove the secrets in `{}`: {error}", secrets_dir.display()));
         }
         _ => {}
+    }
+    match own.first_touched() {
+        Ok(None) => {}
+        Ok(Some(path)) => return tell(spoilt(&path)),
+        Err(error) => {
+            return tell(format!("cannot look at kiln's own files: {error}: credentials stay empty"));
+        }
     }
     match private.fill() {
         Ok(()) => code,

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use super::guard::Untouched;
 use super::in_place::Occupied;
 use super::placing::Placed;
 use super::private::{Private, receive_descriptors};
@@ -58,6 +59,12 @@ pub(super) fn main() -> i32 {
     let kiln = rustix::process::getppid();
     let Ok(Some(descriptors)) = receive_descriptors(&connection.socket) else { return 2 };
     let Ok(Some(order)) = connection.receiver.receive::<Order>() else { return 2 };
+    // Before the step: what is refilled without kiln is refilled beside the true one only.
+    let own = if order.private.is_empty() {
+        None
+    } else {
+        Untouched::note(&order.kiln_files, &order.state_dir).ok()
+    };
     let report = match run(&order, &mut connection) {
         Ok(exit) => Report::Ended(exit),
         Err(failure) => Report::Failed(failure),
@@ -67,6 +74,7 @@ pub(super) fn main() -> i32 {
     if rustix::process::getppid() != kiln
         && !order.private.is_empty()
         && reap::kill_all_children().is_ok()
+        && own.is_some_and(|own| matches!(own.first_touched(), Ok(None)))
         && let Ok(mut private) = Private::take_over(descriptors, order.private)
     {
         return i32::from(private.fill().is_err());

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::guard::KilnFiles;
 use super::private::Record;
 use super::task::{Exit, Mount, Network, Task, Ulimit, User};
 use super::volumes::VolumeOrder;
@@ -32,6 +33,8 @@ pub(super) struct Order {
     pub(super) state_dir: PathBuf,
     /// Files with credentials, whose descriptors came before the order.
     pub(super) private: Vec<Record>,
+    /// What has to be as it is for these to be refilled by somebody else than kiln.
+    pub(super) kiln_files: KilnFiles,
     /// No new privileges, and no signals to processes outside of the step.
     pub(super) hardened: bool,
     /// Volumes that are to show the stage's files.
@@ -72,6 +75,7 @@ impl Order {
             root: task.root.clone(),
             state_dir: PathBuf::new(),
             private: Vec::new(),
+            kiln_files: KilnFiles::default(),
             hardened: false,
             volumes: Vec::new(),
             moving: Vec::new(),
@@ -229,6 +233,24 @@ impl<R: Read> Receiver<R> {
             return Ok(None);
         }
         Ok(Some(serde_json::from_slice(&line)?))
+    }
+}
+
+/// Several paths as bytes.
+pub(super) mod paths {
+    use std::ffi::OsString;
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(in crate::sandbox) fn serialize<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+        paths.iter().map(|path| path.as_os_str()).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(in crate::sandbox) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        Ok(Vec::<OsString>::deserialize(from)?.into_iter().map(PathBuf::from).collect())
     }
 }
 
