@@ -380,7 +380,8 @@ impl Inputs {
         Self { main: self.main.clone(), named: Once::default(), empty: Mutex::default() }
     }
 
-    /// Has the contexts stay readable while steps run, wherever that takes them; returns the request with their places.
+    /// Says before anything is fetched why the steps of this build should not run here. Has the contexts stay readable while
+    /// they run, wherever that takes them; returns the request with their places.
     pub(super) fn settle(
         &mut self,
         request: &Request,
@@ -392,8 +393,8 @@ impl Inputs {
         if !plan.reachable.iter().any(|id| plan.stages[id.0].steps.iter().any(runs)) {
             return Ok(settled);
         }
-        services.launch.prepare().map_err(Problem::from)?;
-        let place = |path: &Path| services.launch.copy_of(path);
+        let copies = services.launch.check().map_err(Problem::from)?;
+        let place = |path: &Path| copies.of(path);
         if let ContextSource::Directory(path) = &mut settled.context
             && let Some(copy) = place(path)
         {

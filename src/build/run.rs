@@ -11,7 +11,7 @@ use super::schedule::Turn;
 use super::stage::Stage;
 use super::user::{ExecUser, exec_user};
 use super::{Build, Entitlement, NetworkMode};
-use crate::dockerfile::{InstructionKind, Run, RunScript, history};
+use crate::dockerfile::{Run, RunScript, history};
 use crate::event::{Event, OutputStream};
 use crate::sandbox::{DEFAULT_HOSTNAME, Ended, Exit, Network, Occupation, Task, User};
 use crate::tree::RootDir;
@@ -23,15 +23,6 @@ const LAST_LINES: usize = 10;
 const LINE_BYTES_MAX: usize = 1024;
 
 impl Build<'_> {
-    /// Says before anything is fetched why the steps of this build should not run here.
-    pub(super) fn check_launch(&self) -> Result<(), Problem> {
-        let mut steps = self.plan.reachable.iter().flat_map(|id| &self.plan.stages[id.0].steps);
-        if steps.any(|step| matches!(step.kind, InstructionKind::Run(_))) {
-            self.services.launch.check()?;
-        }
-        Ok(())
-    }
-
     pub(super) fn run_step(&self, stage: &mut Stage, run: &Run) -> Result<(), Problem> {
         refuse_devices(run)?;
         let insecure = self.security(run)?;

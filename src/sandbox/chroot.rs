@@ -12,7 +12,7 @@ use super::hiding::Hiding;
 use super::placing::Placed;
 use super::task::{Ended, Task};
 use super::wire::{Failure, Order, hosts_file};
-use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
+use super::{Copies, Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
 
 /// Said before the first step.
@@ -51,8 +51,8 @@ impl Launch for Chroot {
         Some(1)
     }
 
-    fn check(&self) -> Result<(), SandboxError> {
-        self.hiding.check()
+    fn check(&self) -> Result<Copies, SandboxError> {
+        self.hiding.check().map(|()| Copies::default())
     }
 
     fn finish(&self) -> Result<(), SandboxError> {

@@ -19,7 +19,7 @@ use super::placing::Placed;
 use super::supervise::Connection;
 use super::swap::{Swap, USUAL};
 use super::task::{Ended, Mount, Task};
-use super::volumes::{self, Volumes};
+use super::volumes::{self, Copies, Volumes};
 use super::wire::{Failure, Order, Report, hosts_file};
 use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
 use crate::event::OutputStream;
@@ -59,18 +59,11 @@ impl Launch for InPlace {
         Some(1)
     }
 
-    fn check(&self) -> Result<(), SandboxError> {
-        self.hiding.check()
-    }
-
-    fn prepare(&self) -> Result<(), SandboxError> {
+    fn check(&self) -> Result<Copies, SandboxError> {
+        self.hiding.check()?;
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         let _away = self.hiding.options().own_files.away(|| false);
-        self.ready(&mut volumes).map(drop)
-    }
-
-    fn copy_of(&self, path: &Path) -> Option<PathBuf> {
-        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.copy_of(path)
+        Ok(self.ready(&mut volumes)?.copies())
     }
 
     fn finish(&self) -> Result<(), SandboxError> {

@@ -70,7 +70,7 @@ pub use probe::{Probes, probe, probe_for, try_overlay};
 pub use task::{
     DEFAULT_HOSTNAME, Ended, Exit, Isolation, Mount, MountKind, Network, Source, Task, Ulimit, User,
 };
-pub use volumes::is_put_aside;
+pub use volumes::{Copies, is_put_aside};
 
 /// A way of running a process in a root.
 pub trait Launch: Send + Sync {
@@ -85,25 +85,15 @@ pub trait Launch: Send + Sync {
         None
     }
 
-    /// Says before anything is fetched why no step should run, where kiln could.
-    fn check(&self) -> Result<(), SandboxError> {
-        Ok(())
+    /// Makes ready for steps, or says why none should run where kiln could; before anything is fetched. What is at some
+    /// places of this machine is to be read elsewhere from then on.
+    fn check(&self) -> Result<Copies, SandboxError> {
+        Ok(Copies::default())
     }
 
     /// Gives back what was kept from the steps, if any has run; another may follow and begin anew.
     fn finish(&self) -> Result<(), SandboxError> {
         Ok(())
-    }
-
-    /// Makes ready for steps what has to be before anything of the build is read: see [`Launch::copy_of`].
-    fn prepare(&self) -> Result<(), SandboxError> {
-        Ok(())
-    }
-
-    /// Returns where to read what is at `path` of this machine, if it is not there for the time of a step.
-    fn copy_of(&self, path: &Path) -> Option<PathBuf> {
-        let _ = path;
-        None
     }
 
     /// Runs `task` to its end, handing on what it prints, and returns how it ended.

@@ -117,7 +117,10 @@ impl Swap {
         state_dir: &Path,
         end: impl FnOnce(u64) -> io::Result<()>,
     ) -> io::Result<Option<PathBuf>> {
-        let Some((journal, lines)) = Journal::take_over(state_dir)? else { return Ok(None) };
+        let Some((journal, lines)) = Journal::take_over(state_dir)? else {
+            volumes::recover(state_dir, false)?;
+            return Ok(None);
+        };
         let mut lines = lines.into_iter();
         let Some(Line::Begin(begin)) = lines.next() else {
             journal.finish()?;

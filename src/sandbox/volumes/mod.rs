@@ -181,17 +181,10 @@ impl Volumes {
         self.moving.iter()
     }
 
-    /// Returns where the copy of a file or directory is, if it is on one of the volumes.
-    pub(super) fn copy_of(&self, path: &Path) -> Option<PathBuf> {
-        let path = std::fs::canonicalize(path).ok()?;
-        let backup = self.backups.iter().filter(|backup| path.starts_with(&backup.point));
-        let backup = backup.max_by_key(|backup| backup.point.components().count())?;
-        let below = path.strip_prefix(&backup.point).ok()?;
-        Some(if below.as_os_str().is_empty() {
-            backup.copy_path().to_path_buf()
-        } else {
-            backup.copy_path().join(below)
-        })
+    /// Returns where the copies are.
+    pub(super) fn copies(&self) -> Copies {
+        let copy = |backup: &Backup| (backup.point.clone(), backup.copy_path().to_path_buf());
+        Copies(self.backups.iter().map(copy).collect())
     }
 
     /// A step is about to run: whoever comes next is to put right what it did, if this process cannot.
@@ -253,6 +246,21 @@ impl Volumes {
             }
             (None, _) => Ok(warnings),
         }
+    }
+}
+
+/// Volumes, by where they are mounted, and where there are copies of what they hold: to be read instead while steps run.
+#[derive(Debug, Clone, Default)]
+pub struct Copies(Vec<(PathBuf, PathBuf)>);
+
+impl Copies {
+    /// Returns where the copy of a file or directory is, if it is on one of the volumes.
+    pub fn of(&self, path: &Path) -> Option<PathBuf> {
+        let path = std::fs::canonicalize(path).ok()?;
+        let above = self.0.iter().filter(|(point, _)| path.starts_with(point));
+        let (point, copy) = above.max_by_key(|(point, _)| point.components().count())?;
+        let below = path.strip_prefix(point).ok()?;
+        Some(if below.as_os_str().is_empty() { copy.clone() } else { copy.join(below) })
     }
 }
 

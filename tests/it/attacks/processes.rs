@@ -44,10 +44,10 @@ fn killing_kiln_in_any_order_gains_nothing() {
     }
     let script = format!(
         "{TOOLS} for order in ORDERS; do credentials; rm -f /dev/shm/stolen; \
-         $BUILD --no-cache -f $CONTEXT/$order --output=type=oci,dest=/out/tar $CONTEXT > /out/log 2>&1; code=$?; settle; \
+         $BUILD --no-cache -f $CONTEXT/$order --output=type=oci,dest=/dev/shm/tar $CONTEXT > /dev/shm/log 2>&1; code=$?; settle; \
          echo \"$order code $code alive $(count survivor) $(refilled && echo refilled)\"; \
-         ! test -e /dev/shm/stolen || echo $order stole; ! test -e /out/tar || echo $order moved a name; \
-         $BUILD $CONTEXT > /out/next 2>&1; echo \"$order next $? alive $(count survivor) $(grep -c 'nothing is refilled' /out/next)\"; \
+         ! test -e /dev/shm/stolen || echo $order stole; ! test -e /dev/shm/tar || echo $order moved a name; \
+         $BUILD $CONTEXT > /dev/shm/next 2>&1; echo \"$order next $? alive $(count survivor) $(grep -c 'nothing is refilled' /dev/shm/next)\"; \
          ! test -e /dev/shm/stolen || echo $order stole; refilled || echo $order has no credentials; done"
     );
     // Of one order in C: it differs from A by where `/etc` is.
@@ -79,8 +79,8 @@ fn a_step_that_forks_while_it_is_killed_leaves_nothing() {
     let context = with_survivor(Context::on_busybox(storm)).file("survivor-file", survives("w"));
     let script = format!(
         "{TOOLS} for round in $(seq {}); do credentials; rm -f /dev/shm/stolen; \
-         $BUILD --no-cache $CONTEXT > /out/log 2>&1 && echo BUILT; echo \"left $(count sleep)\"; refilled || echo LOST; \
-         $BUILD --no-cache -f $CONTEXT/survivor-file $CONTEXT > /out/log 2>&1 && echo BUILT; \
+         $BUILD --no-cache $CONTEXT > /dev/shm/log 2>&1 && echo BUILT; echo \"left $(count sleep)\"; refilled || echo LOST; \
+         $BUILD --no-cache -f $CONTEXT/survivor-file $CONTEXT > /dev/shm/log 2>&1 && echo BUILT; \
          echo \"left $(count survivor)\"; refilled || echo LOST; done; test ! -e /dev/shm/stolen || echo STOLEN",
         rounds(3)
     );
@@ -126,7 +126,7 @@ fn strangers_are_never_signalled() {
     let script = format!(
         "{TOOLS} s=70; (while :; do sleep ${{s}}01; done) & loop=$!; (sleep ${{s}}02 &); (setsid sleep ${{s}}03 &); \
          touch /out/ready; while ! test -e /out/go; do sleep 0.05; done; \
-         for file in FILES; do $BUILD --no-cache -f $CONTEXT/$file $CONTEXT > /out/log-$file 2>&1; echo $file $?; settle; done; \
+         for file in FILES; do $BUILD --no-cache -f $CONTEXT/$file $CONTEXT > /dev/shm/log-$file 2>&1; echo $file $?; settle; done; \
          for n in 7001 7002 7003 7004 7005; do echo \"$n $(cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o \"[s]leep $n\" | wc -l)\"; done; \
          kill $loop; for p in /proc/[0-9]*; do case $(cat $p/cmdline 2>/dev/null | tr '\\0' ' ') in *sleep?700[1-5]*) kill ${{p#/proc/}} ;; esac; done"
     );
