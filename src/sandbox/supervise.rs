@@ -26,6 +26,9 @@ use super::{LaunchKind, chroot, in_place, namespaces, process};
 /// How often orphans that have ended are collected while the step runs.
 const COLLECT_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
+/// How long a killed process may take to end after it has closed its files: some time on a machine with other work.
+const DYING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
 /// kiln's connection: reports go out, answers come in, and its end means that the step must end.
 pub(super) struct Connection {
     socket: UnixStream,
@@ -56,7 +59,7 @@ impl Connection {
 pub(super) fn main() -> i32 {
     // Whoever started this by hand gets an exit code: there is nobody to report to.
     let Ok(mut connection) = Connection::take_over_stdin() else { return 2 };
-    let kiln = rustix::process::getppid();
+    let kiln = rustix::process::getppid().and_then(|kiln| pidfd_open(kiln, PidfdFlags::empty()).ok());
     let Ok(Some(descriptors)) = receive_descriptors(&connection.socket) else { return 2 };
     let Ok(Some(order)) = connection.receiver.receive::<Order>() else { return 2 };
     // Before the step: what is refilled without kiln is refilled beside the true one only.
@@ -71,8 +74,9 @@ pub(super) fn main() -> i32 {
     };
     let is_told = connection.report(&report).is_ok();
     // If kiln was killed, and maybe its keeper, this is who still knows what was in the files.
-    if rustix::process::getppid() != kiln
+    if !is_told
         && !order.private.is_empty()
+        && kiln.is_none_or(|kiln| has_ended(&kiln))
         && reap::kill_all_children().is_ok()
         && own.is_some_and(|own| matches!(own.first_touched(), Ok(None)))
         && let Ok(mut private) = Private::take_over(descriptors, order.private)
@@ -80,6 +84,12 @@ pub(super) fn main() -> i32 {
         return i32::from(private.fill().is_err());
     }
     i32::from(!is_told)
+}
+
+/// Tells whether a process has ended. One that is being killed closes its files a moment before; one that closed a connection
+/// for another reason lives on.
+fn has_ended(process: &OwnedFd) -> bool {
+    matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&DYING)), Ok(1..))
 }
 
 fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {

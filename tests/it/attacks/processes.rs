@@ -101,7 +101,7 @@ fn nothing_of_a_step_outlives_kiln_in_any_kind() {
     let script = format!(
         "{TOOLS} alive() {{ cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '[s]leep 43217' | wc -l; }}; \
          $BUILD $CONTEXT > $OUT/log 2>&1 & kiln=$!; \
-         for i in $(seq 600); do [ $(alive) -ge 3 ] && break; sleep 0.1; done; echo running $(alive); \
+         for i in $(seq 600); do [ $(alive) = 3 ] && break; sleep 0.1; done; echo running $(alive); \
          for child in $(children $kiln); do [ $(cat /proc/$child/comm) != kiln ] || kiln=$child; done; \
          watcher=$(children $kiln); kill -9 $kiln; kill -9 $watcher; \
          for i in $(seq 100); do [ $(alive) = 0 ] && break; sleep 0.1; done; echo left $(alive)"
