@@ -95,16 +95,18 @@ fn a_step_that_forks_while_it_is_killed_leaves_nothing() {
 fn nothing_of_a_step_outlives_kiln_in_any_kind() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
     // As a user: the change of user takes the signal that a parent's death gives.
-    let context = Context::on_busybox(
-        "USER 65534\nRUN (setsid sh -c '(setsid sleep 43217 &); sleep 43217' &); sleep 43217\n",
-    );
+    // A plain user's are seen among all of the machine's.
+    let nap = format!("sleep {}", 1_000_000 + std::process::id());
+    let context =
+        Context::on_busybox(&format!("USER 65534\nRUN (setsid sh -c '(setsid {nap} &); {nap}' &); {nap}\n"));
     let script = format!(
-        "{TOOLS} alive() {{ cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '[s]leep 43217' | wc -l; }}; \
+        "{TOOLS} alive() {{ cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '[s]{}' | wc -l; }}; \
          $BUILD $CONTEXT > $OUT/log 2>&1 & kiln=$!; \
          for i in $(seq 600); do [ $(alive) = 3 ] && break; sleep 0.1; done; echo running $(alive); \
          for child in $(children $kiln); do [ $(cat /proc/$child/comm) != kiln ] || kiln=$child; done; \
          watcher=$(children $kiln); kill -9 $kiln; kill -9 $watcher; \
-         for i in $(seq 100); do [ $(alive) = 0 ] && break; sleep 0.1; done; echo left $(alive)"
+         for i in $(seq 100); do [ $(alive) = 0 ] && break; sleep 0.1; done; echo left $(alive)",
+        &nap[1..]
     );
     for place in Place::ALL {
         let out = tempfile::tempdir().unwrap();
@@ -123,18 +125,19 @@ fn strangers_are_never_signalled() {
         .file("k", survives("k"))
         .file("wkp", survives("wkp"));
     // Ends of a step, of a kiln, of all three, and the next start; meanwhile the job's own loop and an orphan of the job's.
+    let number = std::process::id();
     let script = format!(
-        "{TOOLS} s=70; (while :; do sleep ${{s}}01; done) & loop=$!; (sleep ${{s}}02 &); (setsid sleep ${{s}}03 &); \
+        "{TOOLS} s={number}; (while :; do sleep ${{s}}01; done) & loop=$!; (sleep ${{s}}02 &); (setsid sleep ${{s}}03 &); \
          touch /out/ready; while ! test -e /out/go; do sleep 0.05; done; \
          for file in FILES; do $BUILD --no-cache -f $CONTEXT/$file $CONTEXT > /dev/shm/log-$file 2>&1; echo $file $?; settle; done; \
-         for n in 7001 7002 7003 7004 7005; do echo \"$n $(cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o \"[s]leep $n\" | wc -l)\"; done; \
-         kill $loop; for p in /proc/[0-9]*; do case $(cat $p/cmdline 2>/dev/null | tr '\\0' ' ') in *sleep?700[1-5]*) kill ${{p#/proc/}} ;; esac; done"
+         for n in ${{s}}01 ${{s}}02 ${{s}}03 ${{s}}04 ${{s}}05; do echo \"$n $(cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o \"[s]leep $n\" | wc -l)\"; done; \
+         kill $loop; for p in /proc/[0-9]*; do case $(cat $p/cmdline 2>/dev/null | tr '\\0' ' ') in *sleep?${{s}}0[1-5]*) kill ${{p#/proc/}} ;; esac; done"
     );
     for (options, files) in [(&[][..], "w k wkp Dockerfile"), (&["--pid-host"], "wkp Dockerfile")] {
         let (out, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         // Of the machine: an orphan in a session of its own.
         let mut canary = Command::new("setsid")
-            .args(["sleep", "7006"])
+            .args(["sleep", &format!("{number}06")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -150,12 +153,16 @@ fn strangers_are_never_signalled() {
         }
         let mut shell = Command::new("runc");
         shell.arg("--root").arg(state.path()).args(["exec", "job", "/busybox/sh", "-c"]);
-        let mut shell =
-            shell.arg("/busybox/sleep 7004 & /busybox/sleep 7005").stdout(Stdio::null()).spawn().unwrap();
+        let mut shell = shell
+            .arg(format!("/busybox/sleep {number}04 & /busybox/sleep {number}05"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(300));
         std::fs::write(out.path().join("go"), "").unwrap();
         let ended = finish(container, "strangers".to_owned());
-        for n in 7001..=7005 {
+        for n in 1..=5 {
+            let n = format!("{number}0{n}");
             // The runtime's own command line counts as well where it is seen.
             let lives = |count| ended.stdout.contains(&format!("{n} {count}\n"));
             assert!(lives(1) || lives(2), "{n} {options:?}\n{ended}");

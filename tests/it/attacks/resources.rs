@@ -116,7 +116,7 @@ fn a_pids_limit_is_an_error_or_makes_no_difference() {
 
 /// A shell's function `limited LIMIT COMMAND...` for each way to limit, and what kiln never says then. (Libraries may panic
 /// without memory, as the language aborts.)
-const PIDS: &str = "never=internal; limited() { sh -c 'echo $0 > /pids/pids.max; echo $$ > /pids/cgroup.procs; exec \"$@\"' \"$@\"; }";
+const PIDS: &str = "never=internal; limited() { sh -c 'echo $0 > /dev/pids/pids.max; echo $$ > /dev/pids/cgroup.procs; exec \"$@\"' \"$@\"; }";
 const PROCESSES: &str = "never=internal; limited() { n=$1; shift; prlimit --nproc=$n \"$@\"; }";
 const MEMORY: &str = "never=panicked; limited() { sh -c 'ulimit -v ${0}0000; exec \"$@\"' \"$@\"; }";
 
@@ -125,7 +125,7 @@ const MEMORY: &str = "never=panicked; limited() { sh -c 'ulimit -v ${0}0000; exe
 fn limits_in_containers_are_errors_or_make_no_difference() {
     require!(Root, Busybox, Program(RUNTIME), Program("prlimit"));
     let pids = Pids::new("containers");
-    let volume = pids.iter().map(|pids| format!("{}:/pids", pids.0.display())).collect::<Vec<_>>();
+    let volume = pids.iter().map(|pids| format!("{}:/dev/pids", pids.0.display())).collect::<Vec<_>>();
     let mut cases = vec![
         (Place::PlainUser, Vec::new(), PROCESSES),
         (Place::Kind("A"), Vec::new(), MEMORY),
