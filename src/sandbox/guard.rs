@@ -535,7 +535,8 @@ mod tests {
 
     #[test]
     fn who_has_no_copy_still_knows_what_was_touched() {
-        let spoil: [(&str, fn(&Place)); 6] = [
+        type Spoil = fn(&Place);
+        let spoil: [(&str, Spoil); 6] = [
             ("own/kiln", |place| fs::write(place.at("own/kiln"), "pr0gram").unwrap()),
             ("own/kiln", |place| {
                 fs::rename(place.at("own/kiln"), place.at("own/store/work/k")).unwrap();
