@@ -32,7 +32,7 @@ fn the_step_the_path_and_the_cause_are_named() {
     let cases = [
         ("date > /stamp", "layer 3 of 4, /stamp: content differs from byte", "the time of the build"),
         ("cat /proc/sys/kernel/random/uuid > /etc/machine-id", "/etc/machine-id", "a machine id"),
-        ("cat /proc/sys/kernel/random/uuid > /id", "/id: content differs from byte 0", "a UUID"),
+        ("cat /proc/sys/kernel/random/uuid > /id", "/id: content differs from byte", "a UUID"),
         ("mktemp /tmp/tmp.XXXXXX", "only the first build made it", "a temporary file"),
         ("head -c 64 /dev/urandom > /key", "/key: content differs from byte", "random bytes"),
     ];

@@ -81,7 +81,10 @@ fn the_container_is_as_it_was_and_the_stage_is_changed() {
     };
     assert_eq!(names(sandbox.root()), ["bin", "etc", "listing", "new", "root", "sbin", "tmp"]);
     assert_eq!(names(sandbox.path("etc")), ["added", "passwd"]);
-    assert_eq!(names(sandbox.dir.path().join("state")), [""; 0]);
+    let mut state = names(sandbox.dir.path().join("state"));
+    // The copies of the container's volumes, as long as kiln may run a further step.
+    state.retain(|name| name != "volumes");
+    assert_eq!(state, [""; 0]);
 }
 
 #[test]
