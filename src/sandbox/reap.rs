@@ -89,6 +89,10 @@ pub(super) fn end_all(patience: Duration) -> io::Result<()> {
     }
 }
 
+/// How often in a row nobody is found before orphans count as ended: one that is always another process, by forking and
+/// exiting, is missed by most looks through /proc.
+const EMPTY_LOOKS: u32 = 100;
+
 /// Kills what a step left behind that outlived kiln, its keeper and the watcher, which were killed all at once: orphans of this
 /// container's first process, and what they have started, of the container's own root and control group, younger than the
 /// step's beginning, and in no session of the first process or of kiln.
@@ -108,6 +112,7 @@ pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
             && process.started >= since
             && !sessions.contains(&process.session)
     };
+    let mut empty_looks = 0;
     until_none(|| {
         let all = processes()?;
         let mut found: Vec<Process> = Vec::new();
@@ -126,7 +131,8 @@ pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
         // Zombies do no harm any more; who should collect them may be long in doing so.
         found.retain(|process| !process.is_zombie);
         found.iter().try_for_each(|process| kill(process.pid))?;
-        Ok(!found.is_empty())
+        empty_looks = if found.is_empty() { empty_looks + 1 } else { 0 };
+        Ok(empty_looks < EMPTY_LOOKS)
     })
 }
 
