@@ -1,8 +1,9 @@
 //! A volume's own entries, put aside within the volume for the time of a step, and back.
 //!
-//! They are in `.kiln-XXXXXXXX.PHASE/own` at the volume's root: the name says how far it went, so that whoever finds it
-//! finishes it, in another container as well. `look` beside them tells how the root itself looked. It is locked by the
-//! process that put them there for as long as that lives.
+//! They are in `.kiln-XXXXXXXX-SECONDS-NANOSECONDS.PHASE/own` at the volume's root: the name says how far it went, so that
+//! whoever finds it finishes it, in another container as well, and what time of last change the root had, which the
+//! directory itself changes by being made and removed. `look` beside them tells how else the root looked. It is locked by
+//! the process that put them there for as long as that lives.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -86,6 +87,11 @@ impl RootLook {
     fn mtime(&self) -> Timestamp {
         Timestamp { seconds: self.look.mtime_seconds, nanoseconds: self.look.mtime_nanoseconds }
     }
+
+    fn with_mtime(mut self, mtime: Timestamp) -> Self {
+        (self.look.mtime_seconds, self.look.mtime_nanoseconds) = (mtime.seconds, mtime.nanoseconds);
+        self
+    }
 }
 
 /// What the journal says of a volume before it is touched.
@@ -100,8 +106,7 @@ pub(in crate::sandbox) struct AsideNote {
 impl AsideNote {
     /// Tells whether the directory's name is one that [`Aside::prepare`] gives.
     pub(in crate::sandbox) fn is_named_by_kiln(&self) -> bool {
-        let number = self.name.strip_prefix(PREFIX).unwrap_or_default();
-        number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_hexdigit())
+        mtime_of(&self.name).is_some()
     }
 }
 
@@ -117,8 +122,9 @@ impl Aside {
     /// Prepares to put the entries of the volume at `point` aside; nothing is touched yet.
     pub(in crate::sandbox) fn prepare(point: &Path) -> io::Result<Self> {
         let volume = RootDir::open(point)?;
-        let name = format!("{PREFIX}{:08x}", rand_number()?);
         let look = RootLook::of(&volume, Path::new(""))?;
+        let Timestamp { seconds, nanoseconds } = look.mtime();
+        let name = format!("{PREFIX}{:08x}-{seconds:016x}-{nanoseconds:08x}", rand_number()?);
         Ok(Self { note: AsideNote { point: point.to_path_buf(), name, look }, volume, lock: None })
     }
 
@@ -278,7 +284,7 @@ pub(super) fn finish_strays(point: &Path, is_mount: &dyn Fn(&Path) -> bool) -> i
     let Ok(names) = volume.read_dir("") else { return Ok(false) };
     let mut found = false;
     for name in names {
-        let Some(stem) = stem_of(&name) else { continue };
+        let Some((stem, mtime)) = stem_of(&name) else { continue };
         let look = PathBuf::from(&name).join("look");
         let lock = match volume.open_nofollow(&look) {
             Ok(file) => {
@@ -291,10 +297,10 @@ pub(super) fn finish_strays(point: &Path, is_mount: &dyn Fn(&Path) -> bool) -> i
         let saved = lock.as_ref().and_then(|file| serde_json::from_reader(file).ok());
         let look = match saved {
             Some(look) => look,
-            // Cut short before anything was moved.
-            None => RootLook::of(&volume, Path::new(""))?,
+            // Cut short before anything was moved, or after all of it.
+            None => RootLook::of(&volume, Path::new(""))?.with_mtime(mtime),
         };
-        let note = AsideNote { point: point.to_path_buf(), name: stem, look };
+        let note = AsideNote { point: point.to_path_buf(), name: stem.to_owned(), look };
         let aside = Aside { note, volume: RootDir::open(point)?, lock };
         aside.drop_stage(false, is_mount)?;
         aside.give_back()?;
@@ -303,13 +309,29 @@ pub(super) fn finish_strays(point: &Path, is_mount: &dyn Fn(&Path) -> bool) -> i
     Ok(found)
 }
 
-/// Returns the name without its phase, if it is that of a directory in which a volume's entries wait.
-fn stem_of(name: &OsStr) -> Option<String> {
+/// Returns the name without its phase, and the time that it tells, if it is that of a directory in which a volume's entries
+/// wait.
+fn stem_of(name: &OsStr) -> Option<(&str, Timestamp)> {
     let name = name.to_str()?;
     let stem = Phase::ALL.iter().find_map(|(_, suffix)| name.strip_suffix(suffix))?;
-    let number = stem.strip_prefix(PREFIX)?;
-    let is_number = number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_number.then(|| stem.to_owned())
+    Some((stem, mtime_of(stem)?))
+}
+
+/// Returns the time that a name without its phase tells, if it is one that [`Aside::prepare`] gives.
+fn mtime_of(stem: &str) -> Option<Timestamp> {
+    let numbers: Vec<&str> = stem.strip_prefix(PREFIX)?.split('-').collect();
+    let [number, seconds, nanoseconds] = numbers[..] else { return None };
+    let hex = |text: &str, length: usize| match text.len() == length
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        true => u64::from_str_radix(text, 16).ok(),
+        false => None,
+    };
+    hex(number, 8)?;
+    // Of a time before 1970 it is the two's complement.
+    let seconds = hex(seconds, 16)?.cast_signed();
+    let nanoseconds = u32::try_from(hex(nanoseconds, 8)?).ok().filter(|number| *number < 1_000_000_000)?;
+    Some(Timestamp { seconds, nanoseconds })
 }
 
 /// Tells whether a directory has the name of one in which a volume's entries wait.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::aside::{Aside, finish_strays};
 use super::backup::{Backup, restore};
@@ -109,6 +110,21 @@ fn whoever_finds_what_was_put_aside_puts_it_back() {
         assert!(finish_strays(&place.at("volume"), &nothing).unwrap(), "{phase}");
         assert_eq!(listing(&place.at("volume")), before, "{phase}");
         assert!(!finish_strays(&place.at("volume"), &nothing).unwrap());
+    }
+}
+
+/// Killed between making the directory and the note in it, or between removing the note and the directory.
+#[test]
+fn the_roots_time_comes_back_even_without_the_note() {
+    let place = Place::new();
+    for then in [Duration::new(981_173_106, 7), Duration::ZERO] {
+        let then = SystemTime::UNIX_EPOCH + then;
+        fs::File::open(place.at("volume")).unwrap().set_modified(then).unwrap();
+        let mut aside = Aside::prepare(&place.at("volume")).unwrap();
+        fs::remove_file(place.at("volume").join(aside.begin().unwrap()).join("look")).unwrap();
+        drop(aside);
+        assert!(finish_strays(&place.at("volume"), &nothing).unwrap());
+        assert_eq!(fs::metadata(place.at("volume")).unwrap().modified().unwrap(), then);
     }
 }
 
