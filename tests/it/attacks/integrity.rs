@@ -230,3 +230,38 @@ fn a_forged_journal_moves_writes_and_removes_nothing() {
     }
     assert_eq!(ended.stdout.matches("which no swap of kiln's does").count(), journals.len(), "{ended}");
 }
+
+/// What would run with the credentials next: whoever is left refills them beside kiln's own program only.
+#[test]
+fn credentials_do_not_come_back_beside_another_program() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let step = "w=$PPID; parent() { sed 's/.*) //' /proc/$1/stat | cut -d' ' -f2; }; k=$(parent $w); p=$(parent $k); \
+        mv /kiln/kiln /kiln/was && (echo '#!/bin/sh'; echo 'cat /kiln/.docker/config.json') > /kiln/kiln && chmod 755 /kiln/kiln; \
+        (setsid sleep 0.2; :) ; kill -9 ORDER; sleep 60";
+    let orders = [("k", "$k"), ("p", "$p"), ("kw", "$k $w"), ("pk", "$p $k"), ("pw", "$p $w")];
+    let mut context = Context::on_busybox("RUN true\n");
+    for (name, order) in orders {
+        context =
+            context.file(name, format!("FROM {}\nRUN {}\n", base::busybox(), step.replace("ORDER", order)));
+    }
+    let script = "is() { grep -q \"$@\" 2>/dev/null && echo 1 || echo 0; }; mkdir -p /kiln/.docker; cp /kiln/kiln /kept; \
+        for order in k p kw pk pw; do \
+            echo '{\"auths\":{\"r.example\":{\"auth\":\"Y2k6czNjcjN0\"}}}' > /kiln/.docker/config.json; chmod 600 /kiln/.docker/config.json; \
+            $BUILD --no-cache -f $CONTEXT/$order $CONTEXT > /dev/shm/log 2>&1; echo $order code $?; \
+            for i in $(seq 200); do grep -qx 'kiln\\|exe' /proc/[0-9]*/comm 2>/dev/null || break; sleep 0.1; done; \
+            echo $order replaced $(is -x 'cat .*' /kiln/kiln) refilled $(is Y2k6 /kiln/.docker/config.json); \
+            rm -f /kiln/was; cp /kept /kiln/real && mv /kiln/real /kiln/kiln; \
+            $BUILD $CONTEXT > /dev/shm/next 2>&1; \
+            echo $order next $? refilled $(is Y2k6 /kiln/.docker/config.json) said $(is 'nothing is refilled' /dev/shm/next); done; \
+        cat /dev/shm/log /dev/shm/next";
+    let out = tempfile::tempdir().unwrap();
+    let ended = Place::Kind("A").run(context.path(), out.path(), &[], script).ok();
+    for (order, _) in orders {
+        let said = |what: &str| ended.stdout.lines().any(|line| line == format!("{order} {what}"));
+        assert!(!said("code 0"), "{order}\n{ended}");
+        // Where kiln itself is left it puts its program back before it refills anything.
+        let is_undone = said("replaced 0 refilled 1") && said("next 0 refilled 1 said 0");
+        let is_lost = said("replaced 1 refilled 0") && said("next 0 refilled 0 said 1");
+        assert!(if order.contains('k') { is_lost } else { is_undone }, "{order}\n{ended}");
+    }
+}
