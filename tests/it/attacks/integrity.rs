@@ -5,6 +5,9 @@ use crate::support::container::RUNTIME;
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Context, Outcome, base};
 
+/// The kinds in which steps run in place; they differ by where `/etc` is.
+const IN_PLACE: [&str; 2] = ["A", "C"];
+
 /// Builds each of the Dockerfiles in one container of a kind, in which steps run in place; says which built.
 fn build_each(kind: &'static str, dockerfiles: &[(String, String)]) -> Outcome {
     let mut context = Context::empty();
@@ -72,15 +75,19 @@ fn a_step_gets_nothing_into_another_stages_files() {
          RUN mkdir /opt && echo good > /opt/tool\nCOPY --from=b /done /done\nRUN cat /opt/tool\n"
     );
     dockerfiles.push(("edits-itself".to_owned(), goes_on));
-    let ended = build_each("A", &dockerfiles).ok();
-    for (name, _) in &dockerfiles {
-        let said = |what: &str| {
-            let lines = ended.stdout.lines();
-            lines.filter_map(|line| line.strip_prefix(&format!("{name}: "))).any(|line| line.contains(what))
-        };
-        assert!(said("ATTACKED"), "{name} did not find anything\n{ended}");
-        assert!(said("a step of another stage changed `/"), "{name}\n{ended}");
-        assert!(ended.stdout.contains(&format!("REFUSED {name}\n")), "{name}\n{ended}");
+    for kind in IN_PLACE {
+        let ended = build_each(kind, &dockerfiles).ok();
+        for (name, _) in &dockerfiles {
+            let said = |what: &str| {
+                let lines = ended.stdout.lines();
+                lines
+                    .filter_map(|line| line.strip_prefix(&format!("{name}: ")))
+                    .any(|line| line.contains(what))
+            };
+            assert!(said("ATTACKED"), "{name} did not find anything\n{ended}");
+            assert!(said("a step of another stage changed `/"), "{name}\n{ended}");
+            assert!(ended.stdout.contains(&format!("REFUSED {name}\n")), "{name}\n{ended}");
+        }
     }
 }
 
@@ -89,21 +96,21 @@ fn stages_that_leave_each_other_alone_build_in_place() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
     let dockerfiles: Vec<_> =
         USES.into_iter().map(|(name, used)| (name.to_owned(), attack("true", used))).collect();
-    for kind in ["A", "C"] {
+    for kind in IN_PLACE {
         let ended = build_each(kind, &dockerfiles).ok();
         assert_eq!(ended.stdout.matches("BUILT").count(), USES.len(), "{ended}");
     }
 }
 
-/// Runs a script in kind A after `BEFORE`, which notes what must be as before.
-fn beside_kiln(context: &Context, script: &str) -> Outcome {
+/// Runs a script in a container of a kind after it has noted what must be as before.
+fn beside_kiln(kind: &'static str, context: &Context, script: &str) -> Outcome {
     let out = tempfile::tempdir().unwrap();
     let all = format!(
         "list() {{ find /kiln /busybox -path /kiln/store -prune -o -type d -exec stat -c '%n %f %u:%g %i' {{}} + -o -exec stat -c '%n %f %u:%g %Y %i' {{}} + | sort; }}; \
          sums() {{ find /kiln /busybox -path /kiln/store -prune -o -type f -exec md5sum {{}} + | sort -k 2; }}; \
          mkdir -p /kiln/git /kiln/store && echo library > /kiln/git/lib; sums > $OUT/sums; list > $OUT/list; {script}"
     );
-    Place::Kind("A").run(context.path(), out.path(), &[], &all)
+    Place::Kind(kind).run(context.path(), out.path(), &[], &all)
 }
 
 /// Ways to get a program of one's own run by the job's next command.
@@ -135,18 +142,23 @@ fn what_a_step_makes_of_kilns_own_files_is_undone_and_fails_the_build() {
     let script = "for n in 0 1 2 3 4 5 6 7; do \
         if $BUILD --no-cache -f $CONTEXT/$n $CONTEXT 2> $OUT/log; then echo BUILT $n; else echo REFUSED $n; fi; \
         sed \"s|^|$n: |\" < $OUT/log; sums | cmp - $OUT/sums || sums; kiln images > /dev/null && echo KILN RUNS; done";
-    let ended = beside_kiln(&context, script).ok();
-    for (number, (named, _)) in SPOILING.iter().enumerate() {
-        assert!(ended.stdout.contains(&format!("REFUSED {number}\n")), "{number}\n{ended}");
-        let said = |what: &str| {
-            ended.stdout.lines().any(|line| line.starts_with(&format!("{number}: ")) && line.contains(what))
-        };
-        assert!(said("ATTACKED"), "{number}\n{ended}");
-        assert!(said(&format!("the step removed or replaced kiln's own `{named}`")), "{number}\n{ended}");
-        assert!(said("all is as before again"), "{number}\n{ended}");
+    for kind in IN_PLACE {
+        let ended = beside_kiln(kind, &context, script).ok();
+        for (number, (named, _)) in SPOILING.iter().enumerate() {
+            assert!(ended.stdout.contains(&format!("REFUSED {number}\n")), "{number}\n{ended}");
+            let said = |what: &str| {
+                ended
+                    .stdout
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{number}: ")) && line.contains(what))
+            };
+            assert!(said("ATTACKED"), "{number}\n{ended}");
+            assert!(said(&format!("the step removed or replaced kiln's own `{named}`")), "{number}\n{ended}");
+            assert!(said("all is as before again"), "{number}\n{ended}");
+        }
+        assert!(!ended.stdout.contains("differ"), "{ended}");
+        assert_eq!(ended.stdout.matches("KILN RUNS\n").count(), SPOILING.len(), "{ended}");
     }
-    assert!(!ended.stdout.contains("differ"), "{ended}");
-    assert_eq!(ended.stdout.matches("KILN RUNS\n").count(), SPOILING.len(), "{ended}");
 }
 
 #[test]
@@ -157,10 +169,12 @@ fn modes_owners_and_times_of_everything_are_a_steps_to_change() {
         RUN find / -xdev -exec touch -h -d '2001-01-01 01:01' {} + ; echo changed\n";
     let context = Context::on_busybox(steps);
     let script = "$BUILD $CONTEXT; list | cmp - $OUT/list && sums | cmp - $OUT/sums && echo AS BEFORE; $BUILD $CONTEXT";
-    let ended = beside_kiln(&context, script).ok();
-    let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert!(matches!(lines[..], [first, "AS BEFORE", second] if first == second), "{ended}");
-    assert!(ended.stderr.contains("changed modes, owners or times of kiln's own files"), "{ended}");
+    for kind in IN_PLACE {
+        let ended = beside_kiln(kind, &context, script).ok();
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        assert!(matches!(lines[..], [first, "AS BEFORE", second] if first == second), "{ended}");
+        assert!(ended.stderr.contains("changed modes, owners or times of kiln's own files"), "{ended}");
+    }
 }
 
 #[test]
@@ -183,18 +197,20 @@ fn a_step_points_no_name_and_no_record_elsewhere() {
         for n in 0 1 2 3; do if $BUILD -f $CONTEXT/$n $CONTEXT 2> $OUT/log; then echo BUILT $n; else echo REFUSED $n; fi; \
         grep -e 'own `' -e 'not used any more' $OUT/log; test $n = 3 || index | cmp - $OUT/index; done; \
         $BUILD -f $CONTEXT/good $CONTEXT; kiln images";
-    let ended = beside_kiln(&context, script).ok();
-    for number in 0..3 {
-        assert!(ended.stdout.contains(&format!("REFUSED {number}\n")), "{number}\n{ended}");
+    for kind in IN_PLACE {
+        let ended = beside_kiln(kind, &context, script).ok();
+        for number in 0..3 {
+            assert!(ended.stdout.contains(&format!("REFUSED {number}\n")), "{number}\n{ended}");
+        }
+        assert!(!ended.stdout.contains("differ"), "{ended}");
+        // Records that were touched are gone, and the step runs again.
+        assert!(
+            ended.stdout.contains("BUILT 3\n")
+                && ended.stdout.contains("records of the local cache, which are not"),
+            "{ended}"
+        );
+        assert!(ended.stdout.contains("good.example/good"), "{ended}");
     }
-    assert!(!ended.stdout.contains("differ"), "{ended}");
-    // Records that were touched are gone, and the step runs again.
-    assert!(
-        ended.stdout.contains("BUILT 3\n")
-            && ended.stdout.contains("records of the local cache, which are not"),
-        "{ended}"
-    );
-    assert!(ended.stdout.contains("good.example/good"), "{ended}");
 }
 
 #[test]
@@ -224,11 +240,13 @@ fn a_forged_journal_moves_writes_and_removes_nothing() {
     let script = "mkdir -p /home/job /kiln/store/kiln/sandbox /kiln/store/kiln/work/x; chmod -R go= /kiln/store/kiln; echo mine > /home/job/f; echo theirs > /kiln/store/kiln/sandbox/saved-0; \
         for n in 0 1 2 3 4; do cp $CONTEXT/$n.journal /kiln/store/kiln/sandbox/in-place.journal; \
         if $BUILD $CONTEXT 2>&1; then echo BUILT $n; else echo REFUSED $n; fi; cat /home/job/f; done; ls /kiln/store/kiln/work/x";
-    let ended = beside_kiln(&context, script).ok();
-    for number in 0..journals.len() {
-        assert!(ended.stdout.contains(&format!("REFUSED {number}\nmine\n")), "{number}\n{ended}");
+    for kind in IN_PLACE {
+        let ended = beside_kiln(kind, &context, script).ok();
+        for number in 0..journals.len() {
+            assert!(ended.stdout.contains(&format!("REFUSED {number}\nmine\n")), "{number}\n{ended}");
+        }
+        assert_eq!(ended.stdout.matches("which no swap of kiln's does").count(), journals.len(), "{ended}");
     }
-    assert_eq!(ended.stdout.matches("which no swap of kiln's does").count(), journals.len(), "{ended}");
 }
 
 /// What would run with the credentials next: whoever is left refills them beside kiln's own program only.
@@ -254,14 +272,16 @@ fn credentials_do_not_come_back_beside_another_program() {
             $BUILD $CONTEXT > /dev/shm/next 2>&1; \
             echo $order next $? refilled $(is Y2k6 /kiln/.docker/config.json) said $(is 'nothing is refilled' /dev/shm/next); done; \
         cat /dev/shm/log /dev/shm/next";
-    let out = tempfile::tempdir().unwrap();
-    let ended = Place::Kind("A").run(context.path(), out.path(), &[], script).ok();
-    for (order, _) in orders {
-        let said = |what: &str| ended.stdout.lines().any(|line| line == format!("{order} {what}"));
-        assert!(!said("code 0"), "{order}\n{ended}");
-        // Where kiln itself is left it puts its program back before it refills anything.
-        let is_undone = said("replaced 0 refilled 1") && said("next 0 refilled 1 said 0");
-        let is_lost = said("replaced 1 refilled 0") && said("next 0 refilled 0 said 1");
-        assert!(if order.contains('k') { is_lost } else { is_undone }, "{order}\n{ended}");
+    for kind in IN_PLACE {
+        let out = tempfile::tempdir().unwrap();
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], script).ok();
+        for (order, _) in orders {
+            let said = |what: &str| ended.stdout.lines().any(|line| line == format!("{order} {what}"));
+            assert!(!said("code 0"), "{order}\n{ended}");
+            // Where kiln itself is left it puts its program back before it refills anything.
+            let is_undone = said("replaced 0 refilled 1") && said("next 0 refilled 1 said 0");
+            let is_lost = said("replaced 1 refilled 0") && said("next 0 refilled 0 said 1");
+            assert!(if order.contains('k') { is_lost } else { is_undone }, "{order}\n{ended}");
+        }
     }
 }
