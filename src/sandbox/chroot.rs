@@ -46,11 +46,6 @@ impl Launch for Chroot {
         "chroot"
     }
 
-    /// One: a cache directory is lent to one step at a time.
-    fn capacity(&self) -> Option<usize> {
-        Some(1)
-    }
-
     fn check(&self) -> Result<Copies, SandboxError> {
         self.hiding.check().map(|()| Copies::default())
     }

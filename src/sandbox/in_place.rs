@@ -55,10 +55,6 @@ impl Launch for InPlace {
         "in-place"
     }
 
-    fn capacity(&self) -> Option<usize> {
-        Some(1)
-    }
-
     fn check(&self) -> Result<Copies, SandboxError> {
         self.hiding.check()?;
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -51,7 +51,7 @@ mod volumes;
 mod wire;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::OutputStream;
 use crate::own_files::OwnFiles;
@@ -76,9 +76,6 @@ pub use volumes::{Copies, is_put_aside};
 pub trait Launch: Send + Sync {
     /// Returns the name for people: `namespaces`, `chroot`, `in-place`, `none`.
     fn name(&self) -> &'static str;
-
-    /// Returns how many steps can run at once; `None` means any number.
-    fn capacity(&self) -> Option<usize>;
 
     /// Returns why no step can run, where none can: then nothing needs to be made ready for one.
     fn refusal(&self) -> Option<SandboxError> {
@@ -135,10 +132,49 @@ pub const DEFAULT_VOLUME_LIMIT_BYTES: u64 = 1 << 30;
 /// Opens the launch that [`enter`] chose.
 pub fn open(entered: &Entered, options: LaunchOptions) -> Result<Arc<dyn Launch>, SandboxError> {
     match entered.launch {
-        LaunchKind::Namespaces => Ok(Arc::new(namespaces::Namespaces::new(entered, options))),
-        LaunchKind::Chroot => Ok(Arc::new(chroot::Chroot::new(entered, options)?)),
+        LaunchKind::Namespaces if entered.fresh_proc || landlock::is_there() => {
+            Ok(Arc::new(namespaces::Namespaces::new(entered, options)))
+        }
+        // They would see each other's processes, and through those each other's files.
+        LaunchKind::Namespaces => Ok(Arc::new(InTurn::new(namespaces::Namespaces::new(entered, options)))),
+        LaunchKind::Chroot => Ok(Arc::new(InTurn::new(chroot::Chroot::new(entered, options)?))),
         LaunchKind::InPlace => Ok(Arc::new(in_place::InPlace::new(entered, options)?)),
         LaunchKind::None => Ok(Arc::new(NoLaunch { reason: entered.description.clone() })),
+    }
+}
+
+/// A launch whose steps run one after the other.
+struct InTurn<L> {
+    launch: L,
+    turn: Mutex<()>,
+}
+
+impl<L> InTurn<L> {
+    fn new(launch: L) -> Self {
+        Self { launch, turn: Mutex::new(()) }
+    }
+}
+
+impl<L: Launch> Launch for InTurn<L> {
+    fn name(&self) -> &'static str {
+        self.launch.name()
+    }
+
+    fn refusal(&self) -> Option<SandboxError> {
+        self.launch.refusal()
+    }
+
+    fn check(&self) -> Result<Copies, SandboxError> {
+        self.launch.check()
+    }
+
+    fn finish(&self) -> Result<(), SandboxError> {
+        self.launch.finish()
+    }
+
+    fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.launch.run(task, output)
     }
 }
 
@@ -150,10 +186,6 @@ struct NoLaunch {
 impl Launch for NoLaunch {
     fn name(&self) -> &'static str {
         "none"
-    }
-
-    fn capacity(&self) -> Option<usize> {
-        None
     }
 
     fn refusal(&self) -> Option<SandboxError> {

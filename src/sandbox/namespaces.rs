@@ -79,10 +79,6 @@ impl Launch for Namespaces {
         "namespaces"
     }
 
-    fn capacity(&self) -> Option<usize> {
-        None
-    }
-
     fn run(&self, task: &Task, output: &mut dyn FnMut(OutputStream, &[u8])) -> Result<Ended, SandboxError> {
         let order = Order {
             fresh_proc: self.fresh_proc,

@@ -67,16 +67,17 @@ fn prepare(order: &Order, watcher: &Watcher) -> Result<(), Failure> {
             other => other.map_err(|error| Failure::setup("install the system call filter", error))?,
         }
     }
-    keep_signals_inside(order)?;
+    leave_kiln_alone(order)?;
     become_user(order)?;
     watcher.die_with().map_err(|error| Failure::setup("tie the step to its watcher", error))?;
     sys::reset_signals();
     sys::close_on_exec_from(3).map_err(|error| Failure::setup("close descriptors", error))
 }
 
-/// Keeps signals away from kiln where the step sees it. Without SYS_ADMIN that takes `no_new_privs`, under which setuid programs
-/// give nothing: only who asks for it gets it, and everybody else's kiln can be killed, which gains a step nothing.
-fn keep_signals_inside(order: &Order) -> Result<(), Failure> {
+/// Keeps signals, and limits that end a process, away from kiln where the step sees it. Without SYS_ADMIN that takes
+/// `no_new_privs`, under which setuid programs give nothing: only who asks for it gets it, and everybody else's kiln can be killed,
+/// which gains a step nothing.
+fn leave_kiln_alone(order: &Order) -> Result<(), Failure> {
     if order.hardened {
         rustix::thread::set_no_new_privs(true)
             .map_err(|errno| Failure::setup("refuse new privileges", errno))?;
@@ -84,7 +85,7 @@ fn keep_signals_inside(order: &Order) -> Result<(), Failure> {
     if order.launch == LaunchKind::Namespaces && order.fresh_proc {
         return Ok(());
     }
-    match landlock::keep_signals_inside() {
+    match landlock::keep_signals_inside().and(seccomp::keep_limits_inside()) {
         Err(error) if order.hardened => Err(Failure::NotHardened { cause: error.into() }),
         _ => Ok(()),
     }

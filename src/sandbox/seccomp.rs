@@ -24,6 +24,8 @@ pub(super) enum Profile {
     /// Nothing but what keeps a step off the network where it has no network namespace: no sockets but Unix ones, and
     /// netlink, which reaches nobody outside either.
     NoNetwork,
+    /// Nothing but what keeps a step from setting limits of other processes, which ends them as a signal does.
+    OwnLimits,
 }
 
 /// When a rule applies.
@@ -36,6 +38,8 @@ enum When {
     Neither(u32, u32, u32),
     /// Argument `.0` masked with `.1` is `.2`.
     Masked(u32, u32, u32),
+    /// Neither argument `.0`, of 32 bits, nor argument `.1`, a pointer, is 0.
+    Both(u32, u32),
 }
 
 /// A system call and what it returns instead of being made; errno 0 means success.
@@ -86,6 +90,7 @@ struct Numbers {
     owners: &'static [u32],
     /// `mknod` and where its mode is.
     mknod: &'static [(u32, u32)],
+    prlimit: u32,
 }
 
 const NATIVE: Numbers = Numbers {
@@ -135,6 +140,7 @@ const NATIVE: Numbers = Numbers {
         },
         (libc::SYS_mknodat as u32, 2),
     ],
+    prlimit: libc::SYS_prlimit64 as u32,
 };
 
 /// Numbers of i386 (arch/x86/entry/syscalls/syscall_32.tbl).
@@ -151,6 +157,7 @@ const COMPAT: Numbers = Numbers {
         182, 212, 95, 207, 16, 198, 298, 81, 206, 23, 213, 46, 214, 70, 203, 71, 204, 164, 208, 170, 210,
     ],
     mknod: &[(14, 1), (297, 2)],
+    prlimit: 340,
 };
 
 /// Numbers of 32-bit ARM, EABI (arch/arm/tools/syscall.tbl).
@@ -167,6 +174,7 @@ const COMPAT: Numbers = Numbers {
         182, 212, 95, 207, 16, 198, 325, 81, 206, 23, 213, 46, 214, 70, 203, 71, 204, 164, 208, 170, 210,
     ],
     mknod: &[(14, 1), (324, 2)],
+    prlimit: 369,
 };
 
 /// Keeps this process and what it starts off the network. Without SYS_ADMIN that takes `no_new_privs`: setuid programs
@@ -190,7 +198,16 @@ pub(super) fn install(profile: Profile) -> io::Result<()> {
     }
 }
 
+/// Keeps this process and what it starts from setting limits of other processes; needs what [`install`] needs, or
+/// `no_new_privs`.
+pub(super) fn keep_limits_inside() -> io::Result<()> {
+    install(Profile::OwnLimits)
+}
+
 fn rules(numbers: &Numbers, profile: Profile) -> Vec<Rule> {
+    if profile == Profile::OwnLimits {
+        return vec![Rule { number: numbers.prlimit, when: When::Both(0, 2), errno: EPERM }];
+    }
     if profile == Profile::NoNetwork {
         let local = When::Neither(0, libc::AF_UNIX as u32, libc::AF_NETLINK as u32);
         let mut rules = vec![
@@ -258,7 +275,10 @@ fn section(rules: &[Rule], native: bool) -> Vec<sock_filter> {
     }
     let _ = native;
     for rule in rules {
-        let argument = |index: u32| load(16 + 8 * index + if cfg!(target_endian = "big") { 4 } else { 0 });
+        let half = |index: u32, is_low: bool| {
+            load(16 + 8 * index + if cfg!(target_endian = "big") == is_low { 4 } else { 0 })
+        };
+        let argument = |index: u32| half(index, true);
         let body = match rule.when {
             When::Always => vec![refuse(rule.errno)],
             When::AnyBit(index, bits) => {
@@ -277,6 +297,16 @@ fn section(rules: &[Rule], native: bool) -> Vec<sock_filter> {
                 jump(libc::BPF_JEQ, value, 0, 1),
                 refuse(rule.errno),
                 allow(),
+            ],
+            When::Both(number, pointer) => vec![
+                argument(number),
+                jump(libc::BPF_JEQ, 0, 4, 0),
+                argument(pointer),
+                jump(libc::BPF_JEQ, 0, 0, 3),
+                half(pointer, false),
+                jump(libc::BPF_JEQ, 0, 0, 1),
+                allow(),
+                refuse(rule.errno),
             ],
         };
         out.push(jump(libc::BPF_JEQ, rule.number, 0, body.len() as u8));
@@ -404,6 +434,21 @@ mod tests {
         if let Some(compat) = ARCHITECTURES.1 {
             assert_eq!(run(compat, COMPAT.socket, libc::AF_INET), refused);
             assert_eq!(run(compat, 102, 1), libc::SECCOMP_RET_ERRNO | ENOSYS);
+        }
+    }
+
+    #[test]
+    fn a_step_sets_its_own_limits_only() {
+        let program = program(Profile::OwnLimits);
+        let run = |pid: u64, new: u64| {
+            verdict(&program, ARCHITECTURES.0, libc::SYS_prlimit64 as u32, [pid, 7, new, 0, 0, 0])
+        };
+        for new in [0x1000, 0x7fff_0000_0000] {
+            assert_eq!((run(0, new), run(5, new)), (ALLOW, PERM), "{new:x}");
+        }
+        assert_eq!((run(0, 0), run(5, 0)), (ALLOW, ALLOW));
+        if let Some(compat) = ARCHITECTURES.1 {
+            assert_eq!(verdict(&program, compat, COMPAT.prlimit, [5, 7, 1, 0, 0, 0]), PERM);
         }
     }
 

@@ -14,7 +14,20 @@ pub(crate) const RUNTIME: &str = "runc";
 /// Runs a shell script in a container of a kind. The context is at `/context`, kiln on the PATH, and
 /// `/out` is a directory of the host that outlives the container.
 pub(crate) fn as_kind(kind: &str, context: &Path, out: &Path, script: &str) -> Outcome {
-    in_container(kind, &tree(), context, out, &[], &["/bin/sh", "-c", script])
+    as_kind_without(&[], kind, context, out, script)
+}
+
+/// The same as if the kernel did not have the system calls `denied`.
+pub(crate) fn as_kind_without(
+    denied: &[&str],
+    kind: &str,
+    context: &Path,
+    out: &Path,
+    script: &str,
+) -> Outcome {
+    let mut command = container(kind, &tree(), context, out);
+    command.args(denied.iter().flat_map(|name| ["--without", name]));
+    run(command.arg("--").args(["/bin/sh", "-c", script]))
 }
 
 fn in_container(

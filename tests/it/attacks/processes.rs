@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Place, rounds};
-use crate::support::container::{RUNTIME, debug_container};
+use crate::support::container::{RUNTIME, as_kind_without, debug_container};
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Context, base, finish, run};
 
@@ -20,10 +20,15 @@ const TOOLS: &str = "AUTH=Y2k6czNjcjN0LTN4YWN0; FILE=/kiln/.docker/config.json; 
     refilled() { grep -q $AUTH $FILE 2>/dev/null; }; ";
 
 /// Compiles what a hostile step runs, into a context.
-fn with_survivor(context: Context) -> Context {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/attacks/survivor.c");
-    run(Command::new("cc").args(["-static", "-O", "-o"]).arg(context.at("survivor")).arg(source)).ok();
+fn with_program(context: Context, name: &str) -> Context {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/attacks").join(name).with_extension("c");
+    run(Command::new("cc").args(["-static", "-O", "-o"]).arg(context.at(name)).arg(source)).ok();
     context
+}
+
+fn with_survivor(context: Context) -> Context {
+    with_program(context, "survivor")
 }
 
 /// The Dockerfile of a step that outlives its watcher, and kills in the order of `w`atcher, `k`iln and its `p`arent.
@@ -185,14 +190,16 @@ fn strangers_are_never_signalled() {
     }
 }
 
-/// `kill`, which the kernel refuses, from a step that is root and sees kiln.
+/// `kill`, and `prlimit`, which the kernel refuses, from a step that is root and sees kiln.
 #[test]
 fn signals_do_not_reach_kiln_where_they_can_be_kept_away() {
-    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
     let context = Context::on_busybox(
-        "RUN kiln=$(cut -d' ' -f4 /proc/$PPID/stat); for p in $PPID $kiln; do for s in 9 15 19; do kill -$s $p && echo REA''CHED $p; done; done; \
-         sleep 60 & kill $! && echo own children he''ar\n",
+        "COPY limit /limit\n\
+         RUN kiln=$(cut -d' ' -f4 /proc/$PPID/stat); for p in $PPID $kiln; do for s in 9 15 19; do kill -$s $p && echo REA''CHED $p; done; done; \
+         /limit $PPID $kiln; sleep 60 & kill $! && echo own children he''ar\n",
     );
+    let context = with_program(context, "limit");
     for (place, option) in [
         (Place::Kind("B"), ""),
         (Place::Kind("P"), ""),
@@ -201,8 +208,34 @@ fn signals_do_not_reach_kiln_where_they_can_be_kept_away() {
     ] {
         let out = tempfile::tempdir().unwrap();
         let built = place.run(context.path(), out.path(), &[], &format!("$BUILD {option} $CONTEXT")).ok();
-        assert!(!built.stderr.contains("REACHED"), "{place:?}\n{built}");
+        for reached in ["REACHED", "LIMITED", "own limits are refused"] {
+            assert!(!built.stderr.contains(reached), "{place:?}\n{built}");
+        }
         assert!(built.stderr.contains("own children hear"), "{place:?}\n{built}");
+    }
+}
+
+/// Where nothing keeps them apart they take turns: a kernel without Landlock, and no pid namespace for a step.
+#[test]
+fn steps_of_one_build_see_nothing_of_each_other() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let look = "for n in 1 2 3 4 5 6 7 8 9 10; do for p in /proc/[0-9]*; do \
+        ! grep -q hid''den $p/root/run/secrets/s 2>/dev/null || echo STO''LEN; done; sleep 0.2; done";
+    let context = Context::empty().file(
+        "Dockerfile",
+        format!(
+            "FROM {0} AS a\nRUN --mount=type=secret,id=s sleep 2; echo > /a\nFROM {0} AS b\nRUN {look}; echo > /b\n\
+             FROM {0}\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+            base::busybox()
+        ),
+    );
+    let script = "CONTEXT=/context; echo hidden > /s; kiln build --progress=plain --root=/var/kiln --secret=id=s,src=/s $CONTEXT";
+    for kind in ["B", "D", "P", "F"] {
+        for denied in [&[][..], &["landlock_create_ruleset"]] {
+            let out = tempfile::tempdir().unwrap();
+            let built = as_kind_without(denied, kind, context.path(), out.path(), script).ok();
+            assert!(!built.stderr.contains("STOLEN"), "{kind} {denied:?}\n{built}");
+        }
     }
 }
 
