@@ -285,7 +285,8 @@ impl Problem {
                 Some("`kiln doctor` tells what this machine allows, and what to change".to_owned())
             }
             Self::Sandbox(SandboxError::Volume { .. }) => Some(
-                "mount the volume elsewhere, or make room for its copy by `--volume-backup-limit` (docs/isolation.md)"
+                "mount the volume elsewhere; where only its size is in the way, allow more by `KILN_VOLUME_BACKUP_LIMIT=10g` \
+                 (docs/isolation.md)"
                     .to_owned(),
             ),
             Self::Rootfs(RootfsError::PutAside { .. }) => Some(

@@ -85,9 +85,9 @@ pub fn doctor(work_dir: Option<&Path>) -> Vec<Finding> {
         ));
         findings.push(finding(
             "device nodes",
-            &own.device_nodes,
+            &context.device_nodes,
             "base images with device nodes can be unpacked",
-            "device nodes in base images are left out, and `mknod` fails in commands",
+            "device nodes in base images are left out, and `mknod` of them fails in commands",
         ));
     }
     if work_dir.is_some() {

@@ -20,7 +20,9 @@ use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::child::{Role, command};
+use super::in_place;
 use super::keeper::{self, Keeper};
+use super::landlock;
 use super::mounting::make_all_private;
 use super::wire::{Receiver, send};
 use super::{Ground, Isolation, Probes, SandboxError};
@@ -65,6 +67,13 @@ pub struct Entered {
     pub(super) claim: Option<Arc<File>>,
     /// What kiln's files have to do with steps.
     pub ground: Arc<Ground>,
+}
+
+impl Entered {
+    /// Says why steps could not work with kiln's files below `directory`, if they could not.
+    pub fn refusal(&self, directory: &Path) -> Option<String> {
+        (self.launch == LaunchKind::InPlace).then(|| in_place::refusal(directory)).flatten()
+    }
 }
 
 /// Gives this process a mount namespace of its own, by way of a user namespace if need be, and chooses the launch.
@@ -261,12 +270,16 @@ pub(super) fn advice(choice: Choice, single_id: bool, fresh_proc: bool) -> Optio
              newuidmap (Debian: uidmap) and give this user ranges in /etc/subuid and /etc/subgid"
                 .to_owned(),
         ),
-        Choice::Namespaces | Choice::UserNamespaces if !fresh_proc => Some(
-            "commands see and can signal the processes around them, because /proc is partly masked: Kubernetes \
-             `procMount: Unmasked` or `hostUsers: false` with the capability SYS_ADMIN, Docker `--security-opt \
-             systempaths=unconfined`"
-                .to_owned(),
-        ),
+        Choice::Namespaces | Choice::UserNamespaces if !fresh_proc => {
+            let what = match landlock::is_there() {
+                true => "commands see the processes around them",
+                false => "commands see and can signal the processes around them, and so run one after the other",
+            };
+            Some(format!(
+                "{what}, because /proc is partly masked: Kubernetes `procMount: Unmasked` or `hostUsers: false` with the \
+                 capability SYS_ADMIN, Docker `--security-opt systempaths=unconfined`"
+            ))
+        }
         Choice::Namespaces | Choice::UserNamespaces => None,
         Choice::Chroot => Some(
             "a chroot keeps files of different stages apart and holds no hostile command: let kiln make user namespaces: \

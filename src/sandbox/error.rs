@@ -158,7 +158,9 @@ pub enum SandboxError {
         problem: String,
     },
     /// Another kiln has the place of `/`.
-    #[error("another kiln is building in place in this container: one can at a time")]
+    #[error(
+        "another kiln is building in place in this container, and one can at a time: start this one after it, or in a container of its own"
+    )]
     Occupied,
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]

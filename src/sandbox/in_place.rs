@@ -282,6 +282,11 @@ fn mounted_files(mounts: &BTreeSet<PathBuf>, state_dir: &Path) -> Vec<(PathBuf, 
     files.filter_map(|path| Some((path.clone(), FileStamp::of(path)?))).collect()
 }
 
+/// Says why steps in place cannot work with kiln's files below `directory`, if they cannot.
+pub(super) fn refusal(directory: &Path) -> Option<String> {
+    check_place(directory).err().map(|failure| SandboxError::from(failure).to_string())
+}
+
 /// Renames between a volume and the container's own file system do not work.
 fn check_place(root: &Path) -> Result<(), Failure> {
     let id = |path: &Path| {
@@ -292,6 +297,7 @@ fn check_place(root: &Path) -> Result<(), Failure> {
     if id(root).map_err(failed)? == id(Path::new("/")).map_err(failed)? {
         return Ok(());
     }
-    let text = "steps in place need it on the container's own file system, and it is on a volume";
+    let text = "steps in place need it on the container's own file system, and it is on a volume: leave `--root` (`KILN_ROOT`, \
+                `--kaniko-dir`) out where steps run in place, and keep what is to stay with `--cache-to`";
     Err(failed(std::io::Error::new(std::io::ErrorKind::CrossesDevices, text)))
 }

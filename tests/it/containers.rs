@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::container::{RUNTIME, as_kind, own_image_as_kind, plain_user};
+use crate::support::container::{RUNTIME, as_kind, debug_image_as_kind, own_image_as_kind, plain_user};
 use crate::support::need::{Busybox, Debian, Program, Root};
 use crate::support::{Context, Image, Kiln, base};
 
@@ -109,6 +109,17 @@ fn doctor_explains_every_kind() {
     {
         let said = as_kind(kind, context.path(), out.path(), "kiln doctor").ok();
         assert!(said.stdout.contains(word), "kind {kind} should say `{word}`\n{said}");
+        // Nodes can be made where kiln has MKNOD and no user namespace; what a scope keeps inside is not feared.
+        assert_eq!(said.stdout.contains("yes  device nodes"), kind == "E", "{said}");
+        assert!(
+            !said.stdout.contains("yes  signal scope") || !said.stdout.contains("and can signal"),
+            "{said}"
+        );
+    }
+    for (root, finding) in [("/kiln/store", "yes  storage"), ("/out/store", "no   storage")] {
+        let script = format!("kiln doctor --root={root}");
+        let said = debug_image_as_kind("A", context.path(), out.path(), &[], &script).ok();
+        assert!(said.stdout.contains(finding), "{root}\n{said}");
     }
 }
 

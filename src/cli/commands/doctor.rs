@@ -56,6 +56,9 @@ fn storage(root: &Path) -> Result<Finding, Failure> {
         Ok(work_dir) => work_dir,
         Err(error) => return Ok(finding(false, error.to_string(), "choose a writable place with `--root`")),
     };
+    if let Some(reason) = entered.refusal(work_dir.path()) {
+        return Ok(finding(false, String::new(), &reason));
+    }
     Ok(match rootfs::choose(&entered, work_dir.path()) {
         (StorageKind::Overlay { .. }, _) => {
             finding(true, String::new(), "overlay: base layers are unpacked once and shared by builds")

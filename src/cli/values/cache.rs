@@ -70,22 +70,23 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("azblob", "save a `type=local` directory with your object store's own tool"),
 ];
 
-/// Reads one of the options. A text without `=` is a repository; `type=none` is nowhere, not kiln's own store either.
+/// Reads one of the options. What comes first without `=` is a repository; `type=none` is nowhere, not kiln's own store either.
 pub fn parse_cache(kind: CacheUse, text: &str) -> Result<Option<CacheOption>, ValueError> {
     let fail = |reason: String| ValueError::new(kind.option(), text, reason);
     let parts = fields(text).map_err(|reason| fail(reason.to_owned()))?;
     let mut found = Fields::default();
-    if let [only] = &parts[..]
-        && !only.contains('=')
+    let mut settings = &parts[..];
+    if let [first, others @ ..] = settings
+        && !first.contains('=')
     {
         found.kind = Some("registry".to_owned());
-        found.reference = Some(only.clone());
-    } else {
-        for part in &parts {
-            let (key, value) =
-                part.split_once('=').ok_or_else(|| fail(format!("expected `key=value`, found `{part}`")))?;
-            found.set(kind, key, value).map_err(&fail)?;
-        }
+        found.reference = Some(first.clone());
+        settings = others;
+    }
+    for part in settings {
+        let (key, value) =
+            part.split_once('=').ok_or_else(|| fail(format!("expected `key=value`, found `{part}`")))?;
+        found.set(kind, key, value).map_err(&fail)?;
     }
     let place = found.place(kind).map_err(&fail)?;
     let mode = found.mode.unwrap_or_default();
@@ -197,6 +198,7 @@ mod tests {
         let repository = CachePlace::Registry("r.io/app/cache".parse().unwrap());
         assert_eq!(place(CacheUse::From, "r.io/app/cache"), repository);
         assert_eq!(place(CacheUse::To, "type=registry,ref=r.io/app/cache,mode=max"), repository);
+        assert_eq!(place(CacheUse::From, "r.io/app/cache,verify=true"), repository);
         assert_eq!(place(CacheUse::From, "type=local,src=/c"), CachePlace::Local("/c".into()));
         assert_eq!(place(CacheUse::To, "type=local,dest=/c"), CachePlace::Local("/c".into()));
         assert_eq!(parse_cache(CacheUse::To, "type=none").unwrap(), None);
