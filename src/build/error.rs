@@ -154,6 +154,12 @@ pub enum Problem {
         /// Why.
         source: RegistryError,
     },
+    /// An instruction wants what only the command line may allow.
+    #[error("{entitlement} is not allowed")]
+    NotAllowed {
+        /// Its name for `--allow`.
+        entitlement: &'static str,
+    },
     /// An image's config is not JSON of that shape.
     #[error("the config of `{reference}` cannot be read")]
     Config {
@@ -278,6 +284,7 @@ impl Problem {
             Self::GitSecret { id, host } => Some(format!(
                 "if it is `{host}`'s, name it for that host: `--secret id={id}.{host},…`"
             )),
+            Self::NotAllowed { entitlement } => Some(format!("allow it with `--allow {entitlement}`")),
             Self::NoAgent { id } => {
                 Some(format!("the step requires one: give it with `{}`", agent_option(id)))
             }

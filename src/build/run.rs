@@ -137,9 +137,7 @@ impl Build<'_> {
             Some("default") => NetworkMode::Default,
             Some("none") => NetworkMode::None,
             Some("host") if self.request.allow.contains(&Entitlement::NetworkHost) => NetworkMode::Host,
-            Some("host") => {
-                return Err(Problem::Instruction { message: "network.host is not allowed".to_owned() });
-            }
+            Some("host") => return Err(Problem::NotAllowed { entitlement: "network.host" }),
             Some(other) => {
                 return Err(Problem::Instruction { message: format!("invalid network mode {other:?}") });
             }
@@ -155,9 +153,7 @@ impl Build<'_> {
         match run.security.as_deref() {
             None | Some("sandbox") => Ok(false),
             Some("insecure") if self.request.allow.contains(&Entitlement::SecurityInsecure) => Ok(true),
-            Some("insecure") => {
-                Err(Problem::Instruction { message: "security.insecure is not allowed".to_owned() })
-            }
+            Some("insecure") => Err(Problem::NotAllowed { entitlement: "security.insecure" }),
             Some(other) => Err(Problem::Instruction { message: format!("security {other:?} is not valid") }),
         }
     }
