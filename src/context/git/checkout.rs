@@ -89,6 +89,7 @@ pub fn checkout_with(
     let git = Git {
         url: &remote.url,
         directory: &tree,
+        git_dir: tree.join(".git"),
         environment: environment(options),
         settings: remote.settings.clone(),
         moved: Mutex::default(),

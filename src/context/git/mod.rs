@@ -1,5 +1,6 @@
 //! Git repositories as contexts and as sources of `ADD`.
 
+mod borrowed;
 mod checkout;
 mod fetch;
 mod program;

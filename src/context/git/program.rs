@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,7 +32,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("protocol.http.allow", "always"),
     ("protocol.https.allow", "always"),
     ("protocol.ssh.allow", "always"),
-    ("safe.directory", "*"),
+    ("safe.bareRepository", "explicit"),
 ];
 
 /// The program with its environment.
@@ -41,6 +41,8 @@ pub(super) struct Git<'a> {
     pub(super) url: &'a str,
     /// Where commands run.
     pub(super) directory: &'a Path,
+    /// The repository: none is looked for from where commands run.
+    pub(super) git_dir: PathBuf,
     /// Further variables.
     pub(super) environment: Vec<(OsString, OsString)>,
     /// Further settings, kept off the command line since they may be secret.
@@ -134,6 +136,7 @@ impl Git<'_> {
         ] {
             command.env(name, value);
         }
+        command.env("GIT_DIR", &self.git_dir);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let fixed = SETTINGS.iter().copied();
         let further = self.settings.iter().chain(settings);

@@ -16,7 +16,7 @@ use crate::support::server::http::{Body, Handler, Request, Response, Server};
 use crate::support::{Context, Kiln, Outcome, run};
 
 /// A web server that answers as told and remembers what it was asked.
-struct Web {
+pub(super) struct Web {
     server: Server,
     log: Arc<Mutex<Vec<Request>>>,
 }
@@ -34,13 +34,13 @@ impl<F: Fn(&Request) -> Response + Send + Sync + 'static> Handler for Answers<F>
 }
 
 impl Web {
-    fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
+    pub(super) fn start(answer: impl Fn(&Request) -> Response + Send + Sync + 'static) -> Self {
         let log = Arc::default();
         let server = Server::start(Arc::new(Answers { log: Arc::clone(&log), answer }));
         Self { server, log }
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         self.server.host()
     }
 
@@ -50,7 +50,7 @@ impl Web {
 }
 
 /// A repository with a Dockerfile and a file, for servers that know nothing of git.
-fn repository(submodules: &[String]) -> tempfile::TempDir {
+pub(super) fn repository(submodules: &[String]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("Dockerfile"), "FROM scratch\nCOPY file /\n").unwrap();
     fs::write(directory.path().join("file"), "content\n").unwrap();
@@ -64,7 +64,7 @@ fn repository(submodules: &[String]) -> tempfile::TempDir {
     directory
 }
 
-fn git(directory: &Path, arguments: &[&str]) {
+pub(super) fn git(directory: &Path, arguments: &[&str]) {
     let mut command = Command::new("git");
     command.current_dir(directory).env("HOME", directory);
     command.args([
@@ -79,7 +79,7 @@ fn git(directory: &Path, arguments: &[&str]) {
 }
 
 /// Serves the repository `/NAME.git/` if the request is for it.
-fn served(name: &str, root: &Path, request: &Request) -> Option<Response> {
+pub(super) fn served(name: &str, root: &Path, request: &Request) -> Option<Response> {
     let path = request.path.strip_prefix(&format!("/{name}.git/"))?;
     Some(match fs::read(root.join(".git").join(path)) {
         Ok(bytes) => Response::new(200).body(bytes),

@@ -5,6 +5,7 @@
 
 mod caches;
 mod credentials;
+mod git;
 mod hosts;
 mod integrity;
 mod mounts;
