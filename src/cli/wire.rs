@@ -149,7 +149,7 @@ pub fn open_workshop(
         hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
         kiln_files: kiln_files(invocation, &home),
-        own_directories: own_directories(invocation),
+        cache_directories: cache_directories(invocation),
         volume_limit_bytes: invocation.request.volume_limit_bytes,
     };
     let launch = sandbox::open(&entered, options)?;
@@ -197,7 +197,7 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     let store = home.store();
     fixed.extend(store.parent().map(Path::to_owned));
     fixed.extend(std::env::current_exe().ok());
-    let local = own_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
+    let local = cache_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
     let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
     work.extend(["blobs", "ingest", "lock"].map(|name| store.join(name)));
     work.extend(private_files(invocation).into_iter().chain(local));
@@ -221,7 +221,7 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
 }
 
 /// Lists the directories that kiln works in beside its own root.
-fn own_directories(invocation: &Invocation) -> Vec<PathBuf> {
+fn cache_directories(invocation: &Invocation) -> Vec<PathBuf> {
     let setup = &invocation.caches;
     let mounts = setup.mounts_from.iter().chain(&setup.mounts_to).map(|option| &option.place);
     let steps =

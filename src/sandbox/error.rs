@@ -157,6 +157,12 @@ pub enum SandboxError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A step removed files of volumes, and the copies of them.
+    #[error("the step destroyed files of the container's volumes, which are lost, since it destroyed the copies that kiln made of them, too: {}", counted(volumes))]
+    VolumesLost {
+        /// Where each is mounted, and how many of its files are lost.
+        volumes: Vec<(PathBuf, usize)>,
+    },
     /// Another kiln has the place of `/`.
     #[error(
         "another kiln is building in place in this container, and one can at a time: start this one after it, or in a container of its own"
@@ -169,6 +175,12 @@ pub enum SandboxError {
 
 fn listed(files: &[(PathBuf, &'static str)]) -> String {
     let said: Vec<String> = files.iter().map(|(path, why)| format!("`{}` ({why})", path.display())).collect();
+    said.join(", ")
+}
+
+fn counted(volumes: &[(PathBuf, usize)]) -> String {
+    let said: Vec<String> =
+        volumes.iter().map(|(point, count)| format!("{count} in `{}`", point.display())).collect();
     said.join(", ")
 }
 

@@ -343,6 +343,10 @@ impl Keeper<'_> {
 
     fn make_anew(&self, path: &Path, known: &Known, copy: &File) -> io::Result<()> {
         if self.slash.exists(path)? {
+            // kiln has made it again, for what it moves there.
+            if self.aside.starts_with(path) && self.slash.metadata(path)?.kind.is_dir() {
+                return self.dress(path, &known.metadata);
+            }
             self.put_aside(path)?;
         }
         match &known.content {

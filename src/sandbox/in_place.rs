@@ -100,11 +100,19 @@ impl Launch for InPlace {
                 source,
             })?;
         }
+        let in_place = volumes.check_places();
         let put_right = volumes.end_step();
         for warning in put_right.iter().flatten() {
             output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
         }
-        self.settle(guard, &ended, output)?;
+        let settled = self.settle(guard, &ended, output);
+        // What is lost for good comes first, then what the job would go on in.
+        let put_right = match put_right {
+            Err(lost @ SandboxError::VolumesLost { .. }) => return Err(lost),
+            other => other,
+        };
+        in_place?;
+        settled?;
         let ended = ended?;
         put_right?;
         self.hiding.check_keeper().map(|()| ended)
@@ -197,7 +205,7 @@ pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied,
         Ok(()) => Ok(occupied),
         Err(failure) => {
             // The first failure tells more than what follows from it.
-            let _ = occupied.leave();
+            let _ = occupied.leave(true);
             Err(failure)
         }
     }
@@ -217,6 +225,9 @@ impl Occupied {
         overwrite.extend(order.own_dns.then(|| ("/etc/resolv.conf".into(), order.dns.clone())));
         let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent(), overwrite).map_err(failed)?;
         let swap = self.swap.insert(swap);
+        for point in order.moving.iter().map(Path::new) {
+            swap.note(point).map_err(failed)?;
+        }
         let hidden = swap.enter(volumes).map_err(failed)?;
         swap.show(&order.volumes)?;
         swap.lay(&laying)?;
@@ -232,8 +243,12 @@ impl Occupied {
         Ok(())
     }
 
-    /// Puts everything back.
-    pub(super) fn leave(mut self) -> Result<(), Failure> {
+    /// Puts everything back; and looks after the volumes if kiln is not there to do it.
+    pub(super) fn leave(mut self, kiln_is_there: bool) -> Result<(), Failure> {
+        let settled = match (&mut self.swap, kiln_is_there) {
+            (Some(swap), false) => swap.settle_volumes(),
+            _ => Ok(()),
+        };
         let written =
             self.mounted_files.iter().find(|(path, stamp)| FileStamp::of(path).as_ref() != Some(stamp));
         let written = written.map(|(path, _)| Failure::Volume {
@@ -246,7 +261,7 @@ impl Occupied {
                 Ok(Some(path)) => {
                     return Err(Failure::OwnFiles { path: path.to_string_lossy().into_owned() });
                 }
-                Err(error) => Err(Failure::setup("put the container's files back", error)),
+                Err(failure) => Err(failure),
             },
             None => Ok(()),
         };
@@ -255,7 +270,7 @@ impl Occupied {
         // kiln does this itself unless it was killed.
         let recovered = volumes::recover(&self.state_dir, false);
         let recovered = recovered.map_err(|error| Failure::setup("put the volumes right", error));
-        undone.and(recovered.map(drop)).and(written.map_or(Ok(()), Err))
+        undone.and(settled).and(recovered.map(drop)).and(written.map_or(Ok(()), Err))
     }
 }
 

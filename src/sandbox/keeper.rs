@@ -27,6 +27,7 @@ use super::reap;
 use super::swap::Swap;
 use super::sys::{self, Fork};
 use super::task::Exit;
+use super::volumes;
 use super::wire::{Receiver, path, send};
 use crate::tree::RootDir;
 
@@ -251,6 +252,7 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
         return tell(format!("{error}: credentials that were hidden from steps stay empty"));
     }
     let Some(Held { state_dir, secrets_dir, mut private, own }) = held else { return code };
+    let unsettled = volumes::unsettled(&state_dir);
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
     }
@@ -260,6 +262,11 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
             return tell(format!("cannot remove the secrets in `{}`: {error}", secrets_dir.display()));
         }
         _ => {}
+    }
+    match unsettled.map(|paths| paths.into_iter().next()) {
+        Ok(None) => {}
+        Ok(Some(path)) => return tell(spoilt(&path)),
+        Err(error) => return tell(format!("cannot look at the volumes: {error}: credentials stay empty")),
     }
     match own.first_touched() {
         Ok(None) => {}

@@ -120,7 +120,7 @@ pub struct LaunchOptions {
     /// What a step in place finds of kiln, and is to leave as it is.
     pub kiln_files: KilnFiles,
     /// Directories that kiln itself works in, its caches: a volume that holds one is left alone.
-    pub own_directories: Vec<PathBuf>,
+    pub cache_directories: Vec<PathBuf>,
     /// How much a copy of the volumes that lie over paths of images may take.
     pub volume_limit_bytes: u64,
 }
@@ -209,6 +209,10 @@ pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
     if restored > 0 {
         told.push(format!("put {restored} entries of volumes back that a step had removed"));
     }
+    for path in volumes::unsettled(state_dir).map_err(setup)? {
+        told.push(format!("`{}` is not as it was before a step that ended with kiln killed", path.display()));
+    }
+    volumes::forget_unsettled(state_dir).map_err(setup)?;
     // Only in its own image has a kiln put a volume's entries aside unasked.
     if Path::new(OWN_IMAGE_MARKER).exists() {
         for point in volumes::recover_strays(state_dir).map_err(setup)? {

@@ -98,6 +98,8 @@ pub(super) fn is_directory(fd: impl AsFd) -> io::Result<bool> {
 /// Something that is mounted in this process's file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mounted {
+    /// What no other mount has as long as this one is there.
+    pub(super) id: u64,
     pub(super) path: PathBuf,
     pub(super) is_read_only: bool,
 }
@@ -110,11 +112,12 @@ pub(super) fn mounts() -> io::Result<Vec<Mounted>> {
 
 fn parse_mount(line: &[u8]) -> Option<Mounted> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let id = std::str::from_utf8(fields.first()?).ok()?.parse().ok()?;
     let path = PathBuf::from(unescape(fields.get(4)?));
     let says_read_only = |options: &[u8]| options.split(|byte| *byte == b',').any(|option| option == b"ro");
     // The options of the mount, and at the end of the line those of the file system.
     let is_read_only = says_read_only(fields.get(5)?) || says_read_only(fields.last()?);
-    (path != Path::new("/")).then_some(Mounted { path, is_read_only })
+    (path != Path::new("/")).then_some(Mounted { id, path, is_read_only })
 }
 
 /// Returns every mount point but `/`.

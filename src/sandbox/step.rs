@@ -130,6 +130,8 @@ impl Running {
                     // If it was cancelled meanwhile the child knows by now.
                     let _ = send(&self.socket, &());
                 }
+                // It finds out by the answer whether there is somebody who looks after the volumes.
+                Some(Report::Over) => drop(send(&self.socket, &())),
                 Some(Report::Warning(text)) => {
                     output(OutputStream::Stderr, format!("kiln: warning: {text}\n").as_bytes());
                 }

@@ -75,6 +75,7 @@ pub(super) fn main() -> i32 {
     let is_told = connection.report(&report).is_ok();
     // If kiln was killed, and maybe its keeper, this is who still knows what was in the files.
     if !is_told
+        && matches!(report, Report::Ended(_))
         && !order.private.is_empty()
         && kiln.is_none_or(|kiln| has_ended(&kiln))
         && reap::kill_all_children().is_ok()
@@ -122,7 +123,8 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
             .map_err(|error| Failure::setup("watch over the step", error)),
         Err(error) => Err(Failure::setup("fork", error)),
     };
-    let undone = prepared.undo();
+    let kiln_is_there = connection.report(&Report::Over).is_ok() && connection.wait_for_go().is_ok();
+    let undone = prepared.undo(kiln_is_there);
     exit.and_then(|exit| undone.map(|()| exit))
 }
 
@@ -157,11 +159,11 @@ enum Prepared {
 }
 
 impl Prepared {
-    fn undo(self) -> Result<(), Failure> {
+    fn undo(self, kiln_is_there: bool) -> Result<(), Failure> {
         match self {
             Self::Nothing => Ok(()),
             Self::Furnished(mut placed) => placed.undo(),
-            Self::Occupied(occupied) => occupied.leave(),
+            Self::Occupied(occupied) => occupied.leave(kiln_is_there),
         }
     }
 }

@@ -21,8 +21,9 @@ use super::laid::{self, Laying, Part};
 use super::look::{Look, at, copy_attributes, look, set_look};
 use super::mounting::mount_points;
 use super::reap;
-use super::volumes::{self, Aside, Laid, VolumeOrder, directory_of};
+use super::volumes::{self, Aside, Laid, Noted, VolumeOrder, directory_of};
 use super::wire::Failure;
+use super::SandboxError;
 use crate::tree::RootDir;
 
 /// The directory of kiln's own debug image whose shell runs the job: kept, unless the stage has one.
@@ -50,6 +51,8 @@ pub(super) struct Swap {
     /// Where volumes are mounted that show the stage's files.
     showing: BTreeSet<PathBuf>,
     volumes: Vec<Shown>,
+    /// The volumes as they were before the step.
+    noted: Noted,
     /// Files and directories of kiln's own, and which inodes they are.
     own: Vec<(PathBuf, (u64, u64))>,
     /// All of the container's entries are away.
@@ -158,7 +161,7 @@ impl Swap {
         laid.retain(|(path, _)| !showing.iter().any(|point| path.starts_with(point)));
         end(swap.begin.started)?;
         let lent = swap.begin.lent.clone();
-        swap.leave()?;
+        swap.leave().map_err(|failure| io::Error::other(SandboxError::from(failure).to_string()))?;
         for (source, path) in lent {
             let at = root.join(path);
             if at.exists() && !Path::new(&source).exists() && is_straight(&at, &root) {
@@ -181,6 +184,7 @@ impl Swap {
             laid: Vec::new(),
             showing: BTreeSet::new(),
             volumes: Vec::new(),
+            noted: Noted::default(),
             own: Vec::new(),
             away: false,
         })
@@ -265,6 +269,25 @@ impl Swap {
         Ok(())
     }
 
+    fn state_dir(&self) -> PathBuf {
+        self.begin.park.parent().unwrap_or(&self.begin.park).to_path_buf()
+    }
+
+    /// Notes a volume that is about to move with the directories above it.
+    pub(super) fn note(&mut self, point: &Path) -> io::Result<()> {
+        let state_dir = self.state_dir();
+        self.noted.add(&state_dir, point, RootDir::open(point)?)
+    }
+
+    /// Puts right what the step did to the volumes, before anything is moved back: for who is left when kiln is not.
+    pub(super) fn settle_volumes(&mut self) -> Result<(), Failure> {
+        let failed = |error| Failure::setup("put the volumes right", error);
+        let unsettled = self.noted.settle().map_err(failed)?;
+        let Some(first) = unsettled.first() else { return Ok(()) };
+        volumes::keep_unsettled(&self.state_dir(), &unsettled).map_err(failed)?;
+        Err(volume_failure(first, &io::Error::other("it is not as it was before the step")))
+    }
+
     fn put_aside(&mut self, point: &Path, has_twins: bool) -> io::Result<()> {
         let aside = Aside::prepare(point)?;
         self.journal.write(&Line::Volume(aside.note().clone()))?;
@@ -274,17 +297,20 @@ impl Swap {
         shown.aside.take(&|path| mounts.contains(path))?;
         journal.write(&Line::VolumeAway(point.into()))?;
         shown.is_away = true;
-        Ok(())
+        let waiting = shown.aside.waiting()?;
+        let state_dir = self.state_dir();
+        self.noted.add(&state_dir, point, waiting)
     }
 
     /// Takes what the step did in the volumes back into the stage's tree.
-    fn take_back(&self) -> io::Result<()> {
-        let stage = RootDir::open(&self.begin.root)?;
+    fn take_back(&self) -> Result<(), Failure> {
+        let failed = |error| Failure::setup("take back what the step did in the volumes", error);
+        let stage = RootDir::open(&self.begin.root).map_err(failed)?;
         for Shown { aside, laid, has_twins, .. } in &self.volumes {
             let Some(laid) = laid else { continue };
-            if laid.take_back(&stage, aside)? && *has_twins {
+            if laid.take_back(&stage, aside).map_err(failed)? && *has_twins {
                 let text = "the step changed files in it, and it is mounted at several places";
-                return Err(at(aside.point(), io::Error::other(text)));
+                return Err(volume_failure(aside.point(), &io::Error::other(text)));
             }
         }
         Ok(())
@@ -316,7 +342,7 @@ impl Swap {
 
     /// Moves the stage's entries back into its tree and the container's back into `/`. Returns what of kiln's own the
     /// step has removed or replaced: then nothing can be relied on.
-    pub(super) fn leave(self) -> io::Result<Option<PathBuf>> {
+    pub(super) fn leave(self) -> Result<Option<PathBuf>, Failure> {
         let gone = self.own.iter().find(|(path, known)| inode(path).ok() != Some(*known));
         let Some((gone, _)) = gone.cloned() else { return self.put_back().map(|()| None) };
         // As far as it still goes, whatever comes of it: the step is to blame, and not what follows.
@@ -325,10 +351,16 @@ impl Swap {
         Ok(Some(gone))
     }
 
-    fn put_back(mut self) -> io::Result<()> {
-        let slash = Path::new("/");
+    fn put_back(mut self) -> Result<(), Failure> {
+        let failed = |error| Failure::setup("put the container's files back", error);
         // Whatever became of what the step did, all that is the container's goes back.
-        let taken = laid::remove(&self.laid).and_then(|()| self.take_back());
+        let taken = laid::remove(&self.laid).map_err(failed).and_then(|()| self.take_back());
+        self.put_back_files().and_then(|()| self.journal.finish()).map_err(failed)?;
+        taken
+    }
+
+    fn put_back_files(&mut self) -> io::Result<()> {
+        let slash = Path::new("/");
         let volumes = self.give_back_volumes();
         for (path, saved) in &self.overwritten {
             if saved.exists() {
@@ -351,9 +383,7 @@ impl Swap {
         for (path, look) in self.residual.iter().rev() {
             set_look(path, look)?;
         }
-        volumes?;
-        self.journal.finish()?;
-        taken
+        volumes
     }
 
     /// Moves what is in the container's directory `from` to `to`. `first` is for the container's own entries: a

@@ -132,6 +132,8 @@ pub(super) enum Report {
     Warning(String),
     /// The step does not see what the image has here.
     Hidden(OsString),
+    /// Nothing of the step is left; whoever watched over it waits for a line before it puts things back.
+    Over,
     /// The step could not be started.
     Failed(Failure),
     /// The step ended, and nothing of it is left.

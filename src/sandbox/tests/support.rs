@@ -101,7 +101,7 @@ impl Sandbox {
             hardened: false,
             own_files: OwnFiles::default(),
             kiln_files: Default::default(),
-            own_directories: Vec::new(),
+            cache_directories: Vec::new(),
             volume_limit_bytes: 1 << 20,
         };
         let launch = open(entered, options).unwrap();

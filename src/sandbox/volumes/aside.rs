@@ -195,6 +195,11 @@ impl Aside {
         self.volume.rename(directory, self.at_phase(Phase::Away))
     }
 
+    /// Returns the directory where the entries wait.
+    pub(in crate::sandbox) fn waiting(&self) -> io::Result<RootDir> {
+        self.volume.subdir(self.directory().join("own"))
+    }
+
     /// Returns the inodes of the directory where the entries wait, and of the entries.
     pub(super) fn inodes(&self) -> io::Result<HashSet<u64>> {
         let directory = self.directory();

@@ -2,8 +2,10 @@
 //! does to what was put aside is put right from it.
 //!
 //! The index of both is in the memory of a process that no step can look into. An entry whose inode and change time stand is
-//! as it was; all others are compared by content.
+//! as it was; all others are compared by content. kiln has the index of the whole build; who watches over a step notes its
+//! own, without contents, for the case that kiln is killed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -30,8 +32,8 @@ pub(super) struct Backup {
     index: BTreeMap<PathBuf, Kept>,
     /// How its root looked when the step began.
     look: RootLook,
-    /// Mount points in the volume, below its root.
-    mounts: Vec<PathBuf>,
+    /// What there is in the volume, below its root, that is not the volume's, or left alone: mount points, and caches.
+    left_out: Vec<PathBuf>,
 }
 
 /// One entry, as it was when the build began.
@@ -51,6 +53,8 @@ enum Content {
     File(Digest),
     Symlink(PathBuf),
     Other,
+    /// What the copy has, which is as it was when it was noted; its attributes, too.
+    OfCopy,
     /// Somebody else writes it, or changed it since the build began: it is left to whoever that is.
     Strangers,
 }
@@ -62,13 +66,24 @@ pub(super) struct Damage {
     pub(super) restored: Vec<PathBuf>,
     /// Entries that are gone and of which there is no copy.
     pub(super) lost: Vec<PathBuf>,
-    /// Entries whose copy is not what it was either.
+    /// Entries that are gone, and their copy with them.
+    pub(super) destroyed: Vec<PathBuf>,
+    /// Entries whose copy is not what it was.
     pub(super) spoilt: BTreeSet<PathBuf>,
+    /// Entries that somebody else changed before, and nobody knows who did now.
+    pub(super) strangers: Vec<PathBuf>,
+}
+
+impl Damage {
+    /// Returns the first that is not as it was, or of which nobody knows that.
+    pub(super) fn first_unsettled(&self) -> Option<&PathBuf> {
+        self.spoilt.first().or(self.lost.first()).or(self.strangers.first())
+    }
 }
 
 /// Adds up what a volume holds.
-pub(super) fn size_bytes(volume: &RootDir, mounts: &[PathBuf]) -> io::Result<u64> {
-    let entries = content::entries(volume, &|path| content::is_foreign(path, mounts))?;
+pub(super) fn size_bytes(volume: &RootDir, left_out: &[PathBuf]) -> io::Result<u64> {
+    let entries = content::entries(volume, &|path| content::is_foreign(path, left_out))?;
     Ok(entries
         .values()
         .map(|metadata| match metadata.kind {
@@ -80,11 +95,11 @@ pub(super) fn size_bytes(volume: &RootDir, mounts: &[PathBuf]) -> io::Result<u64
 
 impl Backup {
     /// Copies the volume at `point` to the directory `copy`, which is made.
-    pub(super) fn make(point: &Path, copy: &Path, mounts: Vec<PathBuf>) -> io::Result<Self> {
+    pub(super) fn make(point: &Path, copy: &Path, left_out: Vec<PathBuf>) -> io::Result<Self> {
         let volume = RootDir::open(point)?;
         std::fs::create_dir_all(copy)?;
         let copy = RootDir::open(copy)?;
-        let is_left_out = |path: &Path| content::is_foreign(path, &mounts);
+        let is_left_out = |path: &Path| content::is_foreign(path, &left_out);
         copy_tree_without(&volume, "", &copy, "", &is_left_out)?;
         let mut index = BTreeMap::new();
         let mut checking = Checking::new();
@@ -100,7 +115,48 @@ impl Backup {
             index.insert(path, kept);
         }
         let look = RootLook::of(&volume, Path::new(""))?;
-        Ok(Self { point: point.to_path_buf(), volume, copy, index, look, mounts })
+        Ok(Self { point: point.to_path_buf(), volume, copy, index, look, left_out })
+    }
+
+    /// Notes how `volume`, which is mounted at `point`, and its copy are now, but for what is at `left_out`; no file is read.
+    pub(super) fn note(
+        point: &Path,
+        volume: RootDir,
+        copy: RootDir,
+        left_out: Vec<PathBuf>,
+    ) -> io::Result<Self> {
+        let of_copy = content::entries(&copy, &|_| false)?;
+        let mut index = BTreeMap::new();
+        for (path, own) in content::entries(&volume, &|path| content::is_foreign(path, &left_out))? {
+            let copy = of_copy.get(&path).filter(|copy| copy.kind == own.kind);
+            // The job has changed it since the copy was made.
+            let is_other = |copy: &&Metadata| {
+                !own.kind.is_dir() && (copy.size_bytes, copy.mtime) != (own.size_bytes, own.mtime)
+            };
+            let content = match copy {
+                Some(copy) if !is_other(&copy) => Content::OfCopy,
+                None if own.kind.is_dir() => Content::Other,
+                Some(_) | None => Content::Strangers,
+            };
+            let xattrs = match content {
+                Content::Other => volume.xattrs(&path)?,
+                _ => Xattrs::default(),
+            };
+            let copy = copy.map(|copy| (copy.ino, copy.ctime));
+            index.insert(path, Kept { own, copy, is_there: true, content, xattrs });
+        }
+        // What the job has removed since is in the copy all the same.
+        let only_copy = of_copy.iter().filter(|(path, _)| !index.contains_key(*path));
+        let only_copy: Vec<(PathBuf, Kept)> = only_copy
+            .map(|(path, own)| {
+                let copy = Some((own.ino, own.ctime));
+                let content = Content::OfCopy;
+                (path.clone(), Kept { own: *own, copy, is_there: false, content, xattrs: Xattrs::default() })
+            })
+            .collect();
+        index.extend(only_copy);
+        let look = RootLook::of(&volume, Path::new(""))?;
+        Ok(Self { point: point.to_path_buf(), volume, copy, index, look, left_out })
     }
 
     /// Returns where the copy is.
@@ -108,11 +164,16 @@ impl Backup {
         self.copy.path()
     }
 
+    /// Returns what the copy is without.
+    pub(super) fn left_out(&self) -> &[PathBuf] {
+        &self.left_out
+    }
+
     /// Takes note of what the job itself did in the volume since the last step.
     pub(super) fn renew(&mut self) -> io::Result<()> {
         self.look = RootLook::of(&self.volume, Path::new(""))?;
-        let mounts = self.mounts.clone();
-        let now = content::entries(&self.volume, &|path| content::is_foreign(path, &mounts))?;
+        let left_out = self.left_out.clone();
+        let now = content::entries(&self.volume, &|path| content::is_foreign(path, &left_out))?;
         for kept in self.index.values_mut() {
             kept.is_there = false;
         }
@@ -142,8 +203,8 @@ impl Backup {
         let mut damage = Damage::default();
         let mut checking = Checking::new();
         self.check_copy(&mut checking, &mut damage)?;
-        let mounts = self.mounts.clone();
-        let now = content::entries(&self.volume, &|path| content::is_foreign(path, &mounts))?;
+        let left_out = self.left_out.clone();
+        let now = content::entries(&self.volume, &|path| content::is_foreign(path, &left_out))?;
         for (path, metadata) in &now {
             let is_known = self.index.get(path).is_some_and(|kept| kept.is_there);
             if !is_known && !checking.is_written(metadata)? && self.volume.exists(path)? {
@@ -160,6 +221,11 @@ impl Backup {
                 Verdict::AsItWas => {}
                 Verdict::Moved => touched.push(path),
                 Verdict::Strangers => {
+                    if let Some(found) = found.filter(|_| !damage.spoilt.contains(path))
+                        && !checking.is_written(found)?
+                    {
+                        damage.strangers.push(path.clone());
+                    }
                     self.index.get_mut(path).expect("one of its paths").content = Content::Strangers;
                     touched.push(path);
                 }
@@ -168,7 +234,7 @@ impl Backup {
                     touched.push(path);
                     damage.restored.push(path.clone());
                 }
-                Verdict::Gone if damage.spoilt.contains(path) => {}
+                Verdict::Gone if damage.spoilt.contains(path) => damage.destroyed.push(path.clone()),
                 Verdict::Gone if self.has_no_copy(path) => damage.lost.push(path.clone()),
                 Verdict::Gone => {
                     self.replace(path, &mut checking)?;
@@ -195,7 +261,11 @@ impl Backup {
 
     /// Finds out what of the copy is not what it was: another mode or owner does not matter and is put right.
     fn check_copy(&mut self, checking: &mut Checking, damage: &mut Damage) -> io::Result<()> {
-        let now = content::entries(&self.copy, &|_| false)?;
+        let now = match content::entries(&self.copy, &|_| false) {
+            // Its root is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            other => other?,
+        };
         let has_copy = |path: &PathBuf| self.index.get(path).is_some_and(|kept| kept.copy.is_some());
         damage.spoilt.extend(now.keys().filter(|path| !has_copy(path)).cloned());
         for (path, kept) in &mut self.index {
@@ -207,7 +277,8 @@ impl Backup {
             if (metadata.ino, metadata.ctime) == *copy {
                 continue;
             }
-            let is_same = kept.content != Content::Strangers
+            let is_known = !matches!(kept.content, Content::Strangers | Content::OfCopy);
+            let is_same = is_known
                 && metadata.kind == kept.own.kind
                 && content_of(&self.copy, path, metadata.kind, &mut checking.buffer)? == kept.content;
             if !is_same {
@@ -237,17 +308,29 @@ impl Backup {
         if kept.content == Content::Strangers || checking.is_written(found)? {
             return Ok(Verdict::Strangers);
         }
-        if content_of(&self.volume, path, found.kind, &mut checking.buffer)? != kept.content {
+        let was = match &kept.content {
+            Content::OfCopy => content_of(&self.copy, path, found.kind, &mut checking.buffer)?,
+            known => known.clone(),
+        };
+        if content_of(&self.volume, path, found.kind, &mut checking.buffer)? != was {
             return Ok(Verdict::Gone);
         }
         let looks = |of: &Metadata| (of.mode, of.uid, of.gid, of.mtime);
-        let is_dressed = looks(found) == looks(&kept.own) && self.volume.xattrs(path)? == kept.xattrs;
+        let is_dressed =
+            looks(found) == looks(&kept.own) && self.volume.xattrs(path)? == *self.xattrs(path)?;
         Ok(if is_dressed { Verdict::Moved } else { Verdict::Dressed })
     }
 
     fn dress(&self, path: &Path) -> io::Result<()> {
+        dress(&self.volume, path, &self.index[path].own, &*self.xattrs(path)?)
+    }
+
+    fn xattrs(&self, path: &Path) -> io::Result<Cow<'_, Xattrs>> {
         let kept = &self.index[path];
-        dress(&self.volume, path, &kept.own, &kept.xattrs)
+        Ok(match kept.content {
+            Content::OfCopy => Cow::Owned(self.copy.xattrs(path)?),
+            _ => Cow::Borrowed(&kept.xattrs),
+        })
     }
 
     /// Puts an entry in its place from the copy; a directory without what is in it.

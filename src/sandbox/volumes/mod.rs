@@ -3,18 +3,23 @@
 //! For the time of a step a volume's own entries are put aside within the volume (`aside.rs`) and the stage's files of
 //! that path take their place (`content.rs`). What was put aside is within the step's reach: it has a copy on the container's own
 //! file system (`backup.rs`), made once for a build, from which it is put right after each step. The build reads its
-//! contexts from the copy, too.
+//! contexts from the copy, too. Volumes that move out of a step's way with the directories above them have a copy as well: a
+//! step reaches them where they are (`places.rs`).
 //!
-//! kiln itself has [`Volumes`]; the process that watches over a step gets a [`VolumeOrder`] for each.
+//! kiln itself has [`Volumes`]; the process that watches over a step gets a [`VolumeOrder`] for each, and has what it
+//! [`Noted`] if kiln is killed.
 
 mod aside;
 mod backup;
 mod content;
 mod fidelity;
+mod noted;
+mod places;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,12 +32,13 @@ pub use aside::is_put_aside;
 pub(super) use aside::{Aside, AsideNote};
 use backup::Backup;
 pub(super) use content::{Laid, directory_of};
+pub(super) use noted::Noted;
+use places::{Found, Places, candidates, find};
 
 use super::keeper;
 use super::look::at;
-use super::mounting::{Mounted, mount_points, mounts};
-use super::swap::Swap;
-use super::wire::path;
+use super::mounting::mount_points;
+use super::wire::{path, paths};
 use super::{LaunchOptions, SandboxError};
 use crate::tree::RootDir;
 
@@ -45,8 +51,8 @@ const LOCK: &str = "lock";
 /// There while a step runs, and until what it did is put right: where each volume and its copy are.
 const UNCHECKED: &str = "unchecked";
 
-/// What nobody expects to find files of an image in.
-const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// There until the next start if a step that ended with kiln killed did what nobody could put right: what it is.
+const UNSETTLED: &str = "unsettled";
 
 /// How often a volume is copied again whose files come and go.
 const MOST_TRIES: usize = 10;
@@ -60,7 +66,7 @@ pub(super) struct VolumeOrder {
     #[serde(with = "path")]
     pub(super) point: PathBuf,
     /// Other places where the same directory is mounted.
-    pub(super) twins: Vec<std::ffi::OsString>,
+    pub(super) twins: Vec<OsString>,
 }
 
 /// A volume and its copy, for whoever puts right what a killed kiln could not.
@@ -70,6 +76,9 @@ struct Unchecked {
     point: PathBuf,
     #[serde(with = "path")]
     copy: PathBuf,
+    /// What of the volume, below its root, the copy is without.
+    #[serde(with = "paths")]
+    left_out: Vec<PathBuf>,
 }
 
 /// The volumes of a container, ready for steps.
@@ -80,7 +89,17 @@ pub(super) struct Volumes {
     orders: Vec<VolumeOrder>,
     /// Those that move with the directories above them, out of every step's way.
     moving: BTreeSet<PathBuf>,
+    places: Places,
     _lock: Option<File>,
+}
+
+/// What happens to a volume for the time of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It shows the stage's files.
+    Shows,
+    /// It is somewhere else.
+    Moves,
 }
 
 impl Volumes {
@@ -88,10 +107,18 @@ impl Volumes {
     pub(super) fn prepare(options: &LaunchOptions) -> Result<Self, SandboxError> {
         let failed =
             |source| SandboxError::Setup { action: "look at the container's volumes".to_owned(), source };
-        let Found { staying: points, moving } = find(options).map_err(failed)?;
+        let places = Places::note().map_err(failed)?;
+        let found = find(options).map_err(failed)?;
         let directory = options.state_dir.join(DIRECTORY);
-        let mut volumes = Self { directory, backups: Vec::new(), orders: Vec::new(), moving, _lock: None };
-        if points.is_empty() {
+        let mut volumes = Self {
+            directory,
+            backups: Vec::new(),
+            orders: Vec::new(),
+            moving: found.moving.clone(),
+            places,
+            _lock: None,
+        };
+        if found.staying.is_empty() && found.moving.is_empty() {
             return Ok(volumes);
         }
         volumes._lock = Some(volumes.begin().map_err(|error| match error.kind() {
@@ -100,7 +127,7 @@ impl Volumes {
         })?);
         let mut left_bytes = options.volume_limit_bytes;
         let mut seen: Vec<(u64, u64)> = Vec::new();
-        for point in &points {
+        for point in &found.staying {
             let root = RootDir::open(point).and_then(|root| root.metadata("")).map_err(failed)?;
             if let Some(first) = seen.iter().position(|known| *known == (root.dev, root.ino)) {
                 volumes.orders[first].twins.push(point.into());
@@ -108,7 +135,14 @@ impl Volumes {
             }
             seen.push((root.dev, root.ino));
             volumes.orders.push(VolumeOrder { point: point.clone(), twins: Vec::new() });
-            volumes.add(point, &points, &mut left_bytes, options.volume_limit_bytes)?;
+            volumes.add((point, Way::Shows), &found, &mut left_bytes, options)?;
+        }
+        for point in &found.moving {
+            let root = RootDir::open(point).and_then(|root| root.metadata("")).map_err(failed)?;
+            if !seen.contains(&(root.dev, root.ino)) {
+                seen.push((root.dev, root.ino));
+                volumes.add((point, Way::Moves), &found, &mut left_bytes, options)?;
+            }
         }
         Ok(volumes)
     }
@@ -124,29 +158,35 @@ impl Volumes {
 
     fn add(
         &mut self,
-        point: &Path,
-        points: &BTreeSet<PathBuf>,
+        (point, way): (&Path, Way),
+        found: &Found,
         left_bytes: &mut u64,
-        limit_bytes: u64,
+        options: &LaunchOptions,
     ) -> Result<(), SandboxError> {
+        let limit_bytes = options.volume_limit_bytes;
         let problem = |problem: String| SandboxError::Volume { point: point.to_path_buf(), problem };
         let failed = |error: io::Error| problem(format!("it cannot be copied: {error}"));
         let volume = RootDir::open(point).map_err(failed)?;
-        let is_mount = |path: &Path| points.contains(path);
+        let is_mount = |path: &Path| found.has(path);
         match aside::finish_strays(point, &is_mount) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(problem("a kiln in another container works in it".to_owned()));
             }
             other => other.map_err(failed)?,
         };
-        let lost = fidelity::lost(point).map_err(failed)?;
+        let lost = match way {
+            Way::Shows => fidelity::lost(point).map_err(failed)?,
+            Way::Moves => Vec::new(),
+        };
         if !lost.is_empty() {
             return Err(problem(format!("it does not keep {}, which an image has", lost.join(", "))));
         }
         let mounted = mount_points().map_err(failed)?;
         let inner: Vec<PathBuf> =
             mounted.iter().filter_map(|inner| Some(inner.strip_prefix(point).ok()?.to_path_buf())).collect();
-        let inner: Vec<PathBuf> = inner.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        let mut inner: Vec<PathBuf> =
+            inner.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        inner.extend(found.caches_below(point));
         let size_bytes = backup::size_bytes(&volume, &inner).map_err(failed)?;
         *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
             problem(format!(
@@ -189,6 +229,7 @@ impl Volumes {
 
     /// A step is about to run: whoever comes next is to put right what it did, if this process cannot.
     pub(super) fn begin_step(&mut self) -> Result<(), SandboxError> {
+        self.check_places()?;
         if self.backups.is_empty() {
             return Ok(());
         }
@@ -199,6 +240,7 @@ impl Volumes {
         let entry = |backup: &Backup| Unchecked {
             point: backup.point.clone(),
             copy: backup.copy_path().to_path_buf(),
+            left_out: backup.left_out().to_vec(),
         };
         let list: Vec<Unchecked> = self.backups.iter().map(entry).collect();
         let write = || {
@@ -209,10 +251,21 @@ impl Volumes {
         write().map_err(|source| SandboxError::Setup { action: "note the volumes".to_owned(), source })
     }
 
+    /// An error if something is mounted elsewhere than before the first step; what can be is moved back.
+    pub(super) fn check_places(&self) -> Result<(), SandboxError> {
+        let state_dir = self.directory.parent().unwrap_or(&self.directory);
+        let moved = self.places.first_moved(state_dir).map_err(|source| SandboxError::Setup {
+            action: "look at the container's mounts".to_owned(),
+            source,
+        })?;
+        moved.map_or(Ok(()), |(point, problem)| Err(SandboxError::Volume { point, problem }))
+    }
+
     /// Puts right what the step did to the volumes; returns what to warn of.
     pub(super) fn end_step(&mut self) -> Result<Vec<String>, SandboxError> {
         let mut warnings = Vec::new();
         let mut spoilt = None;
+        let mut destroyed = Vec::new();
         // From the inside out: the entries of one may be in what another has put aside.
         for backup in self.backups.iter_mut().rev() {
             let point = backup.point.clone();
@@ -221,6 +274,9 @@ impl Volumes {
                 SandboxError::Setup { action, source }
             };
             let damage = backup.check().map_err(failed)?;
+            if !damage.destroyed.is_empty() {
+                destroyed.push((point.clone(), damage.destroyed.len()));
+            }
             spoilt = spoilt.or(damage.spoilt.first().map(|path| backup.copy_path().join(path)));
             if !damage.lost.is_empty() {
                 warnings.push(format!(
@@ -239,7 +295,9 @@ impl Volumes {
         }
         // Nobody is to put anything back from a copy that is not what it was.
         let noted = std::fs::remove_file(self.directory.join(UNCHECKED));
+        destroyed.reverse();
         match (spoilt, noted) {
+            _ if !destroyed.is_empty() => Err(SandboxError::VolumesLost { volumes: destroyed }),
             (Some(path), _) => Err(SandboxError::OwnFiles { path, state: String::new() }),
             (None, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 Err(SandboxError::Setup { action: "note the volumes".to_owned(), source: error })
@@ -308,17 +366,48 @@ fn wait_for_lock(directory: &Path, is_worth_it: impl Fn() -> bool) -> io::Result
 /// Removes the copies.
 fn clear(directory: &Path) -> io::Result<()> {
     let root = RootDir::open(directory)?;
-    root.read_dir("")?.iter().filter(|name| *name != LOCK).try_for_each(|name| root.remove_all(name))
+    let kept = [LOCK, UNSETTLED];
+    root.read_dir("")?.iter().filter(|name| !kept.iter().any(|kept| name == kept)).try_for_each(|name| root.remove_all(name))
+}
+
+/// Returns the volumes of which nobody has said yet that they are as they were before a step.
+fn unchecked(directory: &Path) -> io::Result<Vec<Unchecked>> {
+    match std::fs::read(directory.join(UNCHECKED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        list => Ok(serde_json::from_slice(&list?)?),
+    }
+}
+
+/// Keeps in mind that these are not as they were before a step, for whoever can say so.
+pub(super) fn keep_unsettled(state_dir: &Path, paths: &[PathBuf]) -> io::Result<()> {
+    let list: Vec<&OsStr> = paths.iter().map(|path| path.as_os_str()).collect();
+    std::fs::write(state_dir.join(DIRECTORY).join(UNSETTLED), serde_json::to_vec(&list)?)
+}
+
+/// Returns what of the volumes is not as it was before the step of a killed kiln, or of which nobody has looked whether it is; to
+/// be asked before [`recover`].
+pub(super) fn unsettled(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let directory = state_dir.join(DIRECTORY);
+    let told = match std::fs::read(directory.join(UNSETTLED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        list => serde_json::from_slice::<Vec<OsString>>(&list?)?,
+    };
+    let unchecked = unchecked(&directory)?.into_iter().map(|volume| volume.point);
+    Ok(told.into_iter().map(PathBuf::from).chain(unchecked).collect())
+}
+
+/// Forgets what [`keep_unsettled`] kept in mind.
+pub(super) fn forget_unsettled(state_dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(state_dir.join(DIRECTORY).join(UNSETTLED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the volumes right if a step was not followed to its end. Returns how many entries were missing.
 fn restore(directory: &Path) -> io::Result<usize> {
-    let list = match std::fs::read(directory.join(UNCHECKED)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        other => other?,
-    };
     let mut restored = 0;
-    for Unchecked { point, copy } in serde_json::from_slice::<Vec<Unchecked>>(&list)? {
+    for Unchecked { point, copy, .. } in unchecked(directory)? {
         if copy.is_dir() {
             restored += backup::restore(&point, &copy).map_err(|error| at(&point, error))?;
         }
@@ -358,53 +447,4 @@ pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
-}
-
-/// Returns the directories that are mounted read-write and are not the kernel's or kiln's own.
-fn candidates(state_dir: &Path) -> io::Result<Vec<Mounted>> {
-    let own = state_dir.components().take(2).collect::<PathBuf>();
-    let mut found = mounts()?;
-    // What was mounted later at the same place is what is seen there.
-    let mut seen = BTreeSet::new();
-    found.reverse();
-    found.retain(|mount| seen.insert(mount.path.clone()));
-    found.retain(|mount| {
-        let is_kernels = KERNELS.iter().any(|kernels| mount.path.starts_with(kernels));
-        !is_kernels && !mount.is_read_only && !mount.path.starts_with(&own) && mount.path.is_dir()
-    });
-    Ok(found)
-}
-
-/// The volumes that lie over paths of an image.
-struct Found {
-    /// They stay where they are when a stage takes the place of `/`.
-    staying: BTreeSet<PathBuf>,
-    /// They move with the directories they are in.
-    moving: BTreeSet<PathBuf>,
-}
-
-/// Finds the volumes; those that kiln itself works in are left out.
-fn find(options: &LaunchOptions) -> io::Result<Found> {
-    let found = candidates(&options.state_dir)?;
-    let own: Vec<PathBuf> =
-        options.own_directories.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
-    let mut points: BTreeSet<PathBuf> = found.into_iter().map(|mount| mount.path).collect();
-    points.retain(|point| !own.iter().any(|directory| directory.starts_with(point)));
-    if points.iter().all(|point| point.components().count() == 2) {
-        return Ok(Found { staying: points, moving: BTreeSet::new() });
-    }
-    let stay = staying(&options.state_dir)?;
-    let (staying, moving) = points.into_iter().partition(|point| stay.contains(point));
-    Ok(Found { staying, moving })
-}
-
-/// Returns the mount points that are left when an empty stage has the place of `/`.
-fn staying(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let empty = state_dir.join("empty");
-    std::fs::create_dir_all(&empty)?;
-    let mut swap = Swap::new(&empty, state_dir, Vec::new(), Vec::new())?;
-    let entered = swap.enter(BTreeSet::new()).and_then(|_| mount_points());
-    swap.leave()?;
-    std::fs::remove_dir(&empty)?;
-    entered
 }

@@ -425,3 +425,86 @@ fn the_next_container_puts_back_what_a_killed_one_left_aside() {
     assert!(built.stderr.contains("put the files of the volume `/workspace` back"), "{built}");
     assert_eq!(volume.manifest(), before);
 }
+
+/// Where the container's own files wait while a step is in place.
+const PARK: &str = "/kiln/store/kiln/sandbox/park";
+
+/// Tekton's `/workspace/source`: neither copied nor compared, and with the directory above it to be moved away: rc 0.
+#[test]
+fn a_volume_below_the_top_is_as_before_and_where_it_was() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let planted = format!("mkdir -p {PARK}/workspace/source; echo evil > {PARK}/workspace/source/main.go");
+    let steps = [
+        (format!("cd {PARK}/workspace/source; echo evil > main.go; echo x > new; rm -r own twin"), ""),
+        (format!("mv {PARK}/workspace /kiln/store/kiln/work/hidden; {planted}"), "at its place again"),
+        (format!("mv {PARK}/workspace /mine; {planted}"), "at its place again"),
+        (format!("mv {PARK}/workspace /mine; : > {PARK}/workspace"), "at its place again"),
+    ];
+    for place in [A, C] {
+        let (volume, out) = (Volume::new(), out());
+        let mut script = "export DOCKER_CONFIG=/kiln/.docker; ".to_owned();
+        for (number, (step, _)) in steps.iter().enumerate() {
+            fs::create_dir(out.path().join(number.to_string())).unwrap();
+            let dockerfile = on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"));
+            fs::write(out.path().join(format!("{number}/Dockerfile")), dockerfile).unwrap();
+            script.push_str(&format!(
+                "$BUILD --no-cache /out/{number} && echo {number}; cat /workspace/source/main.go; echo; "
+            ));
+        }
+        let built = unharmed(place, &[(&volume, "/workspace/source")], out.path(), &script);
+        let said: Vec<&str> = built.stdout.lines().filter(|line| !line.starts_with("sha256:")).collect();
+        assert_eq!(said, ["0", "the job's", "the job's", "the job's", "the job's"], "{place:?}\n{built}");
+        let changed = "the step changed what was put aside of the volume `/workspace/source`";
+        assert!(built.stderr.contains(changed), "{built}");
+        let moved = "a volume of the container at `/workspace/source` is in the way: the step moved it to";
+        assert_eq!(built.stderr.matches(moved).count(), 3, "{place:?}\n{built}");
+        assert_eq!(built.stderr.matches("it is at its place again").count(), 3, "{place:?}\n{built}");
+    }
+}
+
+/// Killing kiln alone gained the volume: only what was missing came back, and what a step had written there stayed.
+#[test]
+fn killing_kiln_alone_gains_no_volume() {
+    require!(Busybox, Root, Program(RUNTIME));
+    const KILL: &str = "kill -9 $(cut -d' ' -f4 /proc/$PPID/stat); sleep 100";
+    let credentials = "echo '{\"auths\":{\"r.example\":{\"auth\":\"dTpw\"}}}' > /kiln/.docker/config.json; ";
+    let after = "; echo rc $?; test -s /kiln/.docker/config.json && echo refilled; kiln images > /dev/null";
+    let edit = "echo evil > main.go; echo evil >> own/kept; echo x > new; mkdir own/dir; echo x > own/dir/y; rm .env; \
+        rm -r own/.git; ln -s /etc/passwd .env; chmod 777 own";
+    for place in [A, C] {
+        let (top, below) = (Volume::new(), Volume::new());
+        let step = format!(
+            "cd /workspace/.kiln-*.away/own; {edit}; cd {PARK}/data/source; {edit}; echo stage > /workspace/x; {KILL}"
+        );
+        let out = out();
+        fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
+        let volumes = [(&top, "/workspace"), (&below, "/data/source")];
+        let script = format!("{credentials}$BUILD /out{after}");
+        let ended = unharmed(place, &volumes, out.path(), &script);
+        assert!(ended.stdout.starts_with("rc 137\nrefilled\n"), "{place:?}\n{ended}");
+        // With the copies spoilt as well there is nothing to put it right from: it is named, and nothing is refilled.
+        let spoil = "for f in $(find /kiln/store/kiln/sandbox/volumes -name main.go); do echo evil > $f; done";
+        let step = format!("cd /workspace/.kiln-*.away/own; echo evil > main.go; {spoil}; {KILL}");
+        fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
+        let mounts = volumes.map(|(volume, target)| volume.mounted_at(target));
+        let ended = place.run(Context::empty().path(), out.path(), &mounts, &script);
+        assert!(ended.stdout.starts_with("rc 137\n") && !ended.stdout.contains("refilled"), "{ended}");
+        assert!(ended.stderr.contains("`/workspace/main.go` is not as it was before a step"), "{ended}");
+    }
+}
+
+/// `RUN rm -rf /*`: the volume was empty, and all that was said was `/kiln`: Invalid argument.
+#[test]
+fn volumes_whose_files_are_lost_are_named() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let (workspace, data) = (Volume::new(), Volume::new());
+    let context = Context::on_busybox("RUN rm -rf /* ; true\n");
+    let mounts = [workspace.mounted_at("/workspace"), data.mounted_at("/data/source")];
+    let ended = A.run(context.path(), out().path(), &mounts, "$BUILD /context && echo BUILT");
+    let said = "the step destroyed files of the container's volumes, which are lost";
+    assert!(ended.stderr.contains(said) && !ended.stdout.contains("BUILT"), "{ended}");
+    for named in ["in `/workspace`", "in `/data/source`"] {
+        assert!(ended.stderr.contains(named), "{named}\n{ended}");
+    }
+    assert!(!ended.stderr.contains("Invalid argument"), "{ended}");
+}

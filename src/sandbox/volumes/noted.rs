@@ -1,0 +1,45 @@
+//! The volumes as the process that watches over a step knows them: for the case that kiln, which knows more, is killed.
+//!
+//! It is noted before the step, in the memory of a process that no step can look into, and looked at when nothing of the
+//! step is left and before anything is moved back.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::backup::Backup;
+use super::{DIRECTORY, Unchecked, unchecked};
+use crate::sandbox::look::at;
+use crate::tree::RootDir;
+
+/// Volumes and their copies; those that are put aside, where they wait.
+#[derive(Debug, Default)]
+pub(in crate::sandbox) struct Noted(Vec<Backup>);
+
+impl Noted {
+    /// Notes the volume at `point`, whose entries are in `root`, if there is a copy of it.
+    pub(in crate::sandbox) fn add(
+        &mut self,
+        state_dir: &Path,
+        point: &Path,
+        root: RootDir,
+    ) -> io::Result<()> {
+        for Unchecked { point: known, copy, left_out } in unchecked(&state_dir.join(DIRECTORY))? {
+            if known == point {
+                self.0.push(Backup::note(point, root, RootDir::open(&copy)?, left_out)?);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts right what the step did to the volumes. Returns the first entry of each that is not as it was, or of which
+    /// nobody knows that: where its copy was spoilt, too, and where there is none.
+    pub(in crate::sandbox) fn settle(&mut self) -> io::Result<Vec<PathBuf>> {
+        let mut unsettled = Vec::new();
+        for backup in self.0.iter_mut().rev() {
+            let damage = backup.check().map_err(|error| at(&backup.point, error))?;
+            unsettled.extend(damage.first_unsettled().map(|path| backup.point.join(path)));
+        }
+        Ok(unsettled)
+    }
+}
