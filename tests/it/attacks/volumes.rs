@@ -315,7 +315,7 @@ fn a_volume_that_is_too_large_or_loses_something_is_an_error() {
     let script = "$BUILD --volume-backup-limit=1m /workspace && echo BUILT; $BUILD --volume-backup-limit=3m /workspace";
     let ended = unharmed(A, &[(&volume, "/workspace")], out().path(), script).ok();
     let said = "a volume of the container at `/workspace` is in the way: it holds 2 MiB";
-    assert!(ended.stderr.contains(said) && ended.stderr.contains("--volume-backup-limit"), "{ended}");
+    assert!(ended.stderr.contains(said) && ended.stderr.contains("KILN_VOLUME_BACKUP_LIMIT"), "{ended}");
     assert!(!ended.stdout.contains("BUILT") && ended.stdout.contains("sha256:"), "{ended}");
     // ext2 with small inodes keeps whole seconds.
     let small = tempfile::tempdir().unwrap();
