@@ -70,6 +70,13 @@ impl Hiding {
         Ok(private)
     }
 
+    /// Tells the keeper that a step begins, or has ended, and what it did has been put right.
+    pub(super) fn tell_of_step(&self, begins: bool) -> Result<(), SandboxError> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let told = if begins { keeper.step_begins() } else { keeper.step_ended() };
+        told.map_err(|source| SandboxError::KeeperGone { source })
+    }
+
     /// An error if the keeper has been killed: whoever did that is to gain nothing by it.
     pub(super) fn check_keeper(&self) -> Result<(), SandboxError> {
         match &self.keeper {

@@ -92,6 +92,7 @@ impl Launch for InPlace {
         };
         let guard = self.guard(&mut guard)?;
         volumes.begin_step()?;
+        self.hiding.tell_of_step(true)?;
         let ended = step::run(task, &order, Some(&private), output);
         if let Err(SandboxError::ChildVanished { .. }) = &ended {
             // Somebody killed the process that would have put everything back; what it watched over has been ended.
@@ -106,6 +107,7 @@ impl Launch for InPlace {
             output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
         }
         let settled = self.settle(guard, &ended, output);
+        let keeper = self.hiding.tell_of_step(false);
         // What is lost for good comes first, then what the job would go on in.
         let put_right = match put_right {
             Err(lost @ SandboxError::VolumesLost { .. }) => return Err(lost),
@@ -115,7 +117,7 @@ impl Launch for InPlace {
         settled?;
         let ended = ended?;
         put_right?;
-        self.hiding.check_keeper().map(|()| ended)
+        keeper.map(|()| ended)
     }
 }
 
@@ -267,8 +269,8 @@ impl Occupied {
         };
         // As long as the stage is in `/`, its tree is not where the placed things are looked for.
         let undone = left.and_then(|()| self.placed.undo());
-        // kiln does this itself unless it was killed.
-        let recovered = volumes::recover(&self.state_dir, false);
+        // kiln does this itself unless it was killed; and the keeper looks at what there is, too.
+        let recovered = volumes::restore_for_dead(&self.state_dir);
         let recovered = recovered.map_err(|error| Failure::setup("put the volumes right", error));
         undone.and(settled).and(recovered.map(drop)).and(written.map_or(Ok(()), Err))
     }

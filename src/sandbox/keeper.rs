@@ -27,7 +27,7 @@ use super::reap;
 use super::swap::Swap;
 use super::sys::{self, Fork};
 use super::task::Exit;
-use super::volumes;
+use super::volumes::{self, Noted};
 use super::wire::{Receiver, path, send};
 use crate::tree::RootDir;
 
@@ -47,6 +47,10 @@ enum Word {
     Ping,
     /// These files are about to be emptied; instead of any charge before.
     Charge(Charge),
+    /// A step begins: how the volumes are is to be noted.
+    StepBegins,
+    /// kiln has put right what the step did.
+    StepEnded,
     /// The files are as before, there is nothing to refill.
     Discharge,
 }
@@ -69,6 +73,8 @@ struct Held {
     secrets_dir: PathBuf,
     private: Private,
     own: Untouched,
+    /// The volumes before the step that is running.
+    noted: Noted,
 }
 
 /// kiln's connection to its keeper.
@@ -110,6 +116,16 @@ impl Keeper {
             kiln_files: options.kiln_files.clone(),
         };
         self.say(&Word::Charge(charge), Some(private))
+    }
+
+    /// Tells that a step begins.
+    pub(super) fn step_begins(&self) -> io::Result<()> {
+        self.say(&Word::StepBegins, None)
+    }
+
+    /// Tells that what the step did has been put right.
+    pub(super) fn step_ended(&self) -> io::Result<()> {
+        self.say(&Word::StepEnded, None)
     }
 
     /// Tells that the files are as before.
@@ -215,7 +231,17 @@ fn listen(
         Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files })) => {
             let private = Private::take_over(descriptors, records)?;
             let own = Untouched::note(&kiln_files, &state_dir)?;
-            *held = Some(Held { state_dir, secrets_dir, private, own });
+            *held = Some(Held { state_dir, secrets_dir, private, own, noted: Noted::default() });
+        }
+        Some(Word::StepBegins) => {
+            if let Some(held) = held {
+                held.noted = Noted::of_all(&held.state_dir)?;
+            }
+        }
+        Some(Word::StepEnded) => {
+            if let Some(held) = held {
+                held.noted = Noted::default();
+            }
         }
         Some(Word::Discharge) => *held = None,
     }
@@ -232,11 +258,12 @@ fn remove_secrets(directory: &Path) -> io::Result<()> {
 }
 
 /// What the job's next command would hand its credentials to may be the step's.
-pub(super) fn spoilt(path: &Path) -> String {
+fn spoilt(paths: &[PathBuf]) -> String {
+    let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
     format!(
-        "`{}` is not as it was before a step that ended with kiln killed: credentials that were hidden from steps stay empty; \
+        "{}: not as it was before a step that ended with kiln killed; credentials that were hidden from steps stay empty, \
          go on in a new container",
-        path.display()
+        named.join(", ")
     )
 }
 
@@ -251,11 +278,13 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
     if let Err(error) = reap::end_all(PUTTING_BACK) {
         return tell(format!("{error}: credentials that were hidden from steps stay empty"));
     }
-    let Some(Held { state_dir, secrets_dir, mut private, own }) = held else { return code };
-    let unsettled = volumes::unsettled(&state_dir);
+    let Some(Held { state_dir, secrets_dir, mut private, own, mut noted }) = held else { return code };
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
     }
+    // The watcher may have done this before; with copies that it found spoilt it cannot have.
+    let unsettled =
+        noted.settle().and_then(|unsettled| volumes::recover(&state_dir, false).map(|_| unsettled));
     // What was lent to the step that ran; the rest of the build's directory waits for the next start.
     match remove_secrets(&secrets_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -263,14 +292,14 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
         }
         _ => {}
     }
-    match unsettled.map(|paths| paths.into_iter().next()) {
-        Ok(None) => {}
-        Ok(Some(path)) => return tell(spoilt(&path)),
+    match unsettled {
+        Ok(paths) if paths.is_empty() => {}
+        Ok(paths) => return tell(spoilt(&paths)),
         Err(error) => return tell(format!("cannot look at the volumes: {error}: credentials stay empty")),
     }
     match own.first_touched() {
         Ok(None) => {}
-        Ok(Some(path)) => return tell(spoilt(&path)),
+        Ok(Some(path)) => return tell(spoilt(&[path])),
         Err(error) => {
             return tell(format!("cannot look at kiln's own files: {error}: credentials stay empty"));
         }

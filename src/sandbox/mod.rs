@@ -210,7 +210,7 @@ pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
         told.push(format!("put {restored} entries of volumes back that a step had removed"));
     }
     for path in volumes::unsettled(state_dir).map_err(setup)? {
-        told.push(format!("`{}` is not as it was before a step that ended with kiln killed", path.display()));
+        told.push(format!("`{}`: not as it was before a step that ended with kiln killed", path.display()));
     }
     volumes::forget_unsettled(state_dir).map_err(setup)?;
     // Only in its own image has a kiln put a volume's entries aside unasked.

@@ -121,7 +121,6 @@ impl Swap {
         end: impl FnOnce(u64) -> io::Result<()>,
     ) -> io::Result<Option<PathBuf>> {
         let Some((journal, lines)) = Journal::take_over(state_dir)? else {
-            volumes::recover(state_dir, false)?;
             return Ok(None);
         };
         let mut lines = lines.into_iter();
@@ -168,7 +167,6 @@ impl Swap {
                 std::fs::rename(at, source)?;
             }
         }
-        volumes::recover(state_dir, false)?;
         Ok(Some(root))
     }
 

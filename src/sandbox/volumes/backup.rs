@@ -74,12 +74,6 @@ pub(super) struct Damage {
     pub(super) strangers: Vec<PathBuf>,
 }
 
-impl Damage {
-    /// Returns the first that is not as it was, or of which nobody knows that.
-    pub(super) fn first_unsettled(&self) -> Option<&PathBuf> {
-        self.spoilt.first().or(self.lost.first()).or(self.strangers.first())
-    }
-}
 
 /// Adds up what a volume holds.
 pub(super) fn size_bytes(volume: &RootDir, left_out: &[PathBuf]) -> io::Result<u64> {
@@ -157,6 +151,13 @@ impl Backup {
         index.extend(only_copy);
         let look = RootLook::of(&volume, Path::new(""))?;
         Ok(Self { point: point.to_path_buf(), volume, copy, index, look, left_out })
+    }
+
+    /// Returns the first entry that is not as it was, or of which nobody knows that, or whose copy is not.
+    pub(super) fn first_unsettled(&self, damage: &Damage) -> Option<PathBuf> {
+        let own = damage.destroyed.first().or(damage.lost.first()).or(damage.strangers.first());
+        let copy = || damage.spoilt.first().map(|path| self.copy_path().join(path));
+        own.map(|path| self.point.join(path)).or_else(copy)
     }
 
     /// Returns where the copy is.

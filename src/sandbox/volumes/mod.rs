@@ -384,16 +384,15 @@ pub(super) fn keep_unsettled(state_dir: &Path, paths: &[PathBuf]) -> io::Result<
     std::fs::write(state_dir.join(DIRECTORY).join(UNSETTLED), serde_json::to_vec(&list)?)
 }
 
-/// Returns what of the volumes is not as it was before the step of a killed kiln, or of which nobody has looked whether it is; to
-/// be asked before [`recover`].
+/// Returns what [`keep_unsettled`] kept in mind.
 pub(super) fn unsettled(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let directory = state_dir.join(DIRECTORY);
-    let told = match std::fs::read(directory.join(UNSETTLED)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        list => serde_json::from_slice::<Vec<OsString>>(&list?)?,
-    };
-    let unchecked = unchecked(&directory)?.into_iter().map(|volume| volume.point);
-    Ok(told.into_iter().map(PathBuf::from).chain(unchecked).collect())
+    match std::fs::read(state_dir.join(DIRECTORY).join(UNSETTLED)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        list => {
+            let told = serde_json::from_slice::<Vec<OsString>>(&list?)?;
+            Ok(told.into_iter().map(PathBuf::from).collect())
+        }
+    }
 }
 
 /// Forgets what [`keep_unsettled`] kept in mind.
@@ -413,6 +412,16 @@ fn restore(directory: &Path) -> io::Result<usize> {
         }
     }
     Ok(restored)
+}
+
+/// Puts back what is missing in the volumes if kiln is not alive; the copies stay, for whoever comes next.
+pub(super) fn restore_for_dead(state_dir: &Path) -> io::Result<()> {
+    let directory = state_dir.join(DIRECTORY);
+    match directory.is_dir().then(|| lock(&directory)) {
+        Some(Ok(_lock)) => restore(&directory).map(drop),
+        Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Does what a kiln that was killed could not: puts right what a step did to the volumes, and removes the copies.

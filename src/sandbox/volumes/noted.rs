@@ -32,13 +32,23 @@ impl Noted {
         Ok(())
     }
 
+    /// Notes all volumes before anything is put aside.
+    pub(in crate::sandbox) fn of_all(state_dir: &Path) -> io::Result<Self> {
+        let mut noted = Self::default();
+        for Unchecked { point, copy, left_out } in unchecked(&state_dir.join(DIRECTORY))? {
+            let root = RootDir::open(&point)?;
+            noted.0.push(Backup::note(&point, root, RootDir::open(&copy)?, left_out)?);
+        }
+        Ok(noted)
+    }
+
     /// Puts right what the step did to the volumes. Returns the first entry of each that is not as it was, or of which
     /// nobody knows that: where its copy was spoilt, too, and where there is none.
     pub(in crate::sandbox) fn settle(&mut self) -> io::Result<Vec<PathBuf>> {
         let mut unsettled = Vec::new();
         for backup in self.0.iter_mut().rev() {
             let damage = backup.check().map_err(|error| at(&backup.point, error))?;
-            unsettled.extend(damage.first_unsettled().map(|path| backup.point.join(path)));
+            unsettled.extend(backup.first_unsettled(&damage));
         }
         Ok(unsettled)
     }
