@@ -1,5 +1,6 @@
 //! Opens the sockets: the only place that knows which implementations there are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +19,7 @@ use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, StorageKind, WorkDir};
-use crate::sandbox::{self, Cancel, Entered, Ground, KilnFiles, LaunchOptions, MemoryDir, OWN_IMAGE_MARKER};
+use crate::sandbox::{self, CacheDirectory, Cancel, Entered, Ground, KilnFiles, LaunchOptions, MemoryDir, OWN_IMAGE_MARKER};
 use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
@@ -149,7 +150,7 @@ pub fn open_workshop(
         hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
         kiln_files: kiln_files(invocation, &home),
-        cache_directories: cache_directories(invocation),
+        cache_directories: cache_files(invocation),
         volume_limit_bytes: invocation.request.volume_limit_bytes,
     };
     let launch = sandbox::open(&entered, options)?;
@@ -197,7 +198,7 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     let store = home.store();
     fixed.extend(store.parent().map(Path::to_owned));
     fixed.extend(std::env::current_exe().ok());
-    let local = cache_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
+    let local = cache_files(invocation).into_iter().map(|cache| cache.path);
     let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
     work.extend(["blobs", "ingest", "lock"].map(|name| store.join(name)));
     work.extend(private_files(invocation).into_iter().chain(local));
@@ -218,6 +219,20 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
     files.push(SERVICE_ACCOUNT_TOKEN.into());
     files.extend(secrets);
     files
+}
+
+/// Says where kiln's caches are beside its own root, and what in them later builds believe.
+fn cache_files(invocation: &Invocation) -> Vec<CacheDirectory> {
+    let names = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let absolute = cache_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
+    let unique: BTreeSet<PathBuf> = absolute.collect();
+    let directory = |path| CacheDirectory {
+        path,
+        files: names(&["index.json", "oci-layout"]),
+        records: "records".into(),
+        others: names(&["blobs", "ingest", "lock"]),
+    };
+    unique.into_iter().map(directory).collect()
 }
 
 /// Lists the directories that kiln works in beside its own root.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::cache_files::{CacheFiles, Depth};
 use super::guard::Guard;
 use super::hiding::Hiding;
 use super::laid::Laying;
@@ -88,6 +89,7 @@ impl Launch for InPlace {
             disks_are_open: self.disks_are_open,
             volumes: volumes.orders().to_vec(),
             moving: volumes.moving().map(OsString::from).collect(),
+            caches: options.cache_directories.clone(),
             ..Order::new(LaunchKind::InPlace, task)
         };
         let guard = self.guard(&mut guard)?;
@@ -103,7 +105,9 @@ impl Launch for InPlace {
         }
         let in_place = volumes.check_places();
         let put_right = volumes.end_step();
-        for warning in put_right.iter().flatten() {
+        let caches = volumes.settle_caches();
+        let of_caches = caches.iter().flat_map(|(warnings, _)| warnings);
+        for warning in put_right.iter().flatten().chain(of_caches) {
             output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
         }
         let settled = self.settle(guard, &ended, output);
@@ -115,8 +119,9 @@ impl Launch for InPlace {
         };
         in_place?;
         settled?;
-        let ended = ended?;
+        let mut ended = ended?;
         put_right?;
+        ended.hidden.extend(caches?.1);
         keeper.map(|()| ended)
     }
 }
@@ -193,6 +198,7 @@ pub(super) struct Occupied {
     placed: Placed,
     swap: Option<Swap>,
     state_dir: PathBuf,
+    caches: Option<CacheFiles>,
     /// Single files of the image's that are mounts of the container, as they were before the step.
     mounted_files: Vec<(PathBuf, FileStamp)>,
 }
@@ -202,7 +208,7 @@ pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied,
     check_place(&order.root)?;
     let placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
     let state_dir = order.state_dir.clone();
-    let mut occupied = Occupied { placed, swap: None, state_dir, mounted_files: Vec::new() };
+    let mut occupied = Occupied { placed, swap: None, state_dir, caches: None, mounted_files: Vec::new() };
     match occupied.begin(order, connection) {
         Ok(()) => Ok(occupied),
         Err(failure) => {
@@ -217,6 +223,8 @@ impl Occupied {
     fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
         let mut mounts = mount_points().map_err(|error| Failure::setup("list the mounts", error))?;
         mounts.retain(|mount| !order.moving.iter().any(|moving| mount == Path::new(moving)));
+        let caches = CacheFiles::note(&order.caches, Depth::Looks, &|_| false);
+        self.caches = Some(caches.map_err(|error| Failure::setup("look at the local caches", error))?);
         let volumes: BTreeSet<PathBuf> = order.volumes.iter().map(|volume| volume.point.clone()).collect();
         let laying = Laying::of(&order.mounts, self.placed.root(), &mounts, &volumes)?;
         let shown: Vec<Mount> = order.mounts.iter().filter(|mount| !laying.has(mount)).cloned().collect();
@@ -272,6 +280,10 @@ impl Occupied {
         // kiln does this itself unless it was killed; and the keeper looks at what there is, too.
         let recovered = volumes::restore_for_dead(&self.state_dir);
         let recovered = recovered.map_err(|error| Failure::setup("put the volumes right", error));
+        if let (Some(caches), false) = (&mut self.caches, kiln_is_there) {
+            let settled = caches.settle();
+            settled.map_err(|error| Failure::setup("put the local caches right", error))?;
+        }
         undone.and(settled).and(recovered.map(drop)).and(written.map_or(Ok(()), Err))
     }
 }

@@ -20,7 +20,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use serde::{Deserialize, Serialize};
 
-use super::LaunchOptions;
+use super::cache_files::{CacheFiles, Depth};
+use super::{CacheDirectory, LaunchOptions};
 use super::guard::{KilnFiles, Untouched};
 use super::private::{self, Private, Record};
 use super::reap;
@@ -64,6 +65,7 @@ struct Charge {
     secrets_dir: PathBuf,
     records: Vec<Record>,
     kiln_files: KilnFiles,
+    caches: Vec<CacheDirectory>,
 }
 
 /// The same as the keeper has it.
@@ -75,6 +77,9 @@ struct Held {
     own: Untouched,
     /// The volumes before the step that is running.
     noted: Noted,
+    caches: Vec<CacheDirectory>,
+    /// The same, before that step.
+    cache_files: Option<CacheFiles>,
 }
 
 /// kiln's connection to its keeper.
@@ -114,6 +119,7 @@ impl Keeper {
             secrets_dir: options.secrets_dir.clone(),
             records: private.records(),
             kiln_files: options.kiln_files.clone(),
+            caches: options.cache_directories.clone(),
         };
         self.say(&Word::Charge(charge), Some(private))
     }
@@ -228,19 +234,20 @@ fn listen(
     match receiver.receive()? {
         None => return Ok(false),
         Some(Word::Ping) => {}
-        Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files })) => {
+        Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches })) => {
             let private = Private::take_over(descriptors, records)?;
             let own = Untouched::note(&kiln_files, &state_dir)?;
-            *held = Some(Held { state_dir, secrets_dir, private, own, noted: Noted::default() });
+            *held = Some(Held { state_dir, secrets_dir, private, own, noted: Noted::default(), caches, cache_files: None });
         }
         Some(Word::StepBegins) => {
             if let Some(held) = held {
                 held.noted = Noted::of_all(&held.state_dir)?;
+                held.cache_files = Some(CacheFiles::note(&held.caches, Depth::Looks, &|_| false)?);
             }
         }
         Some(Word::StepEnded) => {
             if let Some(held) = held {
-                held.noted = Noted::default();
+                (held.noted, held.cache_files) = (Noted::default(), None);
             }
         }
         Some(Word::Discharge) => *held = None,
@@ -278,13 +285,17 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
     if let Err(error) = reap::end_all(PUTTING_BACK) {
         return tell(format!("{error}: credentials that were hidden from steps stay empty"));
     }
-    let Some(Held { state_dir, secrets_dir, mut private, own, mut noted }) = held else { return code };
+    let Some(Held { state_dir, secrets_dir, mut private, own, mut noted, mut cache_files, .. }) = held else { return code };
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
     }
     // The watcher may have done this before; with copies that it found spoilt it cannot have.
     let unsettled =
         noted.settle().and_then(|unsettled| volumes::recover(&state_dir, false).map(|_| unsettled));
+    let caches = cache_files.as_mut().map_or(Ok(Vec::new()), CacheFiles::settle);
+    if let Err(error) = caches {
+        return tell(format!("cannot look at the local caches: {error}: credentials stay empty"));
+    }
     // What was lent to the step that ran; the rest of the build's directory waits for the next start.
     match remove_secrets(&secrets_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -11,6 +11,7 @@
 //!
 //! This module does not know about images, layers or Dockerfiles; users, mounts and environment come resolved.
 
+mod cache_files;
 mod cancel;
 mod child;
 mod chroot;
@@ -56,6 +57,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::event::OutputStream;
 use crate::own_files::OwnFiles;
 
+pub use cache_files::CacheDirectory;
 pub use cancel::Cancel;
 pub use child::child_main_if_requested;
 pub use conceal::conceal;
@@ -119,8 +121,8 @@ pub struct LaunchOptions {
     pub own_files: OwnFiles,
     /// What a step in place finds of kiln, and is to leave as it is.
     pub kiln_files: KilnFiles,
-    /// Directories that kiln itself works in, its caches: a volume that holds one is left alone.
-    pub cache_directories: Vec<PathBuf>,
+    /// Where kiln has caches: a volume that holds nothing else is left alone.
+    pub cache_directories: Vec<CacheDirectory>,
     /// How much a copy of the volumes that lie over paths of images may take.
     pub volume_limit_bytes: u64,
 }

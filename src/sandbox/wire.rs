@@ -14,7 +14,7 @@ use super::guard::KilnFiles;
 use super::private::Record;
 use super::task::{Exit, Mount, Network, Task, Ulimit, User};
 use super::volumes::VolumeOrder;
-use super::{LaunchKind, SandboxError};
+use super::{CacheDirectory, LaunchKind, SandboxError};
 
 /// A task as the child gets it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub(super) struct Order {
     pub(super) volumes: Vec<VolumeOrder>,
     /// Where volumes are mounted that are somewhere else during the step.
     pub(super) moving: Vec<OsString>,
+    /// kiln's caches.
+    pub(super) caches: Vec<CacheDirectory>,
     pub(super) argv: Vec<OsString>,
     pub(super) env: Vec<(OsString, OsString)>,
     #[serde(with = "path")]
@@ -79,6 +81,7 @@ impl Order {
             hardened: false,
             volumes: Vec::new(),
             moving: Vec::new(),
+            caches: Vec::new(),
             argv: task.argv.clone(),
             env: task.env.clone(),
             cwd: task.cwd.clone(),

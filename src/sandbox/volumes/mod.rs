@@ -35,6 +35,7 @@ pub(super) use content::{Laid, directory_of};
 pub(super) use noted::Noted;
 use places::{Found, Places, candidates, find};
 
+use super::cache_files::{CacheFiles, Depth};
 use super::keeper;
 use super::look::at;
 use super::mounting::mount_points;
@@ -90,6 +91,7 @@ pub(super) struct Volumes {
     /// Those that move with the directories above them, out of every step's way.
     moving: BTreeSet<PathBuf>,
     places: Places,
+    caches: CacheFiles,
     _lock: Option<File>,
 }
 
@@ -110,12 +112,15 @@ impl Volumes {
         let places = Places::note().map_err(failed)?;
         let found = find(options).map_err(failed)?;
         let directory = options.state_dir.join(DIRECTORY);
+        let is_seen = |path: &Path| found.is_seen(path);
+        let caches = CacheFiles::note(&options.cache_directories, Depth::Contents, &is_seen);
         let mut volumes = Self {
             directory,
             backups: Vec::new(),
             orders: Vec::new(),
             moving: found.moving.clone(),
             places,
+            caches: caches.map_err(failed)?,
             _lock: None,
         };
         if found.staying.is_empty() && found.moving.is_empty() {
@@ -230,6 +235,7 @@ impl Volumes {
     /// A step is about to run: whoever comes next is to put right what it did, if this process cannot.
     pub(super) fn begin_step(&mut self) -> Result<(), SandboxError> {
         self.check_places()?;
+        self.caches.renew().map_err(caches_failed)?;
         if self.backups.is_empty() {
             return Ok(());
         }
@@ -249,6 +255,25 @@ impl Volumes {
             std::fs::rename(fresh, self.directory.join(UNCHECKED))
         };
         write().map_err(|source| SandboxError::Setup { action: "note the volumes".to_owned(), source })
+    }
+
+    /// Removes what the step did to kiln's caches. Returns what to warn of, and what of its doing is in no layer.
+    pub(super) fn settle_caches(&mut self) -> Result<(Vec<String>, Vec<PathBuf>), SandboxError> {
+        let (mut warnings, mut in_no_layer) = (Vec::new(), Vec::new());
+        for touched in self.caches.settle().map_err(caches_failed)? {
+            warnings.extend(touched.warning());
+            if let Some(first) = touched.strange.first() {
+                let path = touched.path.join(first);
+                warnings.push(format!(
+                    "the step changed `{}`, and `{}` is a cache of kiln's that steps see as it is: the change is in no layer, and \
+                     the step is kept in no cache",
+                    path.display(),
+                    touched.path.display()
+                ));
+                in_no_layer.push(path);
+            }
+        }
+        Ok((warnings, in_no_layer))
     }
 
     /// An error if something is mounted elsewhere than before the first step; what can be is moved back.
@@ -305,6 +330,10 @@ impl Volumes {
             (None, _) => Ok(warnings),
         }
     }
+}
+
+fn caches_failed(source: io::Error) -> SandboxError {
+    SandboxError::Setup { action: "look at the local caches".to_owned(), source }
 }
 
 /// Volumes, by where they are mounted, and where there are copies of what they hold: to be read instead while steps run.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::{LaunchOptions, SandboxError};
+use crate::sandbox::{CacheDirectory, LaunchOptions, SandboxError};
 use crate::sandbox::mounting::{Mounted, mount_points, mounts};
 use crate::sandbox::swap::Swap;
 use crate::tree::RootDir;
@@ -106,6 +106,13 @@ impl Found {
         self.staying.contains(path) || self.moving.contains(path)
     }
 
+    /// Tells whether steps see what is at `path`: on a volume that is left alone.
+    pub(super) fn is_seen(&self, path: &Path) -> bool {
+        let Ok(path) = std::fs::canonicalize(path) else { return false };
+        let mounted = mount_points().unwrap_or_default();
+        path.ancestors().find(|above| mounted.contains(*above)).is_some_and(|point| !self.has(point))
+    }
+
     /// Returns the caches on the volume at `point`, below its root.
     pub(super) fn caches_below(&self, point: &Path) -> Vec<PathBuf> {
         self.caches.iter().filter_map(|cache| Some(cache.strip_prefix(point).ok()?.to_path_buf())).collect()
@@ -115,7 +122,7 @@ impl Found {
 /// Finds the volumes; those that are caches of kiln's are left out: other containers may be using them.
 pub(super) fn find(options: &LaunchOptions) -> io::Result<Found> {
     let found = candidates(&options.state_dir)?;
-    let canonical = |path: &PathBuf| std::fs::canonicalize(path).ok();
+    let canonical = |cache: &CacheDirectory| std::fs::canonicalize(&cache.path).ok();
     let caches: Vec<PathBuf> = options.cache_directories.iter().filter_map(canonical).collect();
     let mut points: BTreeSet<PathBuf> = found.into_iter().map(|mount| mount.path).collect();
     points.retain(|point| !is_cache(point, &caches));
