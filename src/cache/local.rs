@@ -22,7 +22,7 @@ use super::{Cache, CacheError, Entry, Found, Key, Record, Removed, SharedCache, 
 use crate::blob::{BlobError, BlobSource, Layout, RECORDS_DIRECTORY, Store};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::Artifact;
-use crate::sandbox::Ground;
+use crate::sandbox::{Anchor, Ground};
 
 /// No manifest of a record is larger.
 const MANIFEST_LIMIT_BYTES: u64 = 4 << 20;
@@ -38,13 +38,16 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 /// reach it, no record is read or written.
 pub fn open_store(store: Arc<Store>, is_own: bool, ground: &Arc<Ground>) -> SharedCache {
     let root = store.path().to_owned();
-    Arc::new(LocalCache { root, blobs: Blobs::Store(store), is_own, ground: Arc::clone(ground) })
+    let (shown, blobs, ground) = (root.clone(), Blobs::Store(store), Arc::clone(ground));
+    Arc::new(LocalCache { shown, root, anchor: None, blobs, is_own, ground })
 }
 
 /// Keeps records in the directory `path`, which is made if need be.
 pub fn open_local(path: &Path, ground: &Arc<Ground>) -> Result<SharedCache, CacheError> {
-    let store = Store::open(path).map_err(|error| blob_error(path, error))?;
-    Ok(open_store(store, false, ground))
+    fs::create_dir_all(path).map_err(|error| CacheError::io("create", path, error))?;
+    let anchor = ground.anchor(path).map_err(|error| CacheError::io("open", path, error))?;
+    let store = Store::open(anchor.path()).map_err(|error| blob_error(path, error))?;
+    Ok(anchored(path, anchor, Blobs::Store(store), ground))
 }
 
 /// Reads the records of the directory `path`, which may be read-only.
@@ -54,12 +57,20 @@ pub fn open_local_source(path: &Path, ground: &Arc<Ground>) -> Result<SharedCach
             io::Error::new(io::ErrorKind::NotFound, "it is no cache directory: it has no `oci-layout`");
         return Err(CacheError::io("read", path, missing));
     }
-    if let Ok(store) = Store::open(path) {
-        return Ok(open_store(store, false, ground));
-    }
-    let layout = Layout::open(path).map_err(|error| blob_error(path, error))?;
-    let blobs = Blobs::Layout(Arc::new(layout));
-    Ok(Arc::new(LocalCache { root: path.to_owned(), blobs, is_own: false, ground: Arc::clone(ground) }))
+    let anchor = ground.anchor(path).map_err(|error| CacheError::io("open", path, error))?;
+    let blobs = match Store::open(anchor.path()) {
+        Ok(store) => Blobs::Store(store),
+        Err(_) => {
+            let layout = Layout::open(anchor.path()).map_err(|error| blob_error(path, error))?;
+            Blobs::Layout(Arc::new(layout))
+        }
+    };
+    Ok(anchored(path, anchor, blobs, ground))
+}
+
+fn anchored(path: &Path, anchor: Anchor, blobs: Blobs, ground: &Arc<Ground>) -> SharedCache {
+    let (shown, root, ground) = (path.to_owned(), anchor.path().to_owned(), Arc::clone(ground));
+    Arc::new(LocalCache { shown, root, anchor: Some(Arc::new(anchor)), blobs, is_own: false, ground })
 }
 
 fn blob_error(place: &Path, source: BlobError) -> CacheError {
@@ -67,10 +78,30 @@ fn blob_error(place: &Path, source: BlobError) -> CacheError {
 }
 
 struct LocalCache {
+    /// What people call it.
+    shown: PathBuf,
+    /// Where it is, wherever steps move it: on a volume it is put aside with the rest.
     root: PathBuf,
+    anchor: Option<Arc<Anchor>>,
     blobs: Blobs,
     is_own: bool,
     ground: Arc<Ground>,
+}
+
+/// Blobs of a directory that is reached by an anchor.
+struct Lasting {
+    source: Arc<dyn BlobSource>,
+    _anchor: Arc<Anchor>,
+}
+
+impl BlobSource for Lasting {
+    fn open(&self, descriptor: &Descriptor) -> Result<Box<dyn io::Read + Send>, BlobError> {
+        self.source.open(descriptor)
+    }
+
+    fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
+        self.source.contains(digest)
+    }
 }
 
 enum Blobs {
@@ -81,7 +112,7 @@ enum Blobs {
 
 impl std::fmt::Debug for LocalCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LocalCache({})", self.root.display())
+        write!(f, "LocalCache({})", self.shown.display())
     }
 }
 
@@ -103,6 +134,14 @@ impl LocalCache {
         match &self.blobs {
             Blobs::Store(store) => store.clone(),
             Blobs::Layout(layout) => layout.clone(),
+        }
+    }
+
+    /// The same for readers that may outlive this.
+    fn lasting_source(&self) -> Arc<dyn BlobSource> {
+        match &self.anchor {
+            Some(anchor) => Arc::new(Lasting { source: self.source(), _anchor: Arc::clone(anchor) }),
+            None => self.source(),
         }
     }
 
@@ -131,7 +170,7 @@ impl LocalCache {
         match self.source().open(descriptor) {
             Ok(_) => Ok(true),
             Err(BlobError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(blob_error(&self.root, error)),
+            Err(error) => Err(blob_error(&self.shown, error)),
         }
     }
 
@@ -173,7 +212,7 @@ fn touch(path: &Path) {
 
 impl Cache for LocalCache {
     fn describe(&self) -> String {
-        if self.is_own { "the local cache".to_owned() } else { self.root.display().to_string() }
+        if self.is_own { "the local cache".to_owned() } else { self.shown.display().to_string() }
     }
 
     fn find(&self, key: &Key) -> Result<Option<Found>, CacheError> {
@@ -185,7 +224,7 @@ impl Cache for LocalCache {
         }
         touch(&self.record_path(key));
         let mut found = header.found(self.describe());
-        found.blobs = (!self.is_own).then(|| self.source());
+        found.blobs = (!self.is_own).then(|| self.lasting_source());
         found.file = self.is_own.then(|| self.record_path(key));
         Ok(Some(found))
     }
@@ -201,7 +240,7 @@ impl Cache for LocalCache {
         let read = match self.source().open(&header.config) {
             Ok(reader) => reader.take(header.config.size()).read_to_end(&mut config),
             Err(BlobError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(blob_error(&self.root, error)),
+            Err(error) => return Err(blob_error(&self.shown, error)),
         };
         read.map_err(|error| self.refused(&path, format!("its config can't be read: {error}")))?;
         let record = artifact::read_record(&header, &config).map_err(|reason| self.refused(&path, reason))?;
@@ -210,10 +249,10 @@ impl Cache for LocalCache {
 
     fn put(&self, record: &Record, layer: &dyn BlobSource) -> Result<(), CacheError> {
         let Blobs::Store(store) = &self.blobs else {
-            return Err(CacheError::io("write", &self.root, io::ErrorKind::ReadOnlyFilesystem.into()));
+            return Err(CacheError::io("write", &self.shown, io::ErrorKind::ReadOnlyFilesystem.into()));
         };
         let _held = self.ground.hold();
-        let failed = |error| blob_error(&self.root, error);
+        let failed = |error| blob_error(&self.shown, error);
         let digest: Digest = record.layer.digest();
         if !store.has(&digest) {
             let mut reader = layer.open(&record.layer.descriptor).map_err(failed)?;
@@ -255,7 +294,7 @@ impl Cache for LocalCache {
         let Blobs::Store(store) = &self.blobs else {
             return Err(CacheError::io(
                 "remove records in",
-                &self.root,
+                &self.shown,
                 io::ErrorKind::ReadOnlyFilesystem.into(),
             ));
         };
@@ -270,7 +309,7 @@ impl Cache for LocalCache {
         }
         self.sweep()?;
         let collected =
-            store.collect_garbage(Duration::ZERO).map_err(|error| blob_error(&self.root, error))?;
+            store.collect_garbage(Duration::ZERO).map_err(|error| blob_error(&self.shown, error))?;
         (removed.bytes, removed.blobs) = (collected.bytes, collected.blobs);
         Ok(removed)
     }

@@ -19,7 +19,9 @@ use crate::oci::{Platform, Reference};
 use crate::output::{self, Output, OutputParts, OutputSpec};
 use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, StorageKind, WorkDir};
-use crate::sandbox::{self, CacheDirectory, Cancel, Entered, Ground, KilnFiles, LaunchOptions, MemoryDir, OWN_IMAGE_MARKER};
+use crate::sandbox::{
+    self, CacheDirectory, Cancel, Entered, Ground, KilnFiles, LaunchOptions, MemoryDir, OWN_IMAGE_MARKER,
+};
 use crate::tree::Timestamp;
 
 /// Everything a build is wired to, and the directory that goes when it is over.
@@ -224,7 +226,8 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
 /// Says where kiln's caches are beside its own root, and what in them later builds believe.
 fn cache_files(invocation: &Invocation) -> Vec<CacheDirectory> {
     let names = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
-    let absolute = cache_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
+    let absolute =
+        cache_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
     let unique: BTreeSet<PathBuf> = absolute.collect();
     let directory = |path| CacheDirectory {
         path,

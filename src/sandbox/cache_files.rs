@@ -139,23 +139,16 @@ impl Cache {
     }
 
     fn renew(&mut self, depth: Depth) -> io::Result<()> {
-        let before = std::mem::take(&mut self.known);
+        let mut before = std::mem::take(&mut self.known);
         self.strange.clear();
         let Some(root) = self.open()? else { return Ok(()) };
         for (path, metadata) in self.guarded(&root)? {
-            let known = match before.get(&path) {
-                Some(known) if known.metadata.is_untouched(&metadata) => None,
-                _ => Some(Known { metadata, content: self.content(&root, &path, &metadata, depth)? }),
+            // What is as it was need not be read again.
+            let known = match before.remove(&path).filter(|known| known.metadata.is_untouched(&metadata)) {
+                Some(known) => known,
+                None => Known { metadata, content: self.content(&root, &path, &metadata, depth)? },
             };
-            self.known.insert(path, known.unwrap_or_else(|| Known { metadata, content: Content::Unknown }));
-        }
-        // What is as it was need not be read again.
-        for (path, known) in before {
-            if let Some(now) = self.known.get_mut(&path)
-                && known.metadata.is_untouched(&now.metadata)
-            {
-                *now = known;
-            }
+            self.known.insert(path, known);
         }
         if self.is_seen {
             self.strange = self.strange(&root)?;
@@ -246,13 +239,7 @@ impl Cache {
         Ok(found)
     }
 
-    fn content(
-        &self,
-        root: &RootDir,
-        path: &Path,
-        metadata: &Metadata,
-        depth: Depth,
-    ) -> io::Result<Content> {
+    fn content(&self, root: &RootDir, path: &Path, metadata: &Metadata, depth: Depth) -> io::Result<Content> {
         if depth == Depth::Looks || metadata.kind != FileKind::File || metadata.size_bytes > MOST_BYTES {
             return Ok(Content::Unknown);
         }
@@ -297,7 +284,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("records/ab")).unwrap();
         fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
-        for (name, text) in [("index.json", "{}"), ("oci-layout", "1"), ("records/ab/one", "1"), ("records/ab/two", "2")]
+        for (name, text) in
+            [("index.json", "{}"), ("oci-layout", "1"), ("records/ab/one", "1"), ("records/ab/two", "2")]
         {
             fs::write(dir.path().join(name), text).unwrap();
         }

@@ -158,7 +158,10 @@ pub enum SandboxError {
         problem: String,
     },
     /// A step removed files of volumes, and the copies of them.
-    #[error("the step destroyed files of the container's volumes, which are lost, since it destroyed the copies that kiln made of them, too: {}", counted(volumes))]
+    #[error(
+        "the step destroyed files of the container's volumes, which are lost, since it destroyed the copies that kiln made of them, too: {}",
+        counted(volumes)
+    )]
     VolumesLost {
         /// Where each is mounted, and how many of its files are lost.
         volumes: Vec<(PathBuf, usize)>,

@@ -5,7 +5,12 @@
 //! counts only as long as no further step began: their number tells. Where steps are kept from kiln's files all of this
 //! is nothing: nobody waits, and the number stays 0.
 
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
 
 /// What steps in place and kiln share.
 #[derive(Debug, Default)]
@@ -27,6 +32,20 @@ struct State {
 #[must_use]
 pub struct Hold(Option<Arc<Ground>>);
 
+/// A directory that is reached by a path of its own for as long as this lives.
+#[derive(Debug)]
+pub struct Anchor {
+    path: PathBuf,
+    _directory: Option<OwnedFd>,
+}
+
+impl Anchor {
+    /// Returns the path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// The right to run one step; kiln's other threads leave the files alone meanwhile.
 #[derive(Debug)]
 #[must_use]
@@ -41,6 +60,17 @@ impl Ground {
     /// Tells whether steps can reach kiln's files at all.
     pub fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// Returns how the directory at `path` is reached wherever a step moves it to: in place, by a descriptor.
+    pub fn anchor(&self, path: &Path) -> io::Result<Anchor> {
+        if !self.is_shared() {
+            return Ok(Anchor { path: path.to_owned(), _directory: None });
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        Ok(Anchor { path, _directory: Some(directory) })
     }
 
     /// Returns how many steps have begun that could reach kiln's files.

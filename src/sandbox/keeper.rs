@@ -21,7 +21,6 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use serde::{Deserialize, Serialize};
 
 use super::cache_files::{CacheFiles, Depth};
-use super::{CacheDirectory, LaunchOptions};
 use super::guard::{KilnFiles, Untouched};
 use super::private::{self, Private, Record};
 use super::reap;
@@ -30,6 +29,7 @@ use super::sys::{self, Fork};
 use super::task::Exit;
 use super::volumes::{self, Noted};
 use super::wire::{Receiver, path, send};
+use super::{CacheDirectory, LaunchOptions};
 use crate::tree::RootDir;
 
 /// How long a start waits for the processes of a killed kiln to finish what they do.
@@ -237,7 +237,15 @@ fn listen(
         Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches })) => {
             let private = Private::take_over(descriptors, records)?;
             let own = Untouched::note(&kiln_files, &state_dir)?;
-            *held = Some(Held { state_dir, secrets_dir, private, own, noted: Noted::default(), caches, cache_files: None });
+            *held = Some(Held {
+                state_dir,
+                secrets_dir,
+                private,
+                own,
+                noted: Noted::default(),
+                caches,
+                cache_files: None,
+            });
         }
         Some(Word::StepBegins) => {
             if let Some(held) = held {
@@ -285,7 +293,9 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
     if let Err(error) = reap::end_all(PUTTING_BACK) {
         return tell(format!("{error}: credentials that were hidden from steps stay empty"));
     }
-    let Some(Held { state_dir, secrets_dir, mut private, own, mut noted, mut cache_files, .. }) = held else { return code };
+    let Some(Held { state_dir, secrets_dir, mut private, own, mut noted, mut cache_files, .. }) = held else {
+        return code;
+    };
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
     }

@@ -64,7 +64,7 @@ pub use conceal::conceal;
 pub use doctor::{Finding, doctor};
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
-pub use ground::{Ground, Hold, Occupation};
+pub use ground::{Anchor, Ground, Hold, Occupation};
 pub use guard::KilnFiles;
 pub use memory::MemoryDir;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};

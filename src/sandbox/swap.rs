@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::SandboxError;
 use super::journal::{Begin, Journal, Line, Residual, is_straight};
 use super::laid::{self, Laying, Part};
 use super::look::{Look, at, copy_attributes, look, set_look};
@@ -23,7 +24,6 @@ use super::mounting::mount_points;
 use super::reap;
 use super::volumes::{self, Aside, Laid, Noted, VolumeOrder, directory_of};
 use super::wire::Failure;
-use super::SandboxError;
 use crate::tree::RootDir;
 
 /// The directory of kiln's own debug image whose shell runs the job: kept, unless the stage has one.

@@ -74,7 +74,6 @@ pub(super) struct Damage {
     pub(super) strangers: Vec<PathBuf>,
 }
 
-
 /// Adds up what a volume holds.
 pub(super) fn size_bytes(volume: &RootDir, left_out: &[PathBuf]) -> io::Result<u64> {
     let entries = content::entries(volume, &|path| content::is_foreign(path, left_out))?;

@@ -189,8 +189,7 @@ impl Volumes {
         let mounted = mount_points().map_err(failed)?;
         let inner: Vec<PathBuf> =
             mounted.iter().filter_map(|inner| Some(inner.strip_prefix(point).ok()?.to_path_buf())).collect();
-        let mut inner: Vec<PathBuf> =
-            inner.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        let mut inner: Vec<PathBuf> = inner.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
         inner.extend(found.caches_below(point));
         let size_bytes = backup::size_bytes(&volume, &inner).map_err(failed)?;
         *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
@@ -396,7 +395,10 @@ fn wait_for_lock(directory: &Path, is_worth_it: impl Fn() -> bool) -> io::Result
 fn clear(directory: &Path) -> io::Result<()> {
     let root = RootDir::open(directory)?;
     let kept = [LOCK, UNSETTLED];
-    root.read_dir("")?.iter().filter(|name| !kept.iter().any(|kept| name == kept)).try_for_each(|name| root.remove_all(name))
+    root.read_dir("")?
+        .iter()
+        .filter(|name| !kept.iter().any(|kept| name == kept))
+        .try_for_each(|name| root.remove_all(name))
 }
 
 /// Returns the volumes of which nobody has said yet that they are as they were before a step.

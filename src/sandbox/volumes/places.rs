@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::{CacheDirectory, LaunchOptions, SandboxError};
 use crate::sandbox::mounting::{Mounted, mount_points, mounts};
 use crate::sandbox::swap::Swap;
+use crate::sandbox::{CacheDirectory, LaunchOptions, SandboxError};
 use crate::tree::RootDir;
 
 /// What nobody expects to find files of an image in.
@@ -38,7 +38,8 @@ impl Places {
                 None => "it is not mounted any more".to_owned(),
             };
             let is_back = now.get(id).is_some_and(|there| {
-                move_back(there, point, state_dir).is_ok() && by_id().is_ok_and(|now| now.get(id) == Some(point))
+                move_back(there, point, state_dir).is_ok()
+                    && by_id().is_ok_and(|now| now.get(id) == Some(point))
             });
             let end = match is_back {
                 true => "; it is at its place again",

@@ -1,6 +1,7 @@
 //! A cache never gives another image than a build without it would, and a lie in one costs a warning.
 //!
-//! Where kiln runs changes nothing here: the files of a cache are read by kiln itself, in every kind of container.
+//! Where kiln runs changes little here: the files of a cache are read by kiln itself, in every kind of container. In place a
+//! step can write to them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::Place;
 use crate::cache::{ran, requests};
-use crate::support::need::Busybox;
+use crate::support::container::RUNTIME;
+use crate::support::need::{Busybox, Program, Root};
 use crate::support::program::{finish, show};
 use crate::support::{Context, Kiln, Outcome, Registry, base, run};
 
@@ -301,5 +304,109 @@ fn a_lie_in_the_own_store_is_told_of_once() {
         let built = kiln.build(&lied_about("two"), &[EPOCH, "--cache-to=type=none"]).ok();
         assert_eq!(built.stderr.contains("its step runs instead"), warns, "{built}");
         assert_eq!(built.last_line(), wanted.last_line());
+    }
+}
+
+/// Makes a directory everybody's, as a volume of a job.
+fn volume() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    directory
+}
+
+/// A step in place wrote a record with a layer of its own into the directory of `--cache-to`, or of `--cache-from` alone, and
+/// later builds took it.
+#[test]
+fn a_step_gets_no_record_into_a_local_cache() {
+    require!(Busybox, Root, Program(RUNTIME));
+    const KILL: &str = "kill -9 $(cut -d' ' -f4 /proc/$PPID/stat); sleep 100";
+    let honest = format!("FROM {}\nRUN cat /proc/sys/kernel/random/uuid > /app\n", base::busybox());
+    let (hostile, out) = (tempfile::tempdir().unwrap(), volume());
+    let evil = format!("--cache-to=type=local,dest={}", hostile.path().join("evil").display());
+    fs::write(hostile.path().join("honest"), &honest).unwrap();
+    Kiln::new().build(&Context::new(&honest), &["--build-arg=SOURCE_DATE_EPOCH=1700000000", &evil]).ok();
+    let waits = "/workspace/.kiln-*.away/own/.cache";
+    let parked = "/kiln/store/kiln/sandbox/park/ci/cache";
+    let cases = [
+        ("/cache", "/cache", "to"),
+        ("/cache", "/cache", "from"),
+        (waits, "/workspace/.cache", "to"),
+        (waits, "/workspace/.cache", "from"),
+        ("/kiln/cache", "/kiln/cache", "to"),
+        (parked, "/ci/cache", "from"),
+    ];
+    let mut script = "export DOCKER_CONFIG=/kiln/.docker; n=0; \
+        honest() { n=$((n+1)); $BUILD --root=/kiln/fresh$n --cache-from=type=local,src=$1 -f /context/honest /context > /dev/shm/log 2>&1; \
+            rc=$?; grep -q CACHED /dev/shm/log && echo \"$2 took it\" || echo \"$2 ran $rc\"; }; "
+        .to_owned();
+    let mut wanted = Vec::new();
+    for (number, (target, cache, way)) in cases.iter().enumerate() {
+        for (end, code) in [("true", 0), (KILL, 137)] {
+            let name = format!("{number}-{code}");
+            let step =
+                format!("cp -r /e/. {target}/; test -e {target}/records && touch /dev/shm/copied; {end}");
+            let dockerfile = format!("FROM {}\nCOPY evil /e\nRUN {step}\n", base::busybox());
+            fs::write(hostile.path().join(&name), dockerfile).unwrap();
+            // A cache that has something else before.
+            script.push_str(&format!(
+                "printf 'FROM {}\\nRUN echo {name}\\n' > /kiln/other; $BUILD --cache-to=type=local,dest={cache} -f /kiln/other /context 2>/dev/null; \
+                 $BUILD --no-cache --cache-{way}=type=local,{}={cache} -f /context/{name} /context > /dev/shm/attack 2>&1; \
+                 echo \"code $?\"; rm /dev/shm/copied && echo copied; grep 'which are not used any more' /dev/shm/attack >&2; honest {cache} {name}; ",
+                base::busybox(),
+                if *way == "to" { "dest" } else { "src" },
+            ));
+            wanted.extend([format!("code {code}"), "copied".to_owned(), format!("{name} ran 0")]);
+        }
+    }
+    // The forged record is one that is taken.
+    script.push_str("cp -r /context/evil/. /cache/; honest /cache control");
+    wanted.push("control took it".to_owned());
+    for kind in ["A", "C"] {
+        let (cache, workspace) = (volume(), volume());
+        fs::create_dir(workspace.path().join(".cache")).unwrap();
+        fs::write(workspace.path().join("main.go"), "the job's").unwrap();
+        let volumes = [
+            format!("{}:/cache", cache.path().display()),
+            format!("{}:/workspace", workspace.path().display()),
+        ];
+        let ended = Place::Kind(kind).run(hostile.path(), out.path(), &volumes, &script).ok();
+        let lines: Vec<&str> = ended.stdout.lines().filter(|line| !line.starts_with("sha256:")).collect();
+        assert_eq!(lines, wanted, "{kind}\n{ended}");
+        assert!(ended.stderr.matches("which are not used any more").count() >= cases.len(), "{ended}");
+    }
+}
+
+/// A volume that had a cache somewhere was not put aside: `RUN rm -rf ./*` emptied the working copy.
+#[test]
+fn a_cache_on_a_volume_leaves_the_volume_as_it_is() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let context =
+        Context::on_busybox("WORKDIR /workspace\nRUN echo built > made\nRUN rm -rf ./* && echo 2 > two\n");
+    let arguments = ["--build-arg=SOURCE_DATE_EPOCH=1700000000"];
+    let wanted = Kiln::new().build(&context, &arguments).ok().last_line().to_owned();
+    for kind in ["A", "C"] {
+        let (workspace, cache, out) = (volume(), volume(), volume());
+        for directory in ["own", ".cache"] {
+            fs::create_dir(workspace.path().join(directory)).unwrap();
+        }
+        fs::write(workspace.path().join("own/main.go"), "the job's").unwrap();
+        let volumes = [
+            format!("{}:/workspace", workspace.path().display()),
+            format!("{}:/cache", cache.path().display()),
+        ];
+        let script = "at='type=local,dest=/workspace/.cache'; from='type=local,src=/workspace/.cache'; \
+            $BUILD --cache-to=$at /context && $BUILD --root=/kiln/other --cache-from=$from --output=type=tar,dest=/out/tar /context; \
+            ls /workspace; cat /workspace/own/main.go";
+        let built = Place::Kind(kind).run(context.path(), out.path(), &volumes, script).ok();
+        let lines: Vec<&str> = built.stdout.lines().collect();
+        assert_eq!(lines, [wanted.as_str(), wanted.as_str(), "own", "the job's"], "{kind}\n{built}");
+        assert_eq!(built.stderr.matches("CACHED").count(), 3, "{kind}\n{built}");
+        assert!(!built.stderr.contains("warning"), "{kind}\n{built}");
+        // A volume that is a cache is seen by steps as it is: what they write there is in no layer.
+        let seen = Context::on_busybox("RUN mkdir -p /cache; echo x > /cache/mine\n");
+        let script = "for n in 1 2; do $BUILD --cache-to=type=local,dest=/cache /context; done";
+        let built = Place::Kind(kind).run(seen.path(), out.path(), &volumes, script).ok();
+        assert!(built.stderr.contains("the change is in no layer"), "{kind}\n{built}");
+        assert!(!built.stderr.contains("CACHED"), "{kind}\n{built}");
     }
 }

@@ -483,13 +483,15 @@ fn killing_kiln_alone_gains_no_volume() {
         let ended = unharmed(place, &volumes, out.path(), &script);
         assert!(ended.stdout.starts_with("rc 137\nrefilled\n"), "{place:?}\n{ended}");
         // With the copies spoilt as well there is nothing to put it right from: it is named, and nothing is refilled.
-        let spoil = "for f in $(find /kiln/store/kiln/sandbox/volumes -name main.go); do echo evil > $f; done";
+        let spoil =
+            "for f in $(find /kiln/store/kiln/sandbox/volumes -name main.go); do echo evil > $f; done";
         let step = format!("cd /workspace/.kiln-*.away/own; echo evil > main.go; {spoil}; {KILL}");
         fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
         let mounts = volumes.map(|(volume, target)| volume.mounted_at(target));
         let ended = place.run(Context::empty().path(), out.path(), &mounts, &script);
         assert!(ended.stdout.starts_with("rc 137\n") && !ended.stdout.contains("refilled"), "{ended}");
-        let told: Vec<_> = ended.stderr.lines().filter(|line| line.contains("not as it was before a step")).collect();
+        let told: Vec<_> =
+            ended.stderr.lines().filter(|line| line.contains("not as it was before a step")).collect();
         assert!(told.iter().any(|line| line.contains("`/workspace/main.go`")), "{ended}");
     }
 }
