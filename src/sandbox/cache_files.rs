@@ -181,7 +181,11 @@ impl Cache {
         for (path, known) in &self.known {
             let is_gone = !root.exists(path)?;
             if let (true, Content::File(bytes)) = (is_gone, &known.content) {
-                root.create_file(path, known.metadata.mode)?.write_all(bytes)?;
+                match root.create_file(path, known.metadata.mode) {
+                    // Somebody else has made it this moment.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    file => file?.write_all(bytes)?,
+                }
                 root.set_owner(path, known.metadata.uid, known.metadata.gid)?;
                 root.set_mode(path, known.metadata.mode)?;
             }

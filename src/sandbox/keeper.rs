@@ -41,6 +41,9 @@ const PUTTING_BACK: Duration = Duration::from_secs(60);
 /// How long an answer may take: longer than a loaded machine makes anybody wait, and no longer than a user does.
 const ANSWER: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
+/// How long it may take to look at all of the volumes and caches.
+const LOOKING: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
+
 /// What kiln says to its keeper; the descriptors of a charge go before.
 #[derive(Debug, Serialize, Deserialize)]
 enum Word {
@@ -151,7 +154,11 @@ impl Keeper {
             None => private::send_descriptors(&self.socket, &[])?,
         }
         send(&self.socket, word)?;
-        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&ANSWER))? == 0 {
+        let patience = match word {
+            Word::StepBegins => LOOKING,
+            Word::Ping | Word::Charge(_) | Word::StepEnded | Word::Discharge => ANSWER,
+        };
+        if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&patience))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
         receiver.receive::<()>()?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())

@@ -123,7 +123,8 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
             .map_err(|error| Failure::setup("watch over the step", error)),
         Err(error) => Err(Failure::setup("fork", error)),
     };
-    let kiln_is_there = connection.report(&Report::Over).is_ok() && connection.wait_for_go().is_ok();
+    let kiln_is_there = order.launch != LaunchKind::InPlace
+        || (connection.report(&Report::Over).is_ok() && connection.wait_for_go().is_ok());
     let undone = prepared.undo(kiln_is_there);
     exit.and_then(|exit| undone.map(|()| exit))
 }

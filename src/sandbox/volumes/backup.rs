@@ -132,7 +132,11 @@ impl Backup {
                 Some(_) | None => Content::Strangers,
             };
             let xattrs = match content {
-                Content::Other => volume.xattrs(&path)?,
+                Content::Other => match volume.xattrs(&path) {
+                    // The job has removed it this moment.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    xattrs => xattrs?,
+                },
                 _ => Xattrs::default(),
             };
             let copy = copy.map(|copy| (copy.ino, copy.ctime));

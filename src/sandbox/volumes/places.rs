@@ -31,16 +31,12 @@ impl Places {
         let mut first = None;
         loop {
             let now = by_id()?;
-            let moved = self.0.iter().find(|(id, point)| now.get(id) != Some(*point));
-            let Some((id, point)) = moved else { break };
-            let text = match now.get(id) {
-                Some(there) => format!("the step moved it to `{}`", there.display()),
-                None => "it is not mounted any more".to_owned(),
-            };
-            let is_back = now.get(id).is_some_and(|there| {
-                move_back(there, point, state_dir).is_ok()
-                    && by_id().is_ok_and(|now| now.get(id) == Some(point))
-            });
+            // What is gone was unmounted by somebody else: no step in place can.
+            let there = |(id, point)| now.get(id).map(|there| (id, point, there));
+            let mut moved = self.0.iter().filter_map(there).filter(|(_, point, there)| there != point);
+            let Some((id, point, there)) = moved.next() else { break };
+            let text = format!("the step moved it to `{}`", there.display());
+            let is_back = move_back(there, point, state_dir).is_ok() && by_id()?.get(id) == Some(point);
             let end = match is_back {
                 true => "; it is at its place again",
                 false => ", and it cannot be moved back: go on in a new container",
