@@ -306,6 +306,9 @@ impl Problem {
                  step was not yours"
                     .to_owned(),
             ),
+            Self::Sandbox(SandboxError::Device { .. }) => Some(
+                "steps in place have the container's `/dev`: leave its devices out of what the command changes".to_owned(),
+            ),
             Self::Sandbox(SandboxError::OwnFiles { path, .. }) => {
                 let top =
                     path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());

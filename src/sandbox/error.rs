@@ -166,6 +166,18 @@ pub enum SandboxError {
         /// Where each is mounted, and how many of its files are lost.
         volumes: Vec<(PathBuf, usize)>,
     },
+    /// A step in place put something else into the place of a device.
+    #[error("the step replaced the container's `{}`, which is as before again", path.display())]
+    Device {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The null device, which programs are started with, is something else: a FIFO, for one, has them wait for ever.
+    #[error("`/dev/null` is a {found} here, expected the null device")]
+    NullDevice {
+        /// What it is.
+        found: crate::tree::FileKind,
+    },
     /// Another kiln has the place of `/`.
     #[error(
         "another kiln is building in place in this container, and one can at a time: start this one after it, or in a container of its own"

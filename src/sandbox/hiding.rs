@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::keeper::Keeper;
 use super::private::{Private, Visible};
-use super::{Entered, LaunchOptions, SandboxError};
+use super::{Entered, LaunchKind, LaunchOptions, SandboxError};
 use crate::event::OutputStream;
 
 /// The files with credentials, and who refills them.
@@ -15,6 +15,7 @@ pub(super) struct Hiding {
     private: Mutex<Private>,
     visible: Vec<Visible>,
     keeper: Option<Arc<Keeper>>,
+    is_in_place: bool,
 }
 
 impl Hiding {
@@ -22,7 +23,13 @@ impl Hiding {
     pub(super) fn open(entered: &Entered, options: LaunchOptions) -> Result<Self, SandboxError> {
         let (private, visible) = Private::open(&options.state_dir, &options.private_files)
             .map_err(|source| SandboxError::Setup { action: "open the credentials".to_owned(), source })?;
-        Ok(Self { options, private: Mutex::new(private), visible, keeper: entered.keeper.clone() })
+        Ok(Self {
+            options,
+            private: Mutex::new(private),
+            visible,
+            keeper: entered.keeper.clone(),
+            is_in_place: entered.launch == LaunchKind::InPlace,
+        })
     }
 
     /// Returns what the launch was told.
@@ -55,7 +62,7 @@ impl Hiding {
         if !private.is_emptied() {
             if let Some(keeper) = &self.keeper {
                 keeper
-                    .charge(&self.options, &private)
+                    .charge(&self.options, &private, self.is_in_place)
                     .map_err(|source| SandboxError::KeeperGone { source })?;
             }
             let emptied = private.contents().and_then(|contents| {

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,7 +17,8 @@ use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
 use super::placing::Placed;
 use super::supervise::Connection;
-use super::swap::{Swap, USUAL};
+use super::surroundings::Surroundings;
+use super::swap::Swap;
 use super::task::{Ended, Mount, Task};
 use super::volumes::{self, Copies, Volumes};
 use super::wire::{Failure, Order, Report, hosts_file};
@@ -93,9 +93,14 @@ impl Launch for InPlace {
             ..Order::new(LaunchKind::InPlace, task)
         };
         let guard = self.guard(&mut guard)?;
+        let surroundings = Surroundings::note(&order.private).map_err(|source| SandboxError::Setup {
+            action: "look at what stays in its place beside the step".to_owned(),
+            source,
+        })?;
         volumes.begin_step()?;
         self.hiding.tell_of_step(true)?;
         let ended = step::run(task, &order, Some(&private), output);
+        let around = surroundings.put_back().blame();
         if let Err(SandboxError::ChildVanished { .. }) = &ended {
             // Somebody killed the process that would have put everything back; what it watched over has been ended.
             Swap::recover(&options.state_dir, |_| Ok(())).map_err(|source| SandboxError::Setup {
@@ -117,6 +122,7 @@ impl Launch for InPlace {
             Err(lost @ SandboxError::VolumesLost { .. }) => return Err(lost),
             other => other,
         };
+        around?;
         in_place?;
         settled?;
         let mut ended = ended?;
@@ -199,8 +205,6 @@ pub(super) struct Occupied {
     swap: Option<Swap>,
     state_dir: PathBuf,
     caches: Option<CacheFiles>,
-    /// Single files of the image's that are mounts of the container, as they were before the step.
-    mounted_files: Vec<(PathBuf, FileStamp)>,
 }
 
 /// Puts the stage into place; after an error everything is as it was.
@@ -208,7 +212,7 @@ pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied,
     check_place(&order.root)?;
     let placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
     let state_dir = order.state_dir.clone();
-    let mut occupied = Occupied { placed, swap: None, state_dir, caches: None, mounted_files: Vec::new() };
+    let mut occupied = Occupied { placed, swap: None, state_dir, caches: None };
     match occupied.begin(order, connection) {
         Ok(()) => Ok(occupied),
         Err(failure) => {
@@ -241,7 +245,6 @@ impl Occupied {
         let hidden = swap.enter(volumes).map_err(failed)?;
         swap.show(&order.volumes)?;
         swap.lay(&laying)?;
-        self.mounted_files = mounted_files(&mounts, &order.state_dir);
         for path in hidden {
             let text = format!(
                 "the step does not see the image's `{}`: the container has a mount there",
@@ -259,12 +262,6 @@ impl Occupied {
             (Some(swap), false) => swap.settle_volumes(),
             _ => Ok(()),
         };
-        let written =
-            self.mounted_files.iter().find(|(path, stamp)| FileStamp::of(path).as_ref() != Some(stamp));
-        let written = written.map(|(path, _)| Failure::Volume {
-            point: path.into(),
-            problem: "the step wrote to this single file, and that cannot be in a layer".to_owned(),
-        });
         let left = match self.swap.take() {
             Some(swap) => match swap.leave() {
                 Ok(None) => Ok(()),
@@ -284,31 +281,8 @@ impl Occupied {
             let settled = caches.settle();
             settled.map_err(|error| Failure::setup("put the local caches right", error))?;
         }
-        undone.and(settled).and(recovered.map(drop)).and(written.map_or(Ok(()), Err))
+        undone.and(settled).and(recovered.map(drop))
     }
-}
-
-/// What tells that a file was not written to.
-#[derive(Debug, PartialEq, Eq)]
-struct FileStamp {
-    size_bytes: u64,
-    modified: (i64, i64),
-}
-
-impl FileStamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        Some(Self { size_bytes: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
-    }
-}
-
-/// Returns the single files that are mounted where an image may have files.
-fn mounted_files(mounts: &BTreeSet<PathBuf>, state_dir: &Path) -> Vec<(PathBuf, FileStamp)> {
-    let own: PathBuf = state_dir.components().take(2).collect();
-    let files = mounts
-        .iter()
-        .filter(|path| !path.starts_with(&own) && !USUAL.iter().any(|usual| path.starts_with(usual)));
-    files.filter_map(|path| Some((path.clone(), FileStamp::of(path)?))).collect()
 }
 
 /// Says why steps in place cannot work with kiln's files below `directory`, if they cannot.

@@ -27,9 +27,6 @@ const NAME: &str = "in-place.journal";
 /// No journal is larger: it has a line for each directory that cannot be moved whole.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// The mounted files that have other content during a step.
-const OVERWRITTEN: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
-
 /// A swap's parameters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Begin {
@@ -64,8 +61,6 @@ pub(super) enum Line {
     Residual(Residual),
     /// What could not be moved was removed, when everything in it was away: it was not residual after all.
     Vacated(std::ffi::OsString),
-    /// A mounted file of the container is to have other content: where it is, and where its own is kept.
-    Overwritten(std::ffi::OsString, std::ffi::OsString),
     /// This is about to be laid into a file system that is mounted in the container.
     Laid(std::ffi::OsString),
     /// They are all away; from here on what is in `/` is the stage's.
@@ -116,17 +111,6 @@ impl<'a> Trust<'a> {
                 is_straight(&residual.path, Path::new("/")) && !self.is_below_own(&residual.path),
                 &residual.path,
             ),
-            Line::Overwritten(path, saved) => {
-                let (path, saved) = (Path::new(path), Path::new(saved));
-                let is_saved =
-                    saved.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"saved-"));
-                believe(saved.parent() == Some(self.state_dir) && is_saved && self.is_own(saved), saved)?;
-                believe(
-                    OVERWRITTEN.iter().any(|known| Path::new(known) == path)
-                        && is_straight(path, Path::new("/")),
-                    path,
-                )
-            }
             Line::Laid(path) => {
                 let path = Path::new(path);
                 let in_mount = path
@@ -263,8 +247,6 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().canonicalize().unwrap();
         assert!(believed(&dir, &Line::Begin(begin(&dir))));
-        let saved = dir.join("state/saved-0");
-        assert!(believed(&dir, &Line::Overwritten("/etc/hosts".into(), saved.into())));
         assert!(believed(&dir, &Line::Laid("/proc/laid".into())));
         let look = super::super::look::look(Path::new("/")).unwrap();
         assert!(believed(&dir, &Line::Residual(Residual { path: "/".into(), look })));
@@ -291,11 +273,7 @@ mod tests {
         for begin in strange {
             assert!(!believed(&dir, &Line::Begin(begin.clone())), "{begin:?}");
         }
-        let saved: std::ffi::OsString = dir.join("state/saved-0").into();
         for line in [
-            Line::Overwritten("/etc/passwd".into(), saved),
-            Line::Overwritten("/etc/hosts".into(), "/root/.docker/config.json".into()),
-            Line::Overwritten("/etc/hosts".into(), dir.join("out/saved-0").into()),
             Line::Laid("/home/job".into()),
             Line::Laid("/proc".into()),
             Line::Laid("/proc/../home".into()),

@@ -24,6 +24,7 @@ use super::cache_files::{CacheFiles, Depth};
 use super::guard::{KilnFiles, Untouched};
 use super::private::{self, Private, Record};
 use super::reap;
+use super::surroundings::Surroundings;
 use super::swap::Swap;
 use super::sys::{self, Fork};
 use super::task::Exit;
@@ -69,6 +70,8 @@ struct Charge {
     records: Vec<Record>,
     kiln_files: KilnFiles,
     caches: Vec<CacheDirectory>,
+    /// Steps run in place: what stays in its place beside them is noted before the first.
+    is_in_place: bool,
 }
 
 /// The same as the keeper has it.
@@ -83,6 +86,7 @@ struct Held {
     caches: Vec<CacheDirectory>,
     /// The same, before that step.
     cache_files: Option<CacheFiles>,
+    surroundings: Option<Surroundings>,
 }
 
 /// kiln's connection to its keeper.
@@ -116,13 +120,19 @@ impl Keeper {
     }
 
     /// Tells what is to be put right if kiln is killed.
-    pub(super) fn charge(&self, options: &LaunchOptions, private: &Private) -> io::Result<()> {
+    pub(super) fn charge(
+        &self,
+        options: &LaunchOptions,
+        private: &Private,
+        is_in_place: bool,
+    ) -> io::Result<()> {
         let charge = Charge {
             state_dir: options.state_dir.clone(),
             secrets_dir: options.secrets_dir.clone(),
             records: private.records(),
             kiln_files: options.kiln_files.clone(),
             caches: options.cache_directories.clone(),
+            is_in_place,
         };
         self.say(&Word::Charge(charge), Some(private))
     }
@@ -241,7 +251,8 @@ fn listen(
     match receiver.receive()? {
         None => return Ok(false),
         Some(Word::Ping) => {}
-        Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches })) => {
+        Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches, is_in_place })) => {
+            let surroundings = is_in_place.then(|| Surroundings::note(&records)).transpose()?;
             let private = Private::take_over(descriptors, records)?;
             let own = Untouched::note(&kiln_files, &state_dir)?;
             *held = Some(Held {
@@ -252,6 +263,7 @@ fn listen(
                 noted: Noted::default(),
                 caches,
                 cache_files: None,
+                surroundings,
             });
         }
         Some(Word::StepBegins) => {
@@ -300,11 +312,19 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
     if let Err(error) = reap::end_all(PUTTING_BACK) {
         return tell(format!("{error}: credentials that were hidden from steps stay empty"));
     }
-    let Some(Held { state_dir, secrets_dir, mut private, own, mut noted, mut cache_files, .. }) = held else {
+    let Some(Held {
+        state_dir, secrets_dir, mut private, own, surroundings, mut noted, mut cache_files, ..
+    }) = held
+    else {
         return code;
     };
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
+    }
+    if let Some(surroundings) = surroundings
+        && let Err(error) = surroundings.put_back().check()
+    {
+        return tell(format!("cannot put back what a step changed in the container: {error}"));
     }
     // The watcher may have done this before; with copies that it found spoilt it cannot have.
     let unsettled =

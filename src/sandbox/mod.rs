@@ -16,6 +16,7 @@ mod cancel;
 mod child;
 mod chroot;
 mod conceal;
+mod dev_entries;
 mod devices;
 mod doctor;
 mod enter;
@@ -30,6 +31,7 @@ mod laid;
 mod landlock;
 mod look;
 mod memory;
+mod mounted_files;
 mod mounting;
 mod namespaces;
 mod network;
@@ -42,6 +44,7 @@ mod reap;
 mod seccomp;
 mod step;
 mod supervise;
+mod surroundings;
 mod swap;
 mod sys;
 mod targets;
@@ -204,6 +207,7 @@ impl Launch for NoLaunch {
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning. Files with
 /// credentials are not refilled: if nobody did it who still knew their content, they are lost.
 pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
+    dev_entries::check_null()?;
     let mut told = Vec::from_iter(recover_swap(state_dir)?);
     let setup =
         |source| SandboxError::Setup { action: "put the container's volumes back".to_owned(), source };

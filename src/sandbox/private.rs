@@ -247,7 +247,8 @@ fn is_this_containers(file: &File, mounts: &str) -> io::Result<bool> {
 }
 
 impl Record {
-    fn is(&self, metadata: &std::fs::Metadata) -> bool {
+    /// Tells whether this is the file.
+    pub(super) fn is(&self, metadata: &std::fs::Metadata) -> bool {
         (self.device, self.inode) == (metadata.dev(), metadata.ino())
     }
 

@@ -18,6 +18,7 @@ use super::in_place::Occupied;
 use super::placing::Placed;
 use super::private::{Private, receive_descriptors};
 use super::reap;
+use super::surroundings::Surroundings;
 use super::sys::{self, Fork};
 use super::task::{DEFAULT_HOSTNAME, Exit, Mount, MountKind, Network};
 use super::wire::{Failure, Order, Receiver, Report, send};
@@ -38,7 +39,11 @@ pub(super) struct Connection {
 impl Connection {
     fn take_over_stdin() -> io::Result<Self> {
         let socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?);
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let null = rustix::fs::open(
+            "/dev/null",
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         rustix::stdio::dup2_stdin(&null)?;
         let receiver = Receiver::new(socket.try_clone()?);
         Ok(Self { socket, receiver })
@@ -68,6 +73,10 @@ pub(super) fn main() -> i32 {
     } else {
         Untouched::note(&order.kiln_files, &order.state_dir).ok()
     };
+    let surroundings = match order.launch {
+        LaunchKind::InPlace => Surroundings::note(&order.private).ok(),
+        LaunchKind::Chroot | LaunchKind::Namespaces | LaunchKind::None => None,
+    };
     let report = match run(&order, &mut connection) {
         Ok(exit) => Report::Ended(exit),
         Err(failure) => Report::Failed(failure),
@@ -75,10 +84,11 @@ pub(super) fn main() -> i32 {
     let is_told = connection.report(&report).is_ok();
     // If kiln was killed, and maybe its keeper, this is who still knows what was in the files.
     if !is_told
-        && matches!(report, Report::Ended(_))
-        && !order.private.is_empty()
         && kiln.is_none_or(|kiln| has_ended(&kiln))
         && reap::kill_all_children().is_ok()
+        && surroundings.is_none_or(|surroundings| surroundings.put_back().check().is_ok())
+        && matches!(report, Report::Ended(_))
+        && !order.private.is_empty()
         && own.is_some_and(|own| matches!(own.first_touched(), Ok(None)))
         && let Ok(mut private) = Private::take_over(descriptors, order.private)
     {

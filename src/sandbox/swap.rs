@@ -44,8 +44,6 @@ pub(super) struct Swap {
     hidden: Vec<PathBuf>,
     /// Content that mounted files are to have during the step.
     overwrite: Vec<(PathBuf, Vec<u8>)>,
-    /// Mounted files that have other content than their own, and where that is.
-    overwritten: Vec<(PathBuf, PathBuf)>,
     /// What was laid into mounted file systems.
     laid: Vec<(PathBuf, Part)>,
     /// Where volumes are mounted that show the stage's files.
@@ -136,7 +134,6 @@ impl Swap {
                     swap.residual.insert(residual.path, residual.look);
                 }
                 Line::Vacated(path) => drop(swap.residual.remove(Path::new(&path))),
-                Line::Overwritten(path, saved) => swap.overwritten.push((path.into(), saved.into())),
                 Line::Laid(path) => swap.laid.push((path.into(), Part::Item)),
                 Line::Away => swap.away = true,
                 Line::Returning => swap.away = false,
@@ -178,7 +175,6 @@ impl Swap {
             mounts: mount_points()?,
             hidden: Vec::new(),
             overwrite: Vec::new(),
-            overwritten: Vec::new(),
             laid: Vec::new(),
             showing: BTreeSet::new(),
             volumes: Vec::new(),
@@ -208,7 +204,8 @@ impl Swap {
         self.give(&root, slash, false)?;
         set_look(slash, &root_look)?;
         for (path, content) in std::mem::take(&mut self.overwrite) {
-            if self.mounts.contains(&path) && self.overwrite_one(&path, &content).is_err() {
+            // Its own content comes back with all else that stays in its place.
+            if self.mounts.contains(&path) && std::fs::write(&path, &content).is_err() {
                 self.hidden.push(path);
             }
         }
@@ -330,14 +327,6 @@ impl Swap {
         Ok(())
     }
 
-    fn overwrite_one(&mut self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let saved = self.begin.park.with_file_name(format!("saved-{}", self.overwritten.len()));
-        std::fs::copy(path, &saved)?;
-        self.journal.write(&Line::Overwritten(path.into(), saved.clone().into()))?;
-        self.overwritten.push((path.to_path_buf(), saved));
-        std::fs::write(path, content)
-    }
-
     /// Moves the stage's entries back into its tree and the container's back into `/`. Returns what of kiln's own the
     /// step has removed or replaced: then nothing can be relied on.
     pub(super) fn leave(self) -> Result<Option<PathBuf>, Failure> {
@@ -360,12 +349,6 @@ impl Swap {
     fn put_back_files(&mut self) -> io::Result<()> {
         let slash = Path::new("/");
         let volumes = self.give_back_volumes();
-        for (path, saved) in &self.overwritten {
-            if saved.exists() {
-                std::fs::write(path, std::fs::read(saved)?).map_err(|error| at(path, error))?;
-                std::fs::remove_file(saved)?;
-            }
-        }
         if self.away {
             let root = self.begin.root.clone();
             let after = look(slash)?;

@@ -224,21 +224,19 @@ fn a_forged_journal_moves_writes_and_removes_nothing() {
     };
     let (work, park, kept) = ("/kiln/store/kiln/work/x", "/kiln/store/kiln/sandbox/park", unix("kiln"));
     let good = begin(work, park, &kept);
-    let (laid, hosts, saved) =
-        (unix("/home/job"), unix("/home/job/f"), unix("/kiln/store/kiln/sandbox/saved-0"));
+    let laid = unix("/home/job");
     let journals = [
         begin("/home/job", park, &kept),
         begin(work, "/kiln/.docker", &kept),
         begin(work, park, ""),
         format!("{good}{{\"Laid\":{laid}}}\n"),
-        format!("{good}{{\"Overwritten\":[{hosts},{saved}]}}\n"),
     ];
     let mut context = Context::on_busybox("RUN true\n");
     for (number, text) in journals.iter().enumerate() {
         context = context.file(&format!("{number}.journal"), text);
     }
-    let script = "mkdir -p /home/job /kiln/store/kiln/sandbox /kiln/store/kiln/work/x; chmod -R go= /kiln/store/kiln; echo mine > /home/job/f; echo theirs > /kiln/store/kiln/sandbox/saved-0; \
-        for n in 0 1 2 3 4; do cp $CONTEXT/$n.journal /kiln/store/kiln/sandbox/in-place.journal; \
+    let script = "mkdir -p /home/job /kiln/store/kiln/sandbox /kiln/store/kiln/work/x; chmod -R go= /kiln/store/kiln; echo mine > /home/job/f; \
+        for n in 0 1 2 3; do cp $CONTEXT/$n.journal /kiln/store/kiln/sandbox/in-place.journal; \
         if $BUILD $CONTEXT 2>&1; then echo BUILT $n; else echo REFUSED $n; fi; cat /home/job/f; done; ls /kiln/store/kiln/work/x";
     for kind in IN_PLACE {
         let ended = beside_kiln(kind, &context, script).ok();

@@ -5,6 +5,7 @@
 
 mod caches;
 mod credentials;
+mod dev;
 mod git;
 mod hosts;
 mod integrity;
