@@ -18,7 +18,7 @@ use crate::dockerfile::Run;
 use crate::dockerfile::expand::expand;
 use crate::dockerfile::mount::{MountKind as SpecKind, MountSpec, parse_mount};
 use crate::plan::FromRef;
-use crate::sandbox::{Mount, MountKind, Source};
+use crate::sandbox::{LentSecret, Mount, MountKind, Source};
 use crate::space::explain;
 use crate::tree::{FileKind, RootDir, Walk, copy_tree};
 
@@ -34,7 +34,7 @@ pub(super) struct StepMounts {
     /// By the key: one step may mount a cache several times.
     caches: BTreeMap<String, Cache>,
     agents: Vec<AgentProxy>,
-    files: Vec<PathBuf>,
+    secrets: Vec<LentSecret>,
     /// How to give the secrets and agents that are asked for and not there.
     pub(super) absent: Vec<String>,
 }
@@ -46,15 +46,6 @@ impl StepMounts {
 
     fn bind(&mut self, source: Source, target: &str, read_only: bool) {
         self.mounts.push(Mount { target: target.into(), kind: MountKind::Bind { source, read_only } });
-    }
-}
-
-impl Drop for StepMounts {
-    fn drop(&mut self) {
-        for file in &self.files {
-            // The work directory itself goes at the end of the build; this only makes it sooner.
-            let _ = std::fs::remove_file(file);
-        }
     }
 }
 
@@ -302,9 +293,11 @@ impl Build<'_> {
             Some(target) => working_directory(stage.working_dir(), target),
             None => format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(id)),
         };
-        let file = write_file(mounts, self.secret_dir()?, &value, *mode)?;
-        chown(&file, Some(*uid), Some(*gid)).map_err(io_problem("prepare the secret", &file))?;
-        mounts.bind(source_of(&file)?, &target, true);
+        let secrets = &self.services.secrets;
+        let lent = secrets.lend(&value, *mode, (*uid, *gid));
+        let lent = lent.map_err(io_problem("write a secret in", secrets.path()))?;
+        mounts.bind(lent.source(), &target, true);
+        mounts.secrets.push(lent);
         Ok(())
     }
 
@@ -348,15 +341,9 @@ impl Build<'_> {
         target: &str,
         body: &str,
     ) -> Result<(), Problem> {
-        let file = write_file(mounts, self.new_dir("script")?, body.as_bytes(), 0o755)?;
+        let file = write_file(self.new_dir("script")?, body.as_bytes(), 0o755)?;
         mounts.bind(source_of(&file)?, target, true);
         Ok(())
-    }
-
-    fn secret_dir(&self) -> Result<PathBuf, Problem> {
-        let parent = self.services.secrets.path();
-        let made = tempfile::tempdir_in(parent).map(tempfile::TempDir::keep);
-        made.map_err(io_problem("create a directory in", parent))
     }
 
     fn step_path(&self, stage: &Stage, what: &str) -> Result<PathBuf, Problem> {
@@ -406,18 +393,12 @@ fn source_of(file: &Path) -> Result<Source, Problem> {
     Source::below(directory, name).map_err(io_problem("open", directory))
 }
 
-/// Writes a file that goes with the step.
-fn write_file(
-    mounts: &mut StepMounts,
-    directory: PathBuf,
-    content: &[u8],
-    mode: u32,
-) -> Result<PathBuf, Problem> {
+/// Writes a file into a directory of its own.
+fn write_file(directory: PathBuf, content: &[u8], mode: u32) -> Result<PathBuf, Problem> {
     let path = directory.join("file");
     std::fs::write(&path, content).map_err(io_problem("write", &path))?;
     let permissions = std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(&path, permissions).map_err(io_problem("prepare", &path))?;
-    mounts.files.push(path.clone());
     Ok(path)
 }
 

@@ -69,7 +69,7 @@ pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::SandboxError;
 pub use ground::{Anchor, Ground, Hold, Occupation};
 pub use guard::KilnFiles;
-pub use memory::MemoryDir;
+pub use memory::{LentSecret, MemoryDir};
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
 pub use task::{

@@ -93,7 +93,7 @@ fn a_file_kept_open_stays_empty_as_long_as_a_step_lives() {
     for place in [Place::Kind("A"), Place::Kind("C")] {
         let out = tempfile::tempdir().unwrap();
         let script = format!(
-            "{TOOLS} credentials; $BUILD $CONTEXT; echo ended $?; refilled && echo refilled; sleep 0.5; cp /dev/shm/seen /out/"
+            "{TOOLS} credentials; : > /dev/shm/seen; $BUILD $CONTEXT; echo ended $?; refilled && echo refilled; sleep 0.5; cp /dev/shm/seen /out/"
         );
         let built = place.run(context.path(), out.path(), &[], &script);
         assert!(built.stdout.contains("ended 0\nrefilled\n"), "{built}");
@@ -194,5 +194,40 @@ fn secrets_of_a_killed_step_are_removed() {
     assert!(ended.stdout.contains("ended 137\nrefilled\n") && !ended.stdout.contains("LEFT"), "{ended}");
     for build in fs::read_dir(out.path().join("work")).unwrap() {
         assert!(is_empty(&build.unwrap().path().join("secrets")), "{ended}");
+    }
+}
+
+#[test]
+fn a_secret_is_not_written_through_a_link() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let attacks = [
+        ("link", "mkdir -p /dev/shm/x; rm -rf secrets; ln -s /out secrets"),
+        ("moved", "mv secrets /kiln/store/kiln/s; ln -s ../../s secrets"),
+        ("other", "rm -rf secrets; mkdir secrets"),
+    ];
+    let mut context = Context::empty();
+    for (name, attack) in attacks {
+        let text = format!(
+            "FROM {base} AS evil\nRUN cd /kiln/store/kiln/work/build-*/ && {attack}; touch /done\n\
+             FROM {base}\nCOPY --from=evil /done /done\nRUN --mount=type=secret,id=s cat /out/*/* | grep K3yMat'[3]'rial && echo LE''AK; true\n",
+            base = base::busybox()
+        );
+        context = context.file(name, text);
+    }
+    let script = "printf 'K3yMat%sial\n' 3r > /kiln/s; chmod 600 /kiln/s; for n in link moved other; do \
+        $BUILD --no-cache --secret id=s,src=/kiln/s -f $CONTEXT/$n $CONTEXT 2>&1; echo $n $?; rm -rf /kiln/store/kiln/s; done; \
+        find /out -type f | grep . && echo FOUND";
+    for place in [Place::Kind("A"), Place::Kind("C")] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = place.run(context.path(), out.path(), &[], script);
+        for (name, _) in attacks {
+            assert!(ended.stdout.contains(&format!("{name} 1\n")), "{name}\n{ended}");
+        }
+        assert!(!ended.stdout.contains("FOUND") && !ended.stdout.contains(" LEAK"), "{ended}");
+        assert_eq!(
+            ended.stdout.matches("removed or replaced kiln's directory for secrets").count(),
+            attacks.len(),
+            "{ended}"
+        );
     }
 }
