@@ -3,18 +3,20 @@
 //! A step never gets the user's own socket: kiln listens on one of its own, with the owner and mode the mount
 //! asks for, and hands every connection on. Private keys are served by an `ssh-agent` started for the step.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::net::Shutdown;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::SshSource;
 use super::error::Problem;
+use super::{SshKey, SshSource};
 use crate::threads;
 
 /// How long a freshly started agent may take to listen.
@@ -37,9 +39,13 @@ impl AgentProxy {
         };
         let (upstream, agent) = match source {
             SshSource::Agent(path) => (path.clone(), None),
+            SshSource::KeyFiles(paths) => {
+                let read = |path: &PathBuf| SshKey::read(path).map_err(problem("read the key", path));
+                return Self::start(&SshSource::Keys(paths.iter().map(read).collect::<Result<_, _>>()?), dir);
+            }
             SshSource::Keys(keys) => {
                 let socket = dir.join("keys.sock");
-                let agent = start_agent(&socket, keys)?;
+                let agent = start_agent(&socket, keys, dir)?;
                 (socket, Some(agent))
             }
         };
@@ -101,7 +107,7 @@ fn forward(mut from: UnixStream, mut to: UnixStream) {
     let _ = to.shutdown(Shutdown::Write);
 }
 
-fn start_agent(socket: &Path, keys: &[PathBuf]) -> Result<Child, Problem> {
+fn start_agent(socket: &Path, keys: &[SshKey], dir: &Path) -> Result<Child, Problem> {
     let missing = |program: &'static str| {
         move |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => Problem::Unsupported {
@@ -111,7 +117,7 @@ fn start_agent(socket: &Path, keys: &[PathBuf]) -> Result<Child, Problem> {
             _ => Problem::Io { action: "start", path: program.into(), source },
         }
     };
-    let mut agent = Command::new("ssh-agent")
+    let agent = Command::new("ssh-agent")
         .arg("-D")
         .arg("-a")
         .arg(socket)
@@ -124,27 +130,52 @@ fn start_agent(socket: &Path, keys: &[PathBuf]) -> Result<Child, Problem> {
     while UnixStream::connect(socket).is_err() && begun.elapsed() < START_TIMEOUT {
         std::thread::sleep(Duration::from_millis(10));
     }
-    let added = Command::new("ssh-add")
-        .args(keys)
-        .env("SSH_AUTH_SOCK", socket)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(missing("ssh-add"));
-    match added {
-        Ok(output) if output.status.success() => Ok(agent),
-        other => {
-            let _ = agent.kill();
-            let _ = agent.wait();
-            let output = other?;
-            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(Problem::Instruction { message: format!("cannot load the keys of `--ssh`: {reason}") })
-        }
+    for key in keys {
+        let reason = match add_key(socket, key, dir) {
+            Ok(output) if output.status.success() => continue,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => {
+                end(agent);
+                return Err(missing("ssh-add")(error));
+            }
+        };
+        end(agent);
+        let path = key.path.display();
+        return Err(Problem::Instruction {
+            message: format!("cannot load the key `{path}` of `--ssh`: {reason}"),
+        });
     }
+    Ok(agent)
+}
+
+fn end(mut agent: Child) {
+    // It may have ended by itself.
+    let _ = agent.kill();
+    let _ = agent.wait();
+}
+
+/// Gives a key to an agent. A certificate has to be a file beside the key, and both are files for that long.
+fn add_key(socket: &Path, key: &SshKey, dir: &Path) -> io::Result<Output> {
+    let mut command = Command::new("ssh-add");
+    command.env("SSH_AUTH_SOCK", socket).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Some(certificate) = &key.certificate else {
+        let mut adding = command.arg("-").spawn()?;
+        if let Some(mut input) = adding.stdin.take() {
+            // What it has to say about a key that it does not read to the end is in its output.
+            let _ = input.write_all(&key.text);
+        }
+        return adding.wait_with_output();
+    };
+    let files = tempfile::tempdir_in(dir)?;
+    let path = files.path().join("key");
+    File::options().write(true).create_new(true).mode(0o600).open(&path)?.write_all(&key.text)?;
+    std::fs::write(files.path().join("key-cert.pub"), certificate)?;
+    command.arg(&path).stdin(Stdio::null()).output()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
 
     use super::*;
 
@@ -202,7 +233,7 @@ mod tests {
             .unwrap();
         assert!(made.success());
         let own = tempfile::tempdir().unwrap();
-        let proxy = AgentProxy::start(&SshSource::Keys(vec![key]), own.path()).unwrap();
+        let proxy = AgentProxy::start(&SshSource::KeyFiles(vec![key]), own.path()).unwrap();
         let listed = Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", proxy.socket()).output().unwrap();
         assert!(String::from_utf8_lossy(&listed.stdout).contains("made for a test"), "{listed:?}");
     }
@@ -215,9 +246,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key");
         std::fs::write(&key, "no key").unwrap();
-        let Err(error) = AgentProxy::start(&SshSource::Keys(vec![key]), directory.path()) else {
+        let Err(error) = AgentProxy::start(&SshSource::KeyFiles(vec![key]), directory.path()) else {
             panic!("no key was loaded")
         };
-        assert!(error.to_string().starts_with("cannot load the keys of `--ssh`: "), "{error}");
+        assert!(error.to_string().starts_with("cannot load the key `"), "{error}");
     }
 }

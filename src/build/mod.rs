@@ -48,7 +48,7 @@ pub use offline::{Missing, NeededImage, needed_images};
 pub use probe::StepReport;
 pub use request::{
     ContextSource, DockerfileSource, Entitlement, EpochChoice, Explain, NamedContext, NetworkMode, Request,
-    SecretSource, SshSource,
+    SecretSource, SshKey, SshSource,
 };
 pub use services::Services;
 pub use user::UserError;

@@ -3,8 +3,9 @@
 //! `cli/` turns arguments and environment into a [`Request`]; the engine reads nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::context::{GitServer, ObjectSource};
 use crate::oci::{ManifestFormat, Platform, Reference};
@@ -184,8 +185,40 @@ impl std::fmt::Debug for SecretSource {
 pub enum SshSource {
     /// The socket of an agent.
     Agent(PathBuf),
-    /// Private keys, served by an agent of kiln's own.
-    Keys(Vec<PathBuf>),
+    /// Files with private keys, served by an agent of kiln's own.
+    KeyFiles(Vec<PathBuf>),
+    /// The same, read.
+    Keys(Vec<SshKey>),
+}
+
+/// A private key for an ssh agent.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SshKey {
+    /// Where it is from.
+    pub path: PathBuf,
+    /// What is in the file.
+    pub text: Vec<u8>,
+    /// What is in the file beside it that ends in `-cert.pub`.
+    pub certificate: Option<Vec<u8>>,
+}
+
+impl SshKey {
+    /// Reads a key, with its certificate if it has one.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push("-cert.pub");
+        let certificate = match std::fs::read(beside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            other => Some(other?),
+        };
+        Ok(Self { path: path.to_owned(), text: std::fs::read(path)?, certificate })
+    }
+}
+
+impl std::fmt::Debug for SshKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SshKey({})", self.path.display())
+    }
 }
 
 /// What `--allow` grants.

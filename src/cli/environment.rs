@@ -67,6 +67,11 @@ impl Environment {
         NAMES.iter().filter_map(known).collect()
     }
 
+    /// Returns the socket of the user's ssh agent.
+    pub fn ssh_agent(&self) -> Option<PathBuf> {
+        self.set_var("SSH_AUTH_SOCK").map(|socket| self.directory.join(socket))
+    }
+
     /// Returns a variable's value as it is.
     pub fn os(&self, name: &str) -> Option<&OsStr> {
         self.variables.get(OsStr::new(name)).map(OsString::as_os_str)

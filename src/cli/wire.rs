@@ -10,7 +10,7 @@ use super::home::Home;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Request, SecretSource, Services};
+use crate::build::{BuildError, Problem, Request, SecretSource, Services, SshKey, SshSource};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::dns::Resolver;
@@ -211,15 +211,89 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
 /// Where Kubernetes mounts a pod's own credential, unless it is told not to.
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
-/// Lists the files that hold credentials and secrets.
+/// Lists the files that hold credentials, secrets and keys, and the agents that use some.
+///
+/// Whatever a build is told is named here: who adds a field decides whether it leads to such a file.
 fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
-    let secrets = invocation.request.secrets.values().filter_map(|source| match source {
+    let Invocation {
+        request,
+        registry,
+        ssh_agent,
+        // Variables that are no paths of credentials.
+        git_environment: _,
+        outputs: _,
+        caches: _,
+        isolation: _,
+        sandbox: _,
+        root: _,
+        verify: _,
+        reports: _,
+        progress: _,
+        debug: _,
+        warnings: _,
+    } = invocation;
+    let RegistryConfig {
+        credentials,
+        key_files,
+        // What was read from other files: certificates, name servers, rules.
+        hosts: _,
+        waived: _,
+        extra_authorities: _,
+        mirrors: _,
+        retries: _,
+        proxies: _,
+        user_agent: _,
+        resolv_conf: _,
+        hosts_file: _,
+        http2: _,
+        offline: _,
+    } = registry;
+    let Request {
+        secrets,
+        ssh,
+        // What is built, of what, and how.
+        dockerfile: _,
+        context: _,
+        named_contexts: _,
+        build_args: _,
+        target: _,
+        platform: _,
+        labels: _,
+        annotations: _,
+        names: _,
+        pull: _,
+        offline: _,
+        no_cache: _,
+        explain: _,
+        network: _,
+        add_hosts: _,
+        shm_size_bytes: _,
+        ulimits: _,
+        git_server: _,
+        allow: _,
+        volume_limit_bytes: _,
+        compression: _,
+        format: _,
+        epoch: _,
+        rewrite_timestamp: _,
+        single_layer: _,
+        base_layouts: _,
+        ignore_paths: _,
+        jobs: _,
+        compression_threads: _,
+    } = request;
+    let secrets = secrets.values().filter_map(|source| match source {
         SecretSource::File(path) => Some(path.clone()),
         SecretSource::Value(_) => None,
     });
-    let mut files = invocation.registry.credentials.paths();
+    let ssh = ssh.values().flat_map(|source| match source {
+        SshSource::Agent(path) => vec![path.clone()],
+        SshSource::KeyFiles(paths) => paths.clone(),
+        SshSource::Keys(keys) => keys.iter().map(|key| key.path.clone()).collect(),
+    });
+    let mut files = credentials.paths();
     files.push(SERVICE_ACCOUNT_TOKEN.into());
-    files.extend(secrets);
+    files.extend(key_files.iter().chain(ssh_agent).cloned().chain(secrets).chain(ssh));
     files
 }
 
@@ -252,13 +326,23 @@ fn cache_directories(invocation: &Invocation) -> Vec<PathBuf> {
     local.chain(invocation.request.base_layouts.iter().cloned()).collect()
 }
 
-/// Returns `request` with its secrets read: during a step in place their files are elsewhere, and empty.
-pub fn read_secrets(request: &Request) -> Result<Request, Failure> {
+/// Returns `request` with the secrets and keys that steps are lent read: during a step in place their files are elsewhere, and
+/// empty.
+pub fn read_lent(request: &Request) -> Result<Request, Failure> {
     let mut request = request.clone();
     for source in request.secrets.values_mut() {
         if let SecretSource::File(path) = source {
             let failed = |source| Failure::File { action: "read the secret", path: path.clone(), source };
             *source = SecretSource::Value(std::fs::read(&*path).map_err(failed)?);
+        }
+    }
+    for source in request.ssh.values_mut() {
+        if let SshSource::KeyFiles(paths) = source {
+            let read = |path: &PathBuf| {
+                let failed = |source| Failure::File { action: "read the key", path: path.clone(), source };
+                SshKey::read(path).map_err(failed)
+            };
+            *source = SshSource::Keys(paths.iter().map(read).collect::<Result<_, _>>()?);
         }
     }
     Ok(request)

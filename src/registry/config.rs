@@ -4,6 +4,7 @@
 //! passes what it found.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::credential::CredentialSources;
@@ -27,6 +28,8 @@ pub struct RegistryConfig {
     pub mirrors: MirrorRules,
     /// How often and how long requests are repeated.
     pub retries: Retries,
+    /// The files with the keys of client certificates, shown to a host or not.
+    pub key_files: Vec<PathBuf>,
     /// Which proxies requests go through.
     pub proxies: Proxies,
     /// The `User-Agent` header.
@@ -200,6 +203,7 @@ impl Default for RegistryConfig {
             extra_authorities: Vec::new(),
             mirrors: MirrorRules::default(),
             retries: Retries::default(),
+            key_files: Vec::new(),
             proxies: Proxies::default(),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).to_owned(),
             resolv_conf: None,

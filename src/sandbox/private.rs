@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -117,11 +117,14 @@ impl Private {
         let found = open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
         let found = File::from(found);
         let metadata = found.metadata()?;
+        let visible = |why| Ok(Some(Opened::Visible(Visible { path: path.clone(), why })));
+        if metadata.file_type().is_socket() {
+            return visible("it is an agent's socket, which steps can reach and have sign for them");
+        }
         let known = |file: &PrivateFile| file.record.is(&metadata);
         if !metadata.is_file() || metadata.len() == 0 || self.files.iter().any(known) {
             return Ok(None);
         }
-        let visible = |why| Ok(Some(Opened::Visible(Visible { path: path.clone(), why })));
         if !is_this_containers(&found, mounts)? {
             return visible("it is on a mount, and maybe not this container's alone");
         }
@@ -232,8 +235,9 @@ enum Opened {
 /// or a volume that the engine or the cluster made for it. A file of the host's must not be emptied.
 fn is_this_containers(file: &File, mounts: &str) -> io::Result<bool> {
     /// Parts of the paths, on their own file systems, of volumes that go with a job: Kubernetes', Docker's, podman's.
-    const MADE_FOR_IT: [&str; 3] =
-        ["/volumes/kubernetes.io~empty-dir/", "/docker/volumes/", "/containers/storage/volumes/"];
+    const MADE_FOR_IT: &str = "/volumes/kubernetes.io~empty-dir/";
+    /// The same of volumes of which only those without a name of their own do.
+    const MAYBE_MADE_FOR_IT: [&str; 2] = ["/docker/volumes/", "/containers/storage/volumes/"];
     let id = mount_id(file)?;
     if id == mount_id(open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)? {
         return Ok(true);
@@ -243,7 +247,14 @@ fn is_this_containers(file: &File, mounts: &str) -> io::Result<bool> {
     let line = mounts.lines().find(|line| line.split(' ').next() == Some(&id)).unwrap_or_default();
     let root = line.split(' ').nth(3).unwrap_or_default();
     let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next());
-    Ok(kind == Some("tmpfs") || MADE_FOR_IT.iter().any(|part| root.contains(part)))
+    let name_in = |part| root.split_once(part).and_then(|(_, rest): (&str, &str)| rest.split('/').next());
+    let is_anonymous = MAYBE_MADE_FOR_IT.into_iter().filter_map(name_in).any(is_made_up);
+    Ok(kind == Some("tmpfs") || root.contains(MADE_FOR_IT) || is_anonymous)
+}
+
+/// Tells whether a volume's name is one that Docker and podman make up: such a volume goes with its container.
+fn is_made_up(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 impl Record {
@@ -501,11 +512,15 @@ mod tests {
         let line = |root: &str, kind: &str| {
             format!("{id} 1 8:1 {root} /x rw,relatime shared:1 - {kind} /dev/sda1 rw\n")
         };
+        let made_up = "0123456789abcdef".repeat(4);
         for (root_of, kind, own) in [
             ("/home/me/.docker", "ext4", false),
             ("/var/lib/kubelet/pods/0/volumes/kubernetes.io~empty-dir/builds", "ext4", true),
             ("/var/lib/kubelet/pods/0/volumes/kubernetes.io~secret/registry", "ext4", false),
-            ("/var/lib/docker/volumes/0/_data", "ext4", true),
+            (&format!("/var/lib/docker/volumes/{made_up}/_data"), "ext4", true),
+            (&format!("/var/lib/containers/storage/volumes/{made_up}/_data"), "ext4", true),
+            ("/var/lib/docker/volumes/credentials/_data", "ext4", false),
+            ("/var/lib/containers/storage/volumes/credentials/_data", "ext4", false),
             ("/", "tmpfs", true),
         ] {
             assert_eq!(is_this_containers(&root, &line(root_of, kind)).unwrap(), own, "{root_of}");

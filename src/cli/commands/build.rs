@@ -108,11 +108,13 @@ pub(crate) fn perform_under(
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
     *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
         Some(workshop.services.work_dir.clone());
-    let outcome = match invocation.verify {
-        false => wire::read_secrets(&invocation.request)
-            .and_then(|request| build(&request, &workshop.services).map_err(Failure::from)),
-        true => verify::build_twice(invocation, entered, &workshop.services),
-    };
+    let outcome = wire::read_lent(&invocation.request).and_then(|request| match invocation.verify {
+        false => build(&request, &workshop.services).map_err(Failure::from),
+        true => {
+            let invocation = Invocation { request, ..invocation.clone() };
+            verify::build_twice(&invocation, entered, &workshop.services)
+        }
+    });
     // Before the next build reads them, and whatever became of this one.
     let returned = workshop.services.launch.finish();
     let stdout_is_taken = workshop.stdout_is_taken;

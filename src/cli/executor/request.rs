@@ -109,6 +109,7 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
         git_environment.push(("GIT_SSL_NO_VERIFY".into(), "true".into()));
     }
     let invocation = Invocation {
+        ssh_agent: environment.ssh_agent(),
         git_environment,
         outputs: outputs(&args.output, no_push, environment),
         caches: cache::cache_setup(&args.cache, &request.names, environment)?,

@@ -72,7 +72,9 @@ fn read_host(config: &mut RegistryConfig, host: &str, directory: &Path) -> Resul
             if !names.contains(&key_name) {
                 return Err(missing(&key_name, name));
             }
-            let (certificate, key) = (pem(CERTS_D, &path)?, pem(CERTS_D, &directory.join(key_name))?);
+            let key_file = directory.join(key_name);
+            let (certificate, key) = (pem(CERTS_D, &path)?, pem(CERTS_D, &key_file)?);
+            config.key_files.push(key_file);
             let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
             // Of several the first by name is shown.
             let own = &mut config.host_mut(host).client_certificate;
@@ -179,6 +181,7 @@ mod tests {
         read(&mut config, &[first, second, work.path().join("none")]).unwrap();
         let host = config.host("r.io:5000");
         assert_eq!(host.authorities.len(), 2);
+        assert_eq!(config.key_files.len(), 1, "{:?}", config.key_files);
         assert!(host.client_certificate.unwrap().key.reveal().contains("PRIVATE"));
         assert_eq!(config.host("q.io").authorities.len(), 1);
         assert!(config.host("r.io").authorities.is_empty());

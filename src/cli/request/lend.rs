@@ -92,8 +92,8 @@ pub(super) fn ssh(
             sockets.push(fs::metadata(path).map_err(fail)?.file_type().is_socket());
         }
         let source = match (&paths[..], &sockets[..]) {
-            ([], _) => match environment.set_var("SSH_AUTH_SOCK") {
-                Some(socket) => SshSource::Agent(environment.directory.join(socket)),
+            ([], _) => match environment.ssh_agent() {
+                Some(socket) => SshSource::Agent(socket),
                 None => return Err(RequestError::NoAgent { id: option.id }),
             },
             ([socket], [true]) => SshSource::Agent(socket.clone()),
@@ -101,7 +101,7 @@ pub(super) fn ssh(
                 let reason = "an agent's socket stands alone: give one socket, or keys only";
                 return Err(ValueError::new("--ssh", text, reason).into());
             }
-            _ => SshSource::Keys(paths),
+            _ => SshSource::KeyFiles(paths),
         };
         if agents.insert(option.id, source).is_some() {
             return Err(ValueError::new("--ssh", text, "this id is given twice").into());

@@ -50,6 +50,8 @@ pub struct Invocation {
     pub caches: CacheSetup,
     /// How registries are reached.
     pub registry: RegistryConfig,
+    /// The socket of the ssh agent around kiln (`SSH_AUTH_SOCK`), lent to steps or not.
+    pub ssh_agent: Option<PathBuf>,
     /// Variables for the `git` program.
     pub git_environment: Vec<(OsString, OsString)>,
     /// How steps are kept apart.
@@ -217,6 +219,7 @@ pub fn invocation(
             .ok_or_else(|| ValueError::new("--jobs", "0", "expected a number from 1"))?;
     }
     Ok(Invocation {
+        ssh_agent: environment.ssh_agent(),
         git_environment: environment.for_git(),
         request,
         outputs: delivery.outputs,

@@ -115,7 +115,9 @@ pub fn client_certificate(
     let (certificate, key) =
         files.split_once(',').ok_or_else(|| ValueError::new(option, files, "expected `HOST=CERT,KEY`"))?;
     let certificate = pem(option, &environment.directory.join(certificate))?;
-    let key = pem(option, &environment.directory.join(key))?;
+    let key_file = environment.directory.join(key);
+    let key = pem(option, &key_file)?;
+    config.key_files.push(key_file);
     let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
     config.host_mut(host).client_certificate = Some(ClientCertificate { certificate, key });
     Ok(())

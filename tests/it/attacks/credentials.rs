@@ -197,6 +197,64 @@ fn secrets_of_a_killed_step_are_removed() {
     }
 }
 
+/// Keys of every option that takes a file with one.
+#[test]
+fn keys_are_out_of_a_steps_reach_and_kiln_still_has_them() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let steps = "RUN find / -xdev -type f -exec grep -l K3yMat[3]rial {} + 2>/dev/null | sed 's/^/LE''AK /'; true\n\
+        RUN --mount=type=secret,id=s grep -c K3yMat[3]rial /run/secrets/s\n";
+    let context = Context::on_busybox(steps);
+    // The word is on nobody's command line.
+    let script = "pem() { mkdir -p $(dirname $1); printf -- '-----BEGIN %s-----\\nK3yMat%sial\\n-----END %s-----\\n' \"$2\" 3r \"$2\" > $1; }; \
+        pem /home/job/cert.pem CERTIFICATE; sed -i /K3y/d /home/job/cert.pem; cp /home/job/cert.pem /home/job/other.cert; \
+        export XDG_CONFIG_HOME=/home/conf HOME=/home/job; \
+        mkdir -p /home/conf/containers/certs.d/r.example; cp /home/job/cert.pem /home/conf/containers/certs.d/r.example/a.cert; \
+        cp /home/job/cert.pem /home/conf/containers/certs.d/r.example/b.cert; \
+        for key in /home/job/ssh /home/job/key.pem /home/conf/containers/certs.d/r.example/a.key /home/conf/containers/certs.d/r.example/b.key \
+            /home/job/.aws/config /home/job/secret; do pem $key 'PRIVATE KEY'; chmod 600 $key; done; \
+        before=$(find /home -type f -exec md5sum {} + | sort); \
+        keys='--ssh default=/home/job/ssh --secret id=s,src=/home/job/secret --registry-cert q.example=/home/job/cert.pem,/home/job/key.pem'; \
+        $BUILD --no-cache $keys $CONTEXT; echo ended $?; $BUILD --no-cache --verify $keys $CONTEXT; echo verified $?; \
+        test \"$before\" = \"$(find /home -type f -exec md5sum {} + | sort)\" && echo as before; rm /home/job/ssh /home/job/secret; \
+        kiln executor --context=$CONTEXT --no-push --registry-client-cert q.example=/home/job/cert.pem,/home/job/key.pem --dockerfile $CONTEXT/first; \
+        echo executor $?";
+    let context =
+        context.file("first", format!("FROM {}\n{}", base::busybox(), steps.lines().next().unwrap()));
+    for place in [Place::Kind("A"), Place::Kind("C"), Place::Chroot] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = place.run(context.path(), out.path(), &[], script).ok();
+        let said = ["ended 0", "verified 0", "executor 0", "as before"];
+        assert!(said.iter().all(|said| ended.stdout.lines().any(|line| line == *said)), "{place:?}\n{ended}");
+        assert!(!ended.stderr.contains("LEAK") && !ended.stdout.contains("LEAK"), "{place:?}\n{ended}");
+    }
+}
+
+#[test]
+fn an_agent_that_steps_can_reach_is_an_error_before_anything_is_pulled() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let agent = tempfile::tempdir().unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(agent.path().join("agent")).unwrap();
+    let volume = format!("{}:/agent", agent.path().display());
+    let context = Context::new("FROM nowhere.invalid/base\nRUN true\n")
+        .file("allowed", format!("FROM {}\nRUN true\n", base::busybox()));
+    let script = "$BUILD --ssh default=/agent/agent $CONTEXT 2>&1; echo given $?; export SSH_AUTH_SOCK=/agent/agent; \
+        $BUILD $CONTEXT 2>&1; echo ambient $?; $BUILD --allow-visible-credentials -f $CONTEXT/allowed $CONTEXT 2>&1; echo allowed $?";
+    for place in [Place::Kind("A"), Place::Kind("C")] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = place.run(context.path(), out.path(), std::slice::from_ref(&volume), script).ok();
+        assert!(ended.stdout.contains("given 1\n") && ended.stdout.contains("ambient 1\n"), "{ended}");
+        assert_eq!(
+            ended.stdout.matches("could read a credential here: `/agent/agent`").count(),
+            2,
+            "{ended}"
+        );
+        assert!(
+            ended.stdout.contains("steps can read `/agent/agent`") && ended.stdout.contains("allowed 0\n"),
+            "{ended}"
+        );
+    }
+}
+
 #[test]
 fn a_secret_is_not_written_through_a_link() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));

@@ -141,6 +141,7 @@ impl Clouds {
 pub(super) fn files(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let named = [
         "AWS_SHARED_CREDENTIALS_FILE",
+        "AWS_CONFIG_FILE",
         "AWS_WEB_IDENTITY_TOKEN_FILE",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
         "AZURE_FEDERATED_TOKEN_FILE",
@@ -149,7 +150,10 @@ pub(super) fn files(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         named.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from).collect();
     let home = environment.get("HOME").map(Path::new);
-    files.extend(home.map(|home| home.join(".aws/credentials")));
+    // Keys can be in either of Amazon's two.
+    files.extend(
+        home.into_iter().flat_map(|home| [".aws/credentials", ".aws/config"].map(|name| home.join(name))),
+    );
     let gcloud = environment.get("CLOUDSDK_CONFIG").map(PathBuf::from);
     let gcloud = gcloud.or_else(|| Some(home?.join(".config/gcloud")));
     files.extend(gcloud.map(|directory| directory.join("application_default_credentials.json")));
