@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::keeper::Keeper;
+use super::neighbours::Neighbours;
 use super::private::{Private, Visible};
 use super::{Entered, LaunchKind, LaunchOptions, SandboxError};
 use crate::event::OutputStream;
@@ -21,8 +22,17 @@ pub(super) struct Hiding {
 impl Hiding {
     /// Opens the files; nothing is emptied yet.
     pub(super) fn open(entered: &Entered, options: LaunchOptions) -> Result<Self, SandboxError> {
-        let (private, visible) = Private::open(&options.state_dir, &options.private_files)
+        let (private, mut visible) = Private::open(&options.state_dir, &options.private_files)
             .map_err(|source| SandboxError::Setup { action: "open the credentials".to_owned(), source })?;
+        let neighbours = Neighbours::look(&options.secret_values).map_err(|source| SandboxError::Setup {
+            action: "look at the processes of other users".to_owned(),
+            source,
+        })?;
+        visible.extend(neighbours.telling.iter().map(|path| Visible {
+            path: path.clone(),
+            why: "a process of another user than root has it in its variables, and steps can become that user",
+        }));
+        visible.extend(private.readable_for(&neighbours));
         Ok(Self {
             options,
             private: Mutex::new(private),
