@@ -11,7 +11,7 @@ use crate::text::without_credentials;
 /// which is not known before the build.
 pub fn find(context: &str, environment: &Environment) -> Option<Commit> {
     let state = match context_source(context, environment) {
-        ContextSource::Directory(path) => git_state(&path),
+        ContextSource::Directory(path) => git_state(&path, &environment.for_git()),
         ContextSource::Stdin | ContextSource::TarFile(_) | ContextSource::Object(_) => None,
         ContextSource::Url(_) | ContextSource::Git(_) => return None,
     };

@@ -50,9 +50,10 @@ impl Environment {
     }
 
     /// Returns what the `git` program needs to know: where programs are, and how the network is reached.
+    ///
+    /// Programs are looked for where `git` is now before anywhere else, and never from where it is run.
     pub fn for_git(&self) -> Vec<(OsString, OsString)> {
-        const NAMES: [&str; 10] = [
-            "PATH",
+        const NAMES: [&str; 9] = [
             "GIT_SSL_CAINFO",
             "SSL_CERT_FILE",
             "SSL_CERT_DIR",
@@ -64,7 +65,21 @@ impl Environment {
             "no_proxy",
         ];
         let known = |name: &&str| Some((OsString::from(*name), self.os(name)?.to_owned()));
-        NAMES.iter().filter_map(known).collect()
+        let mut variables: Vec<_> = NAMES.iter().filter_map(known).collect();
+        let path = self.os("PATH").unwrap_or_default();
+        let mut places: Vec<PathBuf> =
+            std::env::split_paths(path).filter(|place| place.is_absolute()).collect();
+        if let Some(index) = places.iter().position(|place| place.join("git").is_file()) {
+            places[..=index].rotate_right(1);
+            // kiln's own image has git's parts in one directory.
+            if places[0].join("git-remote-https").is_file() {
+                variables.push(("GIT_EXEC_PATH".into(), places[0].clone().into()));
+            }
+        }
+        if let Some(path) = std::env::join_paths(places).ok().filter(|path| !path.is_empty()) {
+            variables.push(("PATH".into(), path));
+        }
+        variables
     }
 
     /// Returns the socket of the user's ssh agent.

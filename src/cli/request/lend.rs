@@ -66,7 +66,7 @@ pub fn git_server(
         return GitServer::of(&format!("{scheme}://{host}{port}/"));
     }
     let ContextSource::Directory(path) = context else { return None };
-    GitServer::of(&git_state(path)?.remote_url?)
+    GitServer::of(&git_state(path, &environment.for_git())?.remote_url?)
 }
 
 /// Checks that a secret's file can be read.

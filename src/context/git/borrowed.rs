@@ -5,6 +5,7 @@
 //! the index, rules for ignored files. Of its configuration git sees [`BELIEVED`] and nothing else. Nothing is looked
 //! for from where git runs, so that a repository among a context's files is none; and whose files they are is no matter.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::symlink;
@@ -44,13 +45,15 @@ const MOST_LINE_BYTES: u64 = 8 << 10;
 pub(super) struct Borrowed {
     directory: TempDir,
     work_tree: PathBuf,
+    /// Variables for git.
+    environment: Vec<(OsString, OsString)>,
     /// The remote `origin`, as it is written there.
     pub(super) origin: Option<String>,
 }
 
 impl Borrowed {
     /// Borrows from the repository that has its work tree at `work_tree`, if there is one.
-    pub(super) fn open(work_tree: &Path) -> Option<Self> {
+    pub(super) fn open(work_tree: &Path, environment: &[(OsString, OsString)]) -> Option<Self> {
         let git_dir = git_dir(work_tree)?;
         let shared = match line(&git_dir.join("commondir")) {
             Some(path) => git_dir.join(path),
@@ -58,10 +61,18 @@ impl Borrowed {
         };
         // Neither need be there, and kiln's own image has no /tmp.
         let directory = tempfile::tempdir().or_else(|_| tempfile::tempdir_in("/dev/shm")).ok()?;
-        let mut borrowed = Self { directory, work_tree: work_tree.to_owned(), origin: None };
+        let mut environment = environment.to_vec();
+        environment.push(("GIT_OPTIONAL_LOCKS".into(), "0".into()));
+        environment.push(("GIT_WORK_TREE".into(), work_tree.into()));
+        let mut borrowed = Self { directory, work_tree: work_tree.to_owned(), environment, origin: None };
         borrowed.link(&git_dir, &shared).ok()?;
         borrowed.read_configuration(&shared.join("config"))?;
         Some(borrowed)
+    }
+
+    /// The same for a work tree below this one.
+    pub(super) fn submodule(&self, work_tree: &Path) -> Option<Self> {
+        Self::open(work_tree, &self.environment)
     }
 
     /// Runs a command in the work tree; `None` if it fails.
@@ -71,10 +82,7 @@ impl Borrowed {
             url: "",
             directory: &self.work_tree,
             git_dir: self.directory.path().to_owned(),
-            environment: vec![
-                ("GIT_OPTIONAL_LOCKS".into(), "0".into()),
-                ("GIT_WORK_TREE".into(), self.work_tree.clone().into()),
-            ],
+            environment: self.environment.clone(),
             settings: Vec::new(),
             moved: Mutex::default(),
             own_files: OwnFiles::default(),

@@ -1,5 +1,6 @@
 //! What git knows about a context directory.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::borrowed::Borrowed;
@@ -27,10 +28,11 @@ const MOST_NESTED: usize = 16;
 
 /// Returns the state of the repository `dir` is in, if it is in one and `git` is there to ask.
 ///
-/// Nothing that the repository names is run, whosever it is. A bare one is none.
-pub fn git_state(dir: &Path) -> Option<GitState> {
+/// `environment` says where git is. Nothing that the repository names is run, whosever it is. A bare one is none.
+pub fn git_state(dir: &Path, environment: &[(OsString, OsString)]) -> Option<GitState> {
     let real = dir.canonicalize().ok()?;
-    let (work_tree, repository) = real.ancestors().find_map(|above| Some((above, Borrowed::open(above)?)))?;
+    let (work_tree, repository) =
+        real.ancestors().find_map(|above| Some((above, Borrowed::open(above, environment)?)))?;
     let (head, is_dirty) = std::thread::scope(|scope| {
         let ask = || repository.ask(&["log", "-1", "--format=%H %ct", "HEAD"]);
         let head = Beside::start_in(scope, "git", ask);
@@ -63,7 +65,7 @@ fn is_dirty(repository: &Borrowed, work_tree: &Path, most_nested: usize) -> Opti
     for (_, path) in links {
         let path = work_tree.join(path);
         // One that was not fetched is as it was committed.
-        let Some(submodule) = Borrowed::open(&path) else { continue };
+        let Some(submodule) = repository.submodule(&path) else { continue };
         if is_dirty(&submodule, &path, nested)? {
             return Some(true);
         }

@@ -274,7 +274,7 @@ fn the_git_directory_is_kept_on_request() {
     assert_eq!(git(&directory, &["config", "remote.origin.url"]), url);
     assert_eq!(git(&directory, &["describe", "--tags"]), "v2");
     assert_eq!(git(&directory, &["status", "--porcelain"]), "");
-    let state = git_state(&directory).unwrap();
+    let state = git_state(&directory, &[]).unwrap();
     assert_eq!(
         (state.commit, state.commit_time, state.dirty, state.remote_url),
         (last, 1_000_000_000, false, Some(url))
@@ -415,11 +415,11 @@ fn the_state_of_a_directory() {
     let path = forge.directory.path().join("main");
     git(&path, &["remote", "add", "origin", "https://u:secret@h/x.git"]);
     write(&path, "sub/new", "");
-    let state = git_state(&path.join("sub")).unwrap();
+    let state = git_state(&path.join("sub"), &[]).unwrap();
     assert_eq!((state.commit, state.dirty), (last, true));
     assert_eq!(state.remote_url.as_deref(), Some("https://h/x.git"));
-    assert_eq!(git_state(tempfile::tempdir().unwrap().path()), None);
+    assert_eq!(git_state(tempfile::tempdir().unwrap().path(), &[]), None);
     forge.repository("empty", &[]);
-    assert_eq!(git_state(&forge.directory.path().join("empty")), None);
-    assert_eq!(git_state(Path::new("/nonexistent")), None);
+    assert_eq!(git_state(&forge.directory.path().join("empty"), &[]), None);
+    assert_eq!(git_state(Path::new("/nonexistent"), &[]), None);
 }
