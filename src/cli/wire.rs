@@ -10,7 +10,9 @@ use super::home::Home;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::Store;
-use crate::build::{BuildError, Problem, Request, SecretSource, Services, SshKey, SshSource};
+use crate::build::{
+    BuildError, ContextSource, NamedContext, Problem, Request, SecretSource, Services, SshKey, SshSource,
+};
 use crate::cache::{self, CacheError, Caches, MountCaches, MountSink, SharedCache, Sink};
 use crate::context::{Fetch, HttpFetch, HttpOptions, Proxies};
 use crate::dns::Resolver;
@@ -192,12 +194,13 @@ pub fn open_workshop(
 
 /// Says what of kiln's own a step in place is to leave as it is.
 fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
-    let mut fixed = Vec::new();
+    let (mut fixed, mut container) = (Vec::new(), Vec::new());
     // In kiln's own image that is everything below its one directory, and the shell that runs the job.
     let marker = Path::new(OWN_IMAGE_MARKER);
     if marker.exists() {
         fixed.extend(marker.parent().map(Path::to_owned));
         fixed.push("/busybox".into());
+        container.push("/".into());
     }
     let store = home.store();
     fixed.extend(store.parent().map(Path::to_owned));
@@ -207,7 +210,16 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     work.extend(["blobs", "ingest", "lock"].map(|name| store.join(name)));
     work.extend(private_files(invocation).into_iter().chain(local));
     let names = ["index.json", "oci-layout", "records"].map(|name| store.join(name)).into();
-    KilnFiles { fixed, names, work }
+    let request = &invocation.request;
+    let named = request.named_contexts.values().filter_map(|named| match named {
+        NamedContext::Files(source) => Some(source),
+        NamedContext::Image(_) | NamedContext::Layout(_) => None,
+    });
+    let jobs = std::iter::once(&request.context).chain(named).filter_map(|context| match context {
+        ContextSource::Directory(path) => std::path::absolute(path).ok(),
+        _ => None,
+    });
+    KilnFiles { fixed, names, container, jobs: jobs.collect(), work }
 }
 
 /// Where Kubernetes mounts a pod's own credential, unless it is told not to.

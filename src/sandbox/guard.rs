@@ -1,11 +1,12 @@
 //! kiln's own files beside a step in place: known before it, looked at after it, put back.
 //!
-//! Such a step is root where kiln's program lies, and what the job's next command runs. Two kinds of files are kept:
+//! Such a step is root where kiln's program lies, and what the job's next command runs. Three kinds of files are kept:
 //! those that nobody changes while kiln runs (the program, git, authorities, the shell's directory), of which there is a
-//! copy in a file without a name; and those that kiln itself writes between steps (tags, records), which it leaves
-//! alone while one runs. A time of last change cannot be set back, so only what has another is looked into.
+//! copy in a file without a name; those that kiln itself writes between steps (tags, records), which it leaves
+//! alone while one runs; and in kiln's own image all the rest of the container, where kiln and the job look for programs and
+//! configuration. A time of last change cannot be set back, so only what has another is looked into.
 //!
-//! A changed mode, owner or time is put back and told of; anything else fails the step. What takes part in the build
+//! A changed mode, owner, attribute or time is put back and told of; anything else fails the step. What takes part in the build
 //! itself, and is verified whenever it is read, is no business of this.
 
 use std::collections::BTreeMap;
@@ -16,11 +17,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::look::dress;
+use super::mounting::mount_points;
+use super::volumes::Writers;
 use super::wire::paths;
-use crate::tree::{FileKind, Metadata, RootDir, Walk};
+use crate::tree::{FileKind, Metadata, RootDir, Walk, Xattrs};
 
 /// How much is compared at once.
 const BUFFER_BYTES: usize = 128 << 10;
+
+/// Where the kernel, and a container's other processes, write as they like.
+const BUSY: [&str; 6] = ["/dev", "/proc", "/sys", "/tmp", "/run", "/var"];
+
+/// How much of the container's files is copied: its image is small unless somebody made another of it.
+const MOST_KEPT_BYTES: u64 = 256 << 20;
 
 /// Where kiln's own files are; nothing of it need be there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +41,12 @@ pub struct KilnFiles {
     /// The same of what kiln itself changes, but not during a step.
     #[serde(with = "paths")]
     pub names: Vec<PathBuf>,
+    /// The same of the container's own: the job changes it, but hardly during a step.
+    #[serde(with = "paths")]
+    pub container: Vec<PathBuf>,
+    /// What of the container's own is the job's to change, even during a step.
+    #[serde(with = "paths")]
+    pub jobs: Vec<PathBuf>,
     /// What is not looked at, and not looked into.
     #[serde(with = "paths")]
     pub work: Vec<PathBuf>,
@@ -75,6 +91,7 @@ impl Untouched {
 #[derive(Debug)]
 struct Known {
     metadata: Metadata,
+    xattrs: Xattrs,
     content: Content,
 }
 
@@ -88,6 +105,8 @@ enum Content {
     Copy(u64),
     /// Not known: what is not as it was is not used any more.
     Unknown,
+    /// A file that is too much to be copied: its size and time tell.
+    Large,
 }
 
 type Entries = BTreeMap<PathBuf, Known>;
@@ -104,12 +123,14 @@ pub(super) struct Guard {
     fixed_copy: File,
     names: Entries,
     names_copy: File,
+    container: Entries,
+    container_copy: File,
 }
 
 /// What a step did to kiln's own files.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Whose mode, owner or time was put back.
+    /// Whose mode, owner, attributes or time were put back.
     pub(super) put_back: Vec<PathBuf>,
     /// What was removed, replaced, changed or planted.
     pub(super) offences: Vec<PathBuf>,
@@ -125,13 +146,16 @@ impl Guard {
         let slash = RootDir::open(Path::new("/"))?;
         let directory = aside.parent().unwrap_or(Path::new("/"));
         let copy = || tempfile::tempfile_in(directory);
-        let (mut fixed_copy, names_copy) = (copy()?, copy()?);
-        let fixed = note(&slash, look(&slash, &files.fixed, files)?, Some(&mut fixed_copy))?;
+        let (mut fixed_copy, names_copy, container_copy) = (copy()?, copy()?, copy()?);
+        let mut fixed = Entries::new();
+        let entries = look(&slash, &files.fixed, files)?;
+        note(&slash, entries, (&mut fixed, Some(&mut fixed_copy)), u64::MAX)?;
+        let (names, container) = (Entries::new(), Entries::new());
         let files = files.clone();
-        Ok(Self { files, slash, aside, fixed, fixed_copy, names: Entries::new(), names_copy })
+        Ok(Self { files, slash, aside, fixed, fixed_copy, names, names_copy, container, container_copy })
     }
 
-    /// Takes note of what kiln itself may have changed since the last step.
+    /// Takes note of what kiln itself, and the job, may have changed since the last step.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         self.names_copy.set_len(0)?;
         self.names_copy.rewind()?;
@@ -140,9 +164,13 @@ impl Guard {
             let entries = look(&self.slash, std::slice::from_ref(place), &self.files)?;
             // Of a directory of records there is no copy: one that was touched is not used again.
             let is_file = entries.get(place).is_some_and(|metadata| metadata.kind == FileKind::File);
-            self.names.extend(note(&self.slash, entries, is_file.then_some(&mut self.names_copy))?);
+            let copy = is_file.then_some(&mut self.names_copy);
+            let mut noted = Entries::new();
+            note(&self.slash, entries, (&mut noted, copy), u64::MAX)?;
+            self.names.extend(noted);
         }
-        Ok(())
+        let entries = self.look_at_container()?;
+        note(&self.slash, entries, (&mut self.container, Some(&mut self.container_copy)), MOST_KEPT_BYTES)
     }
 
     /// Makes everything as it was before the step.
@@ -153,7 +181,33 @@ impl Guard {
         keeper.settle((Kind::Fixed, &mut self.fixed, &self.fixed_copy), &now, &mut found)?;
         let now = look(&self.slash, &self.files.names, &self.files)?;
         keeper.settle((Kind::Names, &mut self.names, &self.names_copy), &now, &mut found)?;
+        let now = self.look_at_container()?;
+        let keeper = Keeper { slash: &self.slash, aside: &self.aside, work: &self.files.work };
+        keeper.settle((Kind::Container, &mut self.container, &self.container_copy), &now, &mut found)?;
         Ok(found)
+    }
+
+    /// Lists the container's own files, without volumes, and without what is kept more strictly.
+    fn look_at_container(&self) -> io::Result<BTreeMap<PathBuf, Metadata>> {
+        let KilnFiles { fixed, names, container, jobs, work } = &self.files;
+        if container.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mounts = mount_points()?;
+        let busy = BUSY.map(PathBuf::from);
+        let others = mounts
+            .iter()
+            .chain(&busy)
+            .chain(jobs)
+            .chain(fixed)
+            .chain(names)
+            .filter(|path| *path != Path::new("/"));
+        let work = work.iter().chain(others).cloned().collect();
+        let files = KilnFiles { work, ..KilnFiles::default() };
+        let mut entries = look(&self.slash, container, &files)?;
+        // The root of a volume is no entry of the container's.
+        entries.retain(|path, _| !mounts.contains(path) || path == Path::new("/"));
+        Ok(entries)
     }
 }
 
@@ -193,29 +247,44 @@ fn look(slash: &RootDir, places: &[PathBuf], files: &KilnFiles) -> io::Result<BT
     Ok(found)
 }
 
-/// Adds what entries contain; files go to the end of `copy`, if there is one.
+/// Takes note of entries and what they contain, instead of what was known before; files go to the end of the copy, if
+/// there is one, as long as that holds no more than `most_bytes`.
 fn note(
     slash: &RootDir,
     entries: BTreeMap<PathBuf, Metadata>,
-    mut copy: Option<&mut File>,
-) -> io::Result<Entries> {
-    let mut noted = Entries::new();
+    (noted, mut copy): (&mut Entries, Option<&mut File>),
+    most_bytes: u64,
+) -> io::Result<()> {
+    let mut before = std::mem::take(noted);
     for (path, metadata) in entries {
+        if let Some(known) = before.remove(&path).filter(|known| known.metadata.is_untouched(&metadata)) {
+            noted.insert(path, known);
+            continue;
+        }
         let content = match metadata.kind {
             FileKind::Symlink => Content::Link(slash.read_link(&path)?),
             FileKind::File => match &mut copy {
                 Some(copy) => {
                     let start = copy.seek(SeekFrom::End(0))?;
-                    io::copy(&mut slash.open_nofollow(&path)?, copy)?;
-                    Content::Copy(start)
+                    if start + metadata.size_bytes > most_bytes {
+                        Content::Large
+                    } else {
+                        io::copy(&mut slash.open_nofollow(&path)?, copy)?;
+                        Content::Copy(start)
+                    }
                 }
                 None => Content::Unknown,
             },
             _ => Content::None,
         };
-        noted.insert(path, Known { metadata, content });
+        let xattrs = match content {
+            // One that was touched at all is not used again.
+            Content::Unknown => Xattrs::new(),
+            _ => slash.xattrs(&path)?,
+        };
+        noted.insert(path, Known { metadata, xattrs, content });
     }
-    Ok(noted)
+    Ok(())
 }
 
 /// Compares and puts back.
@@ -225,18 +294,37 @@ struct Keeper<'a> {
     work: &'a [PathBuf],
 }
 
+/// Tells whether it is the same inode, with the same mode and owner.
+fn looks_the_same(now: &Metadata, was: &Metadata) -> bool {
+    now.same_inode(was) && (now.mode, now.uid, now.gid) == (was.mode, was.uid, was.gid)
+}
+
+/// Returns which new files a process of the job writes. None of them is one that was there before, or has other names: a step
+/// could have given it a new one.
+fn of_job(new: &[(&PathBuf, &Metadata)], known: &Entries, writers: &mut Writers) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for (path, metadata) in new {
+        let is_known = || known.values().any(|known| known.metadata.same_inode(metadata));
+        if metadata.nlink == 1 && writers.write(metadata)? && !is_known() {
+            found.push((*path).clone());
+        }
+    }
+    Ok(found)
+}
+
 /// Which of kiln's files they are.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Fixed,
     Names,
+    Container,
 }
 
 /// What became of an entry.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
     Untouched,
-    /// Another mode, owner or time, and no other content.
+    /// Another mode, owner, attribute or time, and no other content.
     Dressed,
     /// Another inode, other content, or nobody knows.
     Spoilt,
@@ -249,15 +337,29 @@ impl Keeper<'_> {
         now: &BTreeMap<PathBuf, Metadata>,
         found: &mut Found,
     ) -> io::Result<()> {
+        let mut writers = Writers::default();
         let new = now.iter().filter(|(path, _)| !known.contains_key(*path) && !self.work.contains(path));
-        let planted = new.filter(|(path, metadata)| match kind {
-            // A new directory is in nobody's way, and may be another kiln's: programs are looked for in those there are.
-            Kind::Fixed => {
-                !metadata.kind.is_dir() && path.parent().is_some_and(|parent| known.contains_key(parent))
-            }
-            Kind::Names => true,
-        });
-        let planted: Vec<PathBuf> = planted.map(|(path, _)| path.clone()).collect();
+        let new: Vec<(&PathBuf, &Metadata)> = new.collect();
+        let mut planted: Vec<PathBuf> = Vec::new();
+        let of_job = match kind {
+            Kind::Container => of_job(&new, known, &mut writers)?,
+            Kind::Fixed | Kind::Names => Vec::new(),
+        };
+        for (path, metadata) in new {
+            let is_planted = match kind {
+                // A new directory is in nobody's way, and may be another kiln's: programs are looked for in those there are.
+                Kind::Fixed => {
+                    !metadata.kind.is_dir() && path.parent().is_some_and(|parent| known.contains_key(parent))
+                }
+                Kind::Names => true,
+                // What is below goes with it.
+                Kind::Container => {
+                    !of_job.iter().any(|file| file.starts_with(path))
+                        && !planted.last().is_some_and(|last| path.starts_with(last))
+                }
+            };
+            planted.extend(is_planted.then(|| path.clone()));
+        }
         let mut gone = Vec::new();
         for (path, known) in known.iter_mut() {
             let fate = match self.fate(path, known, now.get(path), copy) {
@@ -266,10 +368,29 @@ impl Keeper<'_> {
                 other => other?,
             };
             let settled = match (&fate, &known.content) {
-                (Fate::Untouched, _) => continue,
+                (Fate::Untouched, _) => {
+                    if let Some(now) = now.get(path).filter(|now| !now.kind.is_dir()) {
+                        known.metadata = *now;
+                    }
+                    continue;
+                }
+                // What it holds by now is found out before the next step.
+                (Fate::Spoilt, _)
+                    if matches!(kind, Kind::Container)
+                        && now.get(path).is_some_and(|now| looks_the_same(now, &known.metadata))
+                        && now.get(path).map_or(Ok(false), |now| writers.write(now))? =>
+                {
+                    continue;
+                }
                 (Fate::Dressed, _) => {
                     found.put_back.push(path.clone());
-                    self.dress(path, &known.metadata)
+                    dress(self.slash, path, &known.metadata, &known.xattrs)
+                }
+                (Fate::Spoilt, Content::Large) => {
+                    found.offences.push(path.clone());
+                    found.problems.push(format!("`{}`: it is too large to be kept", path.display()));
+                    gone.push(path.clone());
+                    if now.contains_key(path) { self.put_aside(path) } else { Ok(()) }
                 }
                 (Fate::Spoilt, Content::Unknown) => {
                     found.dropped += 1;
@@ -304,15 +425,21 @@ impl Keeper<'_> {
         if now.kind != was.kind || (!now.same_inode(was) && !self.is_moved(path)) {
             return Ok(Fate::Spoilt);
         }
-        let same_look = (now.mode, now.uid, now.gid) == (was.mode, was.uid, was.gid);
+        // A change of an attribute, too, is one of the entry's own time.
+        if was.is_untouched(now) {
+            return Ok(Fate::Untouched);
+        }
+        let same_look = (now.mode, now.uid, now.gid) == (was.mode, was.uid, was.gid)
+            && (matches!(known.content, Content::Unknown) || self.slash.xattrs(path)? == known.xattrs);
         // kiln itself has work going on in some directories, and what is in the others is looked at for itself.
-        if (was.kind.is_dir() && same_look) || was.is_untouched(now) {
+        if was.kind.is_dir() && same_look {
             return Ok(Fate::Untouched);
         }
         let same = match &known.content {
             Content::None => true,
             Content::Unknown => false,
             Content::Link(target) => self.slash.read_link(path)? == *target,
+            Content::Large => now.size_bytes == was.size_bytes && now.mtime == was.mtime,
             Content::Copy(start) => {
                 now.size_bytes == was.size_bytes && {
                     let file = self.slash.open_nofollow(path)?;
@@ -332,20 +459,11 @@ impl Keeper<'_> {
         path.components().nth(1) != self.aside.components().nth(1)
     }
 
-    /// Gives an entry its owner, mode and time.
-    fn dress(&self, path: &Path, to: &Metadata) -> io::Result<()> {
-        self.slash.set_owner(path, to.uid, to.gid)?;
-        if to.kind != FileKind::Symlink {
-            self.slash.set_mode(path, to.mode)?;
-        }
-        self.slash.set_mtime(path, to.mtime)
-    }
-
     fn make_anew(&self, path: &Path, known: &Known, copy: &File) -> io::Result<()> {
         if self.slash.exists(path)? {
             // kiln has made it again, for what it moves there.
             if self.aside.starts_with(path) && self.slash.metadata(path)?.kind.is_dir() {
-                return self.dress(path, &known.metadata);
+                return dress(self.slash, path, &known.metadata, &known.xattrs);
             }
             self.put_aside(path)?;
         }
@@ -356,11 +474,11 @@ impl Keeper<'_> {
                 write_part(copy, *start, known.metadata.size_bytes, &mut file)?;
             }
             Content::None if known.metadata.kind.is_dir() => self.slash.create_dir(path, 0o700)?,
-            Content::None | Content::Unknown => {
+            Content::None | Content::Unknown | Content::Large => {
                 self.slash.mknod(path, known.metadata.kind, known.metadata.mode)?;
             }
         }
-        self.dress(path, &known.metadata)
+        dress(self.slash, path, &known.metadata, &known.xattrs)
     }
 
     /// Moves an entry to where nothing looks for it; it may be somebody else's after all.
@@ -450,6 +568,7 @@ mod tests {
                 fixed: vec![at("own")],
                 names: vec![at("own/store/index.json"), at("own/store/records")],
                 work: vec![at("own/store/work")],
+                ..KilnFiles::default()
             };
             let mut guard = Guard::new(&files, at("aside/planted")).unwrap();
             guard.begin().unwrap();

@@ -1,4 +1,5 @@
-//! Metadata of directories that are moved entry by entry: how they look, and making others look like them.
+//! Metadata of directories that are moved entry by entry, and of entries that are put back: how they look, and making
+//! others look like them.
 
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
@@ -7,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::tree::RootDir;
+use crate::tree::{FileKind, Metadata, RootDir, Xattrs};
 
 /// A directory's own metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,29 @@ pub(super) fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Gives an entry the owner, mode and time of `to`, and the attributes `wanted` and no others.
+pub(super) fn dress(root: &RootDir, path: &Path, to: &Metadata, wanted: &Xattrs) -> io::Result<()> {
+    let now = root.metadata(path)?;
+    if (now.uid, now.gid) != (to.uid, to.gid) {
+        root.set_owner(path, to.uid, to.gid)?;
+    }
+    let xattrs = root.xattrs(path)?;
+    for name in xattrs.keys().filter(|name| !wanted.contains_key(*name)) {
+        root.remove_xattr(path, name)?;
+    }
+    for (name, value) in wanted.iter().filter(|(name, value)| xattrs.get(*name) != Some(*value)) {
+        root.set_xattr(path, name, value)?;
+    }
+    // After the owner, whose change clears setuid.
+    if to.kind != FileKind::Symlink && root.metadata(path)?.mode != to.mode {
+        root.set_mode(path, to.mode)?;
+    }
+    if now.mtime != to.mtime {
+        root.set_mtime(path, to.mtime)?;
     }
     Ok(())
 }

@@ -6,13 +6,14 @@
 //! own, without contents, for the case that kiln is killed.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::super::look::dress;
 use super::aside::RootLook;
 use super::content;
+use super::writers::Writers;
 use crate::oci::Digest;
 use crate::stream::hash_all;
 use crate::tree::{FileKind, Metadata, RootDir, Timestamp, Xattrs, copy_tree, copy_tree_without};
@@ -386,43 +387,19 @@ enum Verdict {
 
 struct Checking {
     buffer: Vec<u8>,
-    writers: Option<HashSet<(u64, u64)>>,
+    writers: Writers,
     /// Where the first name of an inode with several was put.
     links: HashMap<u64, PathBuf>,
 }
 
 impl Checking {
     fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES], writers: None, links: HashMap::new() }
+        Self { buffer: vec![0; BUFFER_BYTES], writers: Writers::default(), links: HashMap::new() }
     }
 
-    /// Tells whether a process has the file open for writing.
     fn is_written(&mut self, metadata: &Metadata) -> io::Result<bool> {
-        if metadata.kind != FileKind::File {
-            return Ok(false);
-        }
-        if self.writers.is_none() {
-            self.writers = Some(files_being_written()?);
-        }
-        Ok(self.writers.as_ref().is_some_and(|writers| writers.contains(&(metadata.dev, metadata.ino))))
+        self.writers.write(metadata)
     }
-}
-
-/// Returns device and inode of every file that a process this one may look into has open for writing.
-fn files_being_written() -> io::Result<HashSet<(u64, u64)>> {
-    let mut found = HashSet::new();
-    for process in std::fs::read_dir("/proc")? {
-        let process = process?.path();
-        let Ok(descriptors) = std::fs::read_dir(process.join("fd")) else { continue };
-        for descriptor in descriptors.flatten() {
-            // The link's own mode tells how the file is open.
-            let writes = descriptor.path().symlink_metadata().is_ok_and(|link| link.mode() & 0o200 != 0);
-            if let Some(metadata) = writes.then(|| std::fs::metadata(descriptor.path()).ok()).flatten() {
-                found.insert((metadata.dev(), metadata.ino()));
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn content_of(root: &RootDir, path: &Path, kind: FileKind, buffer: &mut [u8]) -> io::Result<Content> {
@@ -435,28 +412,6 @@ fn content_of(root: &RootDir, path: &Path, kind: FileKind, buffer: &mut [u8]) ->
 
 fn identity(metadata: &Metadata) -> (u64, Timestamp, FileKind) {
     (metadata.ino, metadata.ctime, metadata.kind)
-}
-
-fn dress(root: &RootDir, path: &Path, look: &Metadata, wanted: &Xattrs) -> io::Result<()> {
-    let now = root.metadata(path)?;
-    if (now.uid, now.gid) != (look.uid, look.gid) {
-        root.set_owner(path, look.uid, look.gid)?;
-    }
-    let xattrs = root.xattrs(path)?;
-    for name in xattrs.keys().filter(|name| !wanted.contains_key(*name)) {
-        root.remove_xattr(path, name)?;
-    }
-    for (name, value) in wanted.iter().filter(|(name, value)| xattrs.get(*name) != Some(*value)) {
-        root.set_xattr(path, name, value)?;
-    }
-    // After the owner, whose change clears setuid.
-    if look.kind != FileKind::Symlink && root.metadata(path)?.mode != look.mode {
-        root.set_mode(path, look.mode)?;
-    }
-    if now.mtime != look.mtime {
-        root.set_mtime(path, look.mtime)?;
-    }
-    Ok(())
 }
 
 /// Puts the volume at `point` right from its copy as far as that can be done where nobody has an index any more: what is

@@ -17,6 +17,7 @@ mod noted;
 mod places;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -34,6 +35,7 @@ use backup::Backup;
 pub(super) use content::{Laid, directory_of};
 pub(super) use noted::Noted;
 use places::{Found, Places, candidates, find};
+pub(super) use writers::Writers;
 
 use super::cache_files::{CacheFiles, Depth};
 use super::keeper;

@@ -10,6 +10,7 @@ mod git;
 mod hosts;
 mod integrity;
 mod mounts;
+mod planted;
 mod processes;
 mod resources;
 mod store;

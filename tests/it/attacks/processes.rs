@@ -20,7 +20,7 @@ const TOOLS: &str = "AUTH=Y2k6czNjcjN0LTN4YWN0; FILE=/kiln/.docker/config.json; 
     refilled() { grep -q $AUTH $FILE 2>/dev/null; }; ";
 
 /// Compiles what a hostile step runs, into a context.
-fn with_program(context: Context, name: &str) -> Context {
+pub(super) fn with_program(context: Context, name: &str) -> Context {
     let source =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/attacks").join(name).with_extension("c");
     run(Command::new("cc").args(["-static", "-O", "-o"]).arg(context.at(name)).arg(source)).ok();
