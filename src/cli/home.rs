@@ -126,6 +126,11 @@ impl Home {
         Ok(Self { path })
     }
 
+    /// Returns what of the store says what is in it: names, and records of the local cache.
+    pub fn names(&self) -> Vec<PathBuf> {
+        ["index.json", "oci-layout", "records"].map(|name| self.store().join(name)).into()
+    }
+
     /// Returns where the store is.
     pub fn store(&self) -> PathBuf {
         self.path.join("store")

@@ -12,7 +12,7 @@ use super::hiding::Hiding;
 use super::placing::Placed;
 use super::task::{Ended, Task};
 use super::wire::{Failure, Order, hosts_file};
-use super::{Copies, Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
+use super::{Copies, Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices};
 use crate::event::OutputStream;
 
 /// Said before the first step.
@@ -59,20 +59,24 @@ impl Launch for Chroot {
             output(OutputStream::Stderr, WARNING.as_bytes());
             self.hiding.warn(output);
         }
-        let private = self.hiding.begin()?;
+        let mut turn = self.hiding.begin()?;
         let options = self.hiding.options();
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| options.dns.clone()),
             state_dir: options.state_dir.clone(),
-            private: private.records(),
+            private: turn.records(),
             kiln_files: options.kiln_files.clone(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
             ..Order::new(LaunchKind::Chroot, task)
         };
-        let exit = step::run(task, &order, Some(&private), output)?;
-        self.hiding.check_keeper().map(|()| exit)
+        let ended = turn.run(task, &order, output)?;
+        let settled = turn.settle(&ended, output);
+        let kept = turn.end();
+        settled?;
+        let ended = ended?;
+        kept.map(|()| ended)
     }
 }
 

@@ -8,19 +8,25 @@
 //!
 //! A changed mode, owner, attribute or time is put back and told of; anything else fails the step. What takes part in the build
 //! itself, and is verified whenever it is read, is no business of this.
+//!
+//! All of it is in files without names, too, of which the keeper and the process that watches over a step hold descriptors:
+//! when kiln is killed they do the same in its stead ([`Notes`]).
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::look::dress;
 use super::mounting::mount_points;
 use super::volumes::Writers;
-use super::wire::paths;
+use super::wire::{path, paths};
 use crate::tree::{FileKind, Metadata, RootDir, Walk, Xattrs};
 
 /// How much is compared at once.
@@ -52,55 +58,21 @@ pub struct KilnFiles {
     pub work: Vec<PathBuf>,
 }
 
-/// What nobody changes while kiln runs, as it was before a step: for who has no copy of it, and is left when kiln was killed.
-#[derive(Debug)]
-pub(super) struct Untouched {
-    files: KilnFiles,
-    slash: RootDir,
-    entries: BTreeMap<PathBuf, Metadata>,
-}
-
-impl Untouched {
-    /// Takes note of `files.fixed`, as far as it is where `state_dir` is: the rest is moved out of a step's way and back.
-    pub(super) fn note(files: &KilnFiles, state_dir: &Path) -> io::Result<Self> {
-        let top = |path: &Path| path.components().nth(1).map(|name| name.as_os_str().to_owned());
-        let mut files = files.clone();
-        files.fixed.retain(|path| top(path) == top(state_dir));
-        let slash = RootDir::open(Path::new("/"))?;
-        let entries = look(&slash, &files.fixed, &files)?;
-        Ok(Self { files, slash, entries })
-    }
-
-    /// Returns the first that is another, that is gone, or that was not there.
-    pub(super) fn first_touched(&self) -> io::Result<Option<PathBuf>> {
-        let now = look(&self.slash, &self.files.fixed, &self.files)?;
-        let is_same = |was: &Metadata, now: &Metadata| match was.kind.is_dir() {
-            // kiln itself has work going on in some directories.
-            true => was.same_inode(now) && (was.mode, was.uid, was.gid) == (now.mode, now.uid, now.gid),
-            false => was.is_untouched(now),
-        };
-        let spoilt =
-            self.entries.iter().find(|(path, was)| !now.get(*path).is_some_and(|now| is_same(was, now)));
-        let planted =
-            || now.iter().find(|(path, now)| !now.kind.is_dir() && !self.entries.contains_key(*path));
-        Ok(spoilt.map(|(path, _)| path.clone()).or_else(|| planted().map(|(path, _)| path.clone())))
-    }
-}
-
 /// What was known of an entry before a step.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Known {
     metadata: Metadata,
+    #[serde(with = "pairs")]
     xattrs: Xattrs,
     content: Content,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Content {
     /// A directory, or something that has none.
     None,
     /// Where a link leads.
-    Link(PathBuf),
+    Link(#[serde(with = "path")] PathBuf),
     /// A file's bytes: where they begin in the copy.
     Copy(u64),
     /// Not known: what is not as it was is not used any more.
@@ -111,6 +83,50 @@ enum Content {
 
 type Entries = BTreeMap<PathBuf, Known>;
 
+/// An entry in the notes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted<P, K>(P, K);
+
+/// One sort of files, as they were before a step.
+#[derive(Debug)]
+struct Part {
+    known: Entries,
+    /// What they hold, one after the other.
+    copy: File,
+    /// What is known, in a file without a name: another process has a descriptor of it.
+    note: File,
+}
+
+/// What a [`Guard`] knows, for another process that has to settle in kiln's stead.
+#[derive(Debug)]
+pub(super) struct Notes {
+    files: KilnFiles,
+    aside: PathBuf,
+    parts: [Part; 3],
+}
+
+impl Notes {
+    /// Takes over [`Guard::descriptors`], which are the first of `descriptors`.
+    pub(super) fn take_over(
+        files: KilnFiles,
+        aside: PathBuf,
+        descriptors: &mut impl Iterator<Item = OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut next = || descriptors.next().map(File::from).ok_or(io::ErrorKind::UnexpectedEof);
+        let mut part = || Ok::<_, io::Error>(Part { known: Entries::new(), note: next()?, copy: next()? });
+        Ok(Self { files, aside, parts: [part()?, part()?, part()?] })
+    }
+
+    /// Makes everything as it was before the step that ran last.
+    pub(super) fn settle(self) -> io::Result<Found> {
+        let Self { files, aside, parts: [mut fixed, mut names, mut container] } = self;
+        for part in [&mut fixed, &mut names, &mut container] {
+            part.known = read_note(&part.note)?;
+        }
+        Guard { files, slash: RootDir::open(Path::new("/"))?, aside, fixed, names, container }.settle()
+    }
+}
+
 /// The files as they have to be after a step.
 #[derive(Debug)]
 pub(super) struct Guard {
@@ -119,12 +135,9 @@ pub(super) struct Guard {
     slash: RootDir,
     /// Where what was planted is moved to.
     aside: PathBuf,
-    fixed: Entries,
-    fixed_copy: File,
-    names: Entries,
-    names_copy: File,
-    container: Entries,
-    container_copy: File,
+    fixed: Part,
+    names: Part,
+    container: Part,
 }
 
 /// What a step did to kiln's own files.
@@ -134,8 +147,8 @@ pub(super) struct Found {
     pub(super) put_back: Vec<PathBuf>,
     /// What was removed, replaced, changed or planted.
     pub(super) offences: Vec<PathBuf>,
-    /// How many records are gone, because nobody knows what they were.
-    pub(super) dropped: usize,
+    /// Records that are gone, because nobody knows what they were.
+    pub(super) dropped: Vec<PathBuf>,
     /// What could not be made as it was.
     pub(super) problems: Vec<String>,
 }
@@ -145,32 +158,40 @@ impl Guard {
     pub(super) fn new(files: &KilnFiles, aside: PathBuf) -> io::Result<Self> {
         let slash = RootDir::open(Path::new("/"))?;
         let directory = aside.parent().unwrap_or(Path::new("/"));
-        let copy = || tempfile::tempfile_in(directory);
-        let (mut fixed_copy, names_copy, container_copy) = (copy()?, copy()?, copy()?);
-        let mut fixed = Entries::new();
+        let part = || Part::new(directory);
+        let (mut fixed, names, container) = (part()?, part()?, part()?);
         let entries = look(&slash, &files.fixed, files)?;
-        note(&slash, entries, (&mut fixed, Some(&mut fixed_copy)), u64::MAX)?;
-        let (names, container) = (Entries::new(), Entries::new());
-        let files = files.clone();
-        Ok(Self { files, slash, aside, fixed, fixed_copy, names, names_copy, container, container_copy })
+        note(&slash, entries, (&mut fixed.known, Some(&mut fixed.copy)), u64::MAX)?;
+        fixed.write_note()?;
+        Ok(Self { files: files.clone(), slash, aside, fixed, names, container })
+    }
+
+    /// Returns the descriptors by which another process knows the same, now and later ([`Notes::take_over`]).
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 6] {
+        let [fixed, names, container] = [&self.fixed, &self.names, &self.container];
+        [&fixed.note, &fixed.copy, &names.note, &names.copy, &container.note, &container.copy]
+            .map(|file| file.as_fd())
     }
 
     /// Takes note of what kiln itself, and the job, may have changed since the last step.
     pub(super) fn begin(&mut self) -> io::Result<()> {
-        self.names_copy.set_len(0)?;
-        self.names_copy.rewind()?;
-        self.names.clear();
+        let Part { known, copy, .. } = &mut self.names;
+        copy.set_len(0)?;
+        copy.rewind()?;
+        known.clear();
         for place in &self.files.names {
             let entries = look(&self.slash, std::slice::from_ref(place), &self.files)?;
             // Of a directory of records there is no copy: one that was touched is not used again.
             let is_file = entries.get(place).is_some_and(|metadata| metadata.kind == FileKind::File);
-            let copy = is_file.then_some(&mut self.names_copy);
             let mut noted = Entries::new();
-            note(&self.slash, entries, (&mut noted, copy), u64::MAX)?;
-            self.names.extend(noted);
+            note(&self.slash, entries, (&mut noted, is_file.then_some(&mut *copy)), u64::MAX)?;
+            known.extend(noted);
         }
+        self.names.write_note()?;
         let entries = self.look_at_container()?;
-        note(&self.slash, entries, (&mut self.container, Some(&mut self.container_copy)), MOST_KEPT_BYTES)
+        let Part { known, copy, .. } = &mut self.container;
+        note(&self.slash, entries, (known, Some(copy)), MOST_KEPT_BYTES)?;
+        self.container.write_note()
     }
 
     /// Makes everything as it was before the step.
@@ -178,12 +199,15 @@ impl Guard {
         let mut found = Found::default();
         let now = look(&self.slash, &self.files.fixed, &self.files)?;
         let keeper = Keeper { slash: &self.slash, aside: &self.aside, work: &self.files.work };
-        keeper.settle((Kind::Fixed, &mut self.fixed, &self.fixed_copy), &now, &mut found)?;
+        keeper.settle(Kind::Fixed, &mut self.fixed, &now, &mut found)?;
         let now = look(&self.slash, &self.files.names, &self.files)?;
-        keeper.settle((Kind::Names, &mut self.names, &self.names_copy), &now, &mut found)?;
+        keeper.settle(Kind::Names, &mut self.names, &now, &mut found)?;
+        if !found.put_back.is_empty() || !found.offences.is_empty() {
+            self.fixed.write_note()?;
+        }
         let now = self.look_at_container()?;
         let keeper = Keeper { slash: &self.slash, aside: &self.aside, work: &self.files.work };
-        keeper.settle((Kind::Container, &mut self.container, &self.container_copy), &now, &mut found)?;
+        keeper.settle(Kind::Container, &mut self.container, &now, &mut found)?;
         Ok(found)
     }
 
@@ -209,6 +233,42 @@ impl Guard {
         entries.retain(|path, _| !mounts.contains(path) || path == Path::new("/"));
         Ok(entries)
     }
+}
+
+impl Part {
+    /// Knows nothing yet; copies go to a file in `directory`.
+    fn new(directory: &Path) -> io::Result<Self> {
+        let note = File::from(memfd_create(c"guard", MemfdFlags::CLOEXEC)?);
+        Ok(Self { known: Entries::new(), copy: tempfile::tempfile_in(directory)?, note })
+    }
+
+    fn write_note(&self) -> io::Result<()> {
+        let noted: Vec<_> = self.known.iter().map(|(path, known)| Noted(path.as_os_str(), known)).collect();
+        self.note.set_len(0)?;
+        self.note.write_all_at(&serde_json::to_vec(&noted)?, 0)
+    }
+}
+
+/// Extended attributes in notes: their names are any bytes.
+mod pairs {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::{OsString, Xattrs};
+
+    pub(super) fn serialize<S: Serializer>(xattrs: &Xattrs, to: S) -> Result<S::Ok, S::Error> {
+        xattrs.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Xattrs, D::Error> {
+        Ok(Vec::<(OsString, Vec<u8>)>::deserialize(from)?.into_iter().collect())
+    }
+}
+
+fn read_note(note: &File) -> io::Result<Entries> {
+    let mut text = vec![0; usize::try_from(note.metadata()?.len()).map_err(io::Error::other)?];
+    note.read_exact_at(&mut text, 0)?;
+    let noted: Vec<Noted<OsString, Known>> = serde_json::from_slice(&text)?;
+    Ok(noted.into_iter().map(|Noted(path, known)| (path.into(), known)).collect())
 }
 
 /// Lists `places` and what is below them, links not followed, without what the work is and what other places there are;
@@ -333,7 +393,8 @@ enum Fate {
 impl Keeper<'_> {
     fn settle(
         &self,
-        (kind, known, copy): (Kind, &mut Entries, &File),
+        kind: Kind,
+        Part { known, copy, .. }: &mut Part,
         now: &BTreeMap<PathBuf, Metadata>,
         found: &mut Found,
     ) -> io::Result<()> {
@@ -393,7 +454,7 @@ impl Keeper<'_> {
                     if now.contains_key(path) { self.put_aside(path) } else { Ok(()) }
                 }
                 (Fate::Spoilt, Content::Unknown) => {
-                    found.dropped += 1;
+                    found.dropped.push(path.clone());
                     gone.push(path.clone());
                     self.slash.remove_all(path)
                 }
@@ -527,6 +588,13 @@ fn write_part(copy: &File, start: u64, size_bytes: u64, to: &mut File) -> io::Re
 }
 
 impl Found {
+    /// Names the first that was not as before, beside modes, owners and times: those are a step's to change.
+    pub(super) fn first_touched(&self) -> Option<String> {
+        let named = |path: &PathBuf| format!("`{}`", path.display());
+        let path = self.offences.first().or(self.dropped.first());
+        path.map(named).or_else(|| self.problems.first().cloned())
+    }
+
     /// Says what an error about the offences has besides the first.
     pub(super) fn state(&self) -> String {
         let more = match self.offences.len().saturating_sub(1) {
@@ -657,27 +725,46 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_copy_still_knows_what_was_touched() {
+    fn another_process_settles_in_kilns_stead() {
         type Spoil = fn(&Place);
-        let spoil: [(&str, Spoil); 6] = [
-            ("own/kiln", |place| fs::write(place.at("own/kiln"), "pr0gram").unwrap()),
-            ("own/kiln", |place| {
-                fs::rename(place.at("own/kiln"), place.at("own/store/work/k")).unwrap();
-                fs::copy(place.at("own/store/work/k"), place.at("own/kiln")).map(drop).unwrap();
+        let spoil: [(Option<&str>, Spoil); 8] = [
+            (None, |place| fs::write(place.at("own/store/work/anything"), "x").unwrap()),
+            (None, |place| {
+                fs::set_permissions(place.at("own"), PermissionsExt::from_mode(0o777)).unwrap();
             }),
-            ("own/git", |place| fs::rename(place.at("own/git"), place.at("own/store/work/git")).unwrap()),
-            ("own/ls", |place| fs::write(place.at("own/ls"), "").unwrap()),
-            ("own", |place| fs::set_permissions(place.at("own"), PermissionsExt::from_mode(0o777)).unwrap()),
-            ("own/executor", |place| fs::remove_file(place.at("own/executor")).unwrap()),
+            (Some("own/kiln"), |place| fs::write(place.at("own/kiln"), "pr0gram").unwrap()),
+            (Some("own/git"), |place| {
+                fs::rename(place.at("own/git"), place.at("own/store/work/git")).unwrap();
+            }),
+            (Some("own/ls"), |place| fs::write(place.at("own/ls"), "").unwrap()),
+            (Some("own/store/index.json"), |place| {
+                fs::write(place.at("own/store/index.json"), "[]").unwrap();
+            }),
+            (Some("own/store/records/ab/abc"), |place| {
+                fs::write(place.at("own/store/records/ab/abc"), "r3cord").unwrap();
+            }),
+            (Some("own/store/records/ab/planted"), |place| {
+                fs::write(place.at("own/store/records/ab/planted"), "").unwrap();
+            }),
         ];
         for (named, spoil) in spoil {
             let place = Place::new();
-            let known = Untouched::note(&place.guard.files, &place.at("own/store")).unwrap();
-            fs::write(place.at("own/store/work/anything"), "x").unwrap();
-            fs::write(place.at("own/store/index.json"), "kiln's own").unwrap();
-            assert_eq!(known.first_touched().unwrap(), None);
+            let descriptors = place.guard.descriptors().map(|fd| fd.try_clone_to_owned().unwrap());
+            let notes = Notes::take_over(
+                place.guard.files.clone(),
+                place.at("aside/planted"),
+                &mut descriptors.into_iter(),
+            );
             spoil(&place);
-            assert_eq!(known.first_touched().unwrap(), Some(place.at(named)));
+            let found = notes.unwrap().settle().unwrap();
+            let named = named.map(|named| format!("`{}`", place.at(named).display()));
+            assert_eq!((found.first_touched(), found.problems), (named, vec![]));
+            let read = |name: &str| fs::read_to_string(place.at(name)).unwrap();
+            assert_eq!((read("own/kiln"), read("own/git/git")), ("program".into(), "git".into()));
+            assert_eq!(read("own/store/index.json"), "{}");
+            for name in ["own/ls", "own/store/records/ab/planted"] {
+                assert!(!place.at(name).exists(), "{name}");
+            }
         }
     }
 

@@ -1,45 +1,46 @@
-//! What a launch without namespaces keeps from its steps, from the first of them to the last.
+//! What a launch without namespaces keeps from its steps, from the first of them to the last: credentials, and kiln's own files.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::guard::Guard;
 use super::keeper::Keeper;
-use super::neighbours::Neighbours;
-use super::private::{Private, Visible};
-use super::{Entered, LaunchKind, LaunchOptions, SandboxError};
+use super::private::{Private, Record, Visible};
+use super::wire::Order;
+use super::{Ended, Entered, LaunchKind, LaunchOptions, SandboxError, Task, reap, step, successor};
 use crate::event::OutputStream;
 
-/// The files with credentials, and who refills them.
+/// The files with credentials and those of kiln's own, and who puts them right.
 #[derive(Debug)]
 pub(super) struct Hiding {
     options: LaunchOptions,
-    private: Mutex<Private>,
+    held: Mutex<Held>,
     visible: Vec<Visible>,
     keeper: Option<Arc<Keeper>>,
     is_in_place: bool,
 }
 
+#[derive(Debug)]
+struct Held {
+    private: Private,
+    /// From the first step on.
+    guard: Option<Guard>,
+}
+
 impl Hiding {
     /// Opens the files; nothing is emptied yet.
-    pub(super) fn open(entered: &Entered, options: LaunchOptions) -> Result<Self, SandboxError> {
-        let (private, mut visible) = Private::open(&options.state_dir, &options.private_files)
+    pub(super) fn open(entered: &Entered, mut options: LaunchOptions) -> Result<Self, SandboxError> {
+        let (private, visible) = Private::open(&options.state_dir, &options.private_files)
             .map_err(|source| SandboxError::Setup { action: "open the credentials".to_owned(), source })?;
-        let neighbours = Neighbours::look(&options.secret_values).map_err(|source| SandboxError::Setup {
-            action: "look at the processes of other users".to_owned(),
-            source,
-        })?;
-        visible.extend(neighbours.telling.iter().map(|path| Visible {
-            path: path.clone(),
-            why: "a process of another user than root has it in its variables, and steps can become that user",
-        }));
-        visible.extend(private.readable_for(&neighbours));
-        Ok(Self {
-            options,
-            private: Mutex::new(private),
-            visible,
-            keeper: entered.keeper.clone(),
-            is_in_place: entered.launch == LaunchKind::InPlace,
-        })
+        if entered.launch == LaunchKind::Chroot {
+            // Other kilns of this machine may be writing these.
+            let names = std::mem::take(&mut options.kiln_files.names);
+            options.kiln_files.work.extend(names);
+        }
+        let held = Mutex::new(Held { private, guard: None });
+        let is_in_place = entered.launch == LaunchKind::InPlace;
+        Ok(Self { options, held, visible, keeper: entered.keeper.clone(), is_in_place })
     }
 
     /// Returns what the launch was told.
@@ -65,14 +66,17 @@ impl Hiding {
         }
     }
 
-    /// Empties the files, if that has not been done; the keeper knows of it before.
-    pub(super) fn begin(&self) -> Result<MutexGuard<'_, Private>, SandboxError> {
+    /// Takes note of kiln's own files, and empties those with credentials if that has not been done; the keeper knows of it
+    /// before.
+    pub(super) fn begin(&self) -> Result<Turn<'_>, SandboxError> {
         self.check()?;
-        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
+        let Held { private, guard } = &mut *held;
+        let guard = self.note(guard)?;
         if !private.is_emptied() {
             if let Some(keeper) = &self.keeper {
                 keeper
-                    .charge(&self.options, &private, self.is_in_place)
+                    .charge(&self.options, private.records(), &descriptors(guard, private), self.is_in_place)
                     .map_err(|source| SandboxError::KeeperGone { source })?;
             }
             let emptied = private.contents().and_then(|contents| {
@@ -84,36 +88,61 @@ impl Hiding {
                 source,
             })?;
         }
-        Ok(private)
+        Ok(Turn { hiding: self, held, phase: Phase::Ready })
     }
 
-    /// Tells the keeper that a step begins, or has ended, and what it did has been put right.
-    pub(super) fn tell_of_step(&self, begins: bool) -> Result<(), SandboxError> {
-        let Some(keeper) = &self.keeper else { return Ok(()) };
-        let told = if begins { keeper.step_begins() } else { keeper.step_ended() };
-        told.map_err(|source| SandboxError::KeeperGone { source })
+    /// Of what nobody changes while kiln runs only before the first step.
+    fn note<'a>(&self, slot: &'a mut Option<Guard>) -> Result<&'a mut Guard, SandboxError> {
+        let failed = |source| SandboxError::Setup { action: "look at kiln's own files".to_owned(), source };
+        let guard = match slot {
+            Some(guard) => guard,
+            None => {
+                let state_dir = &self.options.state_dir;
+                std::fs::create_dir_all(state_dir).map_err(failed)?;
+                let planted = state_dir.join(successor::PLANTED);
+                slot.insert(Guard::new(&self.options.kiln_files, planted).map_err(failed)?)
+            }
+        };
+        guard.begin().map_err(failed)?;
+        Ok(guard)
+    }
+
+    /// Refills the files, when everything is ended that a step has left running.
+    pub(super) fn end(&self) -> Result<(), SandboxError> {
+        let mut held = self.held();
+        if !held.private.is_emptied() {
+            return Ok(());
+        }
+        let nobody_left =
+            reap::kill_strays(0).inspect_err(|_| self.give_up(&mut held)).map_err(left_running)?;
+        let has_given_up = held.private.has_given_up();
+        let filled = held.private.fill(nobody_left);
+        self.options.own_files.hide(BTreeMap::new());
+        // One that is gone has nothing to refill either.
+        let discharged = if has_given_up { Ok(()) } else { self.tell(Keeper::discharge) };
+        filled.map_err(|lost| SandboxError::CredentialsLost { path: lost.path, source: lost.source })?;
+        // One that a step has planted.
+        let _ = successor::take_note(&self.options.state_dir);
+        discharged
+    }
+
+    /// Leaves the files empty for good, and whatever there is to be put right to the keeper.
+    fn give_up(&self, held: &mut Held) {
+        held.private.give_up();
+        // One that is gone refills nothing.
+        let _ = self.tell(Keeper::give_up);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error if the keeper has been killed: whoever did that is to gain nothing by it.
-    pub(super) fn check_keeper(&self) -> Result<(), SandboxError> {
+    fn tell(&self, word: impl FnOnce(&Keeper) -> std::io::Result<()>) -> Result<(), SandboxError> {
         match &self.keeper {
-            Some(keeper) => keeper.ping().map_err(|source| SandboxError::KeeperGone { source }),
+            Some(keeper) => word(keeper).map_err(|source| SandboxError::KeeperGone { source }),
             None => Ok(()),
         }
-    }
-
-    /// Refills the files; no step may be running.
-    pub(super) fn end(&self) -> Result<(), SandboxError> {
-        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
-        if !private.is_emptied() {
-            return Ok(());
-        }
-        let filled = private.fill();
-        self.options.own_files.hide(BTreeMap::new());
-        // A keeper that is gone has nothing to refill either.
-        let discharged = self.keeper.as_ref().map_or(Ok(()), |keeper| keeper.discharge());
-        filled.map_err(|lost| SandboxError::CredentialsLost { path: lost.path, source: lost.source })?;
-        discharged.map_err(|source| SandboxError::KeeperGone { source })
     }
 }
 
@@ -121,5 +150,116 @@ impl Drop for Hiding {
     fn drop(&mut self) {
         // Who wanted to know whether it works has called `end`.
         let _ = self.end();
+    }
+}
+
+/// Returns what a [`successor::Successor`] needs.
+fn descriptors<'a>(guard: &'a Guard, private: &'a Private) -> Vec<BorrowedFd<'a>> {
+    guard.descriptors().into_iter().chain(private.descriptors()).collect()
+}
+
+fn left_running(source: std::io::Error) -> SandboxError {
+    SandboxError::Child { action: "end what the step left running", source }
+}
+
+/// The time of one step, during which no other has the files. What is not put right until its end is given up.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    hiding: &'a Hiding,
+    held: MutexGuard<'a, Held>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Ready,
+    Begun,
+    PutRight,
+}
+
+impl Turn<'_> {
+    /// Returns what the files with credentials were like.
+    pub(super) fn records(&self) -> Vec<Record> {
+        self.held.private.records()
+    }
+
+    /// Runs the step. When this returns without an error of its own, nothing of the step is alive, however it ended.
+    pub(super) fn run(
+        &mut self,
+        task: &Task,
+        order: &Order,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+    ) -> Result<Result<Ended, SandboxError>, SandboxError> {
+        self.hiding.tell(Keeper::step_begins)?;
+        self.phase = Phase::Begun;
+        let Held { private, guard } = &*self.held;
+        let handed = guard.as_ref().map(|guard| descriptors(guard, private)).unwrap_or_default();
+        let ended = step::run(task, order, &handed, output);
+        if ended.is_err() {
+            // The process that watched over it may have failed at that.
+            reap::kill_strays(0).map_err(left_running)?;
+        }
+        Ok(ended)
+    }
+
+    /// Makes kiln's own files as they were before the step, or says what was done to them. Everything else has been put
+    /// right.
+    pub(super) fn settle(
+        &mut self,
+        ended: &Result<Ended, SandboxError>,
+        output: &mut dyn FnMut(OutputStream, &[u8]),
+    ) -> Result<(), SandboxError> {
+        let Some(guard) = &mut self.held.guard else { return Ok(()) };
+        let found = guard.settle().map_err(|source| SandboxError::Setup {
+            action: "look at kiln's own files after the step".to_owned(),
+            source,
+        })?;
+        if found.problems.is_empty() {
+            self.phase = Phase::PutRight;
+        }
+        if let Some(first) = found.put_back.first() {
+            let text = format!(
+                "kiln: warning: the step changed modes, owners or times of kiln's own files (`{}` and {} more), which \
+                 are put back\n",
+                first.display(),
+                found.put_back.len() - 1
+            );
+            output(OutputStream::Stderr, text.as_bytes());
+        }
+        if !found.dropped.is_empty() {
+            let text = format!(
+                "kiln: warning: the step changed {} records of the local cache, which are not used any more\n",
+                found.dropped.len()
+            );
+            output(OutputStream::Stderr, text.as_bytes());
+        }
+        let Some(first) = found.offences.first() else { return Ok(()) };
+        let path = match ended {
+            Err(SandboxError::OwnFiles { path, .. }) => path,
+            _ => first,
+        };
+        Err(SandboxError::OwnFiles { path: path.clone(), state: found.state() })
+    }
+
+    /// Says that something else could not be put right.
+    pub(super) fn give_up(&mut self) {
+        self.phase = Phase::Begun;
+    }
+
+    /// Ends it; an error if the keeper has been killed meanwhile.
+    pub(super) fn end(mut self) -> Result<(), SandboxError> {
+        if self.phase == Phase::PutRight {
+            self.phase = Phase::Ready;
+            return self.hiding.tell(Keeper::step_ended);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.phase != Phase::Ready {
+            self.hiding.give_up(&mut self.held);
+        }
     }
 }

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::cache_files::{CacheFiles, Depth};
-use super::guard::Guard;
 use super::hiding::Hiding;
 use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
@@ -22,7 +21,7 @@ use super::swap::Swap;
 use super::task::{Ended, Mount, Task};
 use super::volumes::{self, Copies, Volumes};
 use super::wire::{Failure, Order, Report, hosts_file};
-use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices, step};
+use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices};
 use crate::event::OutputStream;
 
 /// The launch as kiln sees it.
@@ -31,7 +30,6 @@ pub(super) struct InPlace {
     hiding: Hiding,
     /// The container's own `/etc/hosts`: a step has no other host name than the container.
     hosts: String,
-    guard: Mutex<Option<Guard>>,
     /// Held by the step whose turn it is; ready from the first step on.
     volumes: Mutex<Option<Volumes>>,
     warned: AtomicBool,
@@ -44,7 +42,6 @@ impl InPlace {
             disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
             hiding: Hiding::open(entered, options)?,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
-            guard: Mutex::new(None),
             volumes: Mutex::new(None),
             warned: AtomicBool::new(false),
         })
@@ -71,19 +68,18 @@ impl Launch for InPlace {
         let options = self.hiding.options();
         // A panic in an output callback leaves nothing half done: the child puts everything back.
         let mut turn = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         let away = options.own_files.away(|| task.cancel.is_cancelled());
         let _away = away.ok_or(SandboxError::Cancelled)?;
         let volumes = self.ready(&mut turn)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.hiding.warn(output);
         }
-        let private = self.hiding.begin()?;
+        let mut turn = self.hiding.begin()?;
         let order = Order {
             hosts: hosts_file(&self.hosts, task),
             dns: task.dns.clone().unwrap_or_else(|| options.dns.clone()),
             state_dir: options.state_dir.clone(),
-            private: private.records(),
+            private: turn.records(),
             kiln_files: options.kiln_files.clone(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
@@ -92,17 +88,15 @@ impl Launch for InPlace {
             caches: options.cache_directories.clone(),
             ..Order::new(LaunchKind::InPlace, task)
         };
-        let guard = self.guard(&mut guard)?;
         let surroundings = Surroundings::note(&order.private).map_err(|source| SandboxError::Setup {
             action: "look at what stays in its place beside the step".to_owned(),
             source,
         })?;
         volumes.begin_step()?;
-        self.hiding.tell_of_step(true)?;
-        let ended = step::run(task, &order, Some(&private), output);
+        let ended = turn.run(task, &order, output)?;
         let around = surroundings.put_back().blame();
-        if let Err(SandboxError::ChildVanished { .. }) = &ended {
-            // Somebody killed the process that would have put everything back; what it watched over has been ended.
+        if ended.is_err() {
+            // Somebody killed the process that would have put everything back, or had it fail.
             Swap::recover(&options.state_dir, |_| Ok(())).map_err(|source| SandboxError::Setup {
                 action: "put the container's own files back".to_owned(),
                 source,
@@ -115,8 +109,12 @@ impl Launch for InPlace {
         for warning in put_right.iter().flatten().chain(of_caches) {
             output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
         }
-        let settled = self.settle(guard, &ended, output);
-        let keeper = self.hiding.tell_of_step(false);
+        let settled = turn.settle(&ended, output);
+        let is_around = !matches!(around, Err(SandboxError::Setup { .. }));
+        if in_place.is_err() || put_right.is_err() || caches.is_err() || !is_around {
+            turn.give_up();
+        }
+        let kept = turn.end();
         // What is lost for good comes first, then what the job would go on in.
         let put_right = match put_right {
             Err(lost @ SandboxError::VolumesLost { .. }) => return Err(lost),
@@ -128,61 +126,11 @@ impl Launch for InPlace {
         let mut ended = ended?;
         put_right?;
         ended.hidden.extend(caches?.1);
-        keeper.map(|()| ended)
+        kept.map(|()| ended)
     }
 }
 
 impl InPlace {
-    /// Makes kiln's own files as they were before the step, or says what was done to them.
-    fn settle(
-        &self,
-        guard: &mut Guard,
-        ended: &Result<Ended, SandboxError>,
-        output: &mut dyn FnMut(OutputStream, &[u8]),
-    ) -> Result<(), SandboxError> {
-        let found = guard.settle().map_err(|source| SandboxError::Setup {
-            action: "look at kiln's own files after the step".to_owned(),
-            source,
-        })?;
-        if let Some(first) = found.put_back.first() {
-            let text = format!(
-                "kiln: warning: the step changed modes, owners or times of kiln's own files (`{}` and {} more), which \
-                 are put back\n",
-                first.display(),
-                found.put_back.len() - 1
-            );
-            output(OutputStream::Stderr, text.as_bytes());
-        }
-        if found.dropped > 0 {
-            let text = format!(
-                "kiln: warning: the step changed {} records of the local cache, which are not used any more\n",
-                found.dropped
-            );
-            output(OutputStream::Stderr, text.as_bytes());
-        }
-        let Some(first) = found.offences.first() else { return Ok(()) };
-        let path = match ended {
-            Err(SandboxError::OwnFiles { path, .. }) => path,
-            _ => first,
-        };
-        Err(SandboxError::OwnFiles { path: path.clone(), state: found.state() })
-    }
-
-    /// Takes note of kiln's own files; of those that nobody changes only before the first step.
-    fn guard<'a>(&self, slot: &'a mut Option<Guard>) -> Result<&'a mut Guard, SandboxError> {
-        let failed = |source| SandboxError::Setup { action: "look at kiln's own files".to_owned(), source };
-        let guard = match slot {
-            Some(guard) => guard,
-            None => {
-                let aside = self.hiding.options().state_dir.join("planted");
-                std::fs::create_dir_all(&self.hiding.options().state_dir).map_err(failed)?;
-                slot.insert(Guard::new(&self.hiding.options().kiln_files, aside).map_err(failed)?)
-            }
-        };
-        guard.begin().map_err(failed)?;
-        Ok(guard)
-    }
-
     fn ready<'a>(&self, volumes: &'a mut Option<Volumes>) -> Result<&'a mut Volumes, SandboxError> {
         match volumes {
             Some(volumes) => Ok(volumes),

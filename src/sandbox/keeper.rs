@@ -2,11 +2,11 @@
 //!
 //! It has one thread, does next to nothing and so needs next to nothing: it hands signals on, waits for kiln, and ends with
 //! kiln's code. When kiln is killed, the keeper is the child subreaper that adopts what a step has running, however
-//! many of kiln's processes were killed with it; it ends all of that, puts the container's files back, and refills the files
-//! with credentials, of which it holds the descriptors and the content.
+//! many of kiln's processes were killed with it; it ends all of that, puts the container's files back, and does what a
+//! [`Successor`] does.
 
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -21,9 +21,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, set_child_subreaper};
 use serde::{Deserialize, Serialize};
 
 use super::cache_files::{CacheFiles, Depth};
-use super::guard::{KilnFiles, Untouched};
-use super::private::{self, Private, Record};
-use super::reap;
+use super::guard::KilnFiles;
+use super::private::{Record, receive_descriptors, send_descriptors};
+use super::reap::{self, Children};
+use super::successor::Successor;
 use super::surroundings::Surroundings;
 use super::swap::Swap;
 use super::sys::{self, Fork};
@@ -48,14 +49,14 @@ const LOOKING: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
 /// What kiln says to its keeper; the descriptors of a charge go before.
 #[derive(Debug, Serialize, Deserialize)]
 enum Word {
-    /// Are you there?
-    Ping,
     /// These files are about to be emptied; instead of any charge before.
     Charge(Charge),
     /// A step begins: how the volumes are is to be noted.
     StepBegins,
     /// kiln has put right what the step did.
     StepEnded,
+    /// That could not be done: nothing is to be refilled.
+    GiveUp,
     /// The files are as before, there is nothing to refill.
     Discharge,
 }
@@ -79,8 +80,7 @@ struct Charge {
 struct Held {
     state_dir: PathBuf,
     secrets_dir: PathBuf,
-    private: Private,
-    own: Untouched,
+    successor: Successor,
     /// The volumes before the step that is running.
     noted: Noted,
     caches: Vec<CacheDirectory>,
@@ -114,42 +114,43 @@ impl Keeper {
         }
     }
 
-    /// An error if the keeper is not there any more.
-    pub(super) fn ping(&self) -> io::Result<()> {
-        self.say(&Word::Ping, None)
-    }
-
-    /// Tells what is to be put right if kiln is killed.
+    /// Tells what is to be put right if kiln is killed, by which descriptors.
     pub(super) fn charge(
         &self,
         options: &LaunchOptions,
-        private: &Private,
+        records: Vec<Record>,
+        descriptors: &[BorrowedFd<'_>],
         is_in_place: bool,
     ) -> io::Result<()> {
         let charge = Charge {
             state_dir: options.state_dir.clone(),
             secrets_dir: options.secrets_dir.clone(),
-            records: private.records(),
+            records,
             kiln_files: options.kiln_files.clone(),
             caches: options.cache_directories.clone(),
             is_in_place,
         };
-        self.say(&Word::Charge(charge), Some(private))
+        self.say(&Word::Charge(charge), descriptors)
     }
 
-    /// Tells that a step begins.
+    /// Tells that a step begins. Like all of these an error if the keeper is not there any more.
     pub(super) fn step_begins(&self) -> io::Result<()> {
-        self.say(&Word::StepBegins, None)
+        self.say(&Word::StepBegins, &[])
     }
 
-    /// Tells that what the step did has been put right.
+    /// Tells that what it did has been put right.
     pub(super) fn step_ended(&self) -> io::Result<()> {
-        self.say(&Word::StepEnded, None)
+        self.say(&Word::StepEnded, &[])
+    }
+
+    /// Tells that this could not be done.
+    pub(super) fn give_up(&self) -> io::Result<()> {
+        self.say(&Word::GiveUp, &[])
     }
 
     /// Tells that the files are as before.
     pub(super) fn discharge(&self) -> io::Result<()> {
-        self.say(&Word::Discharge, None)
+        self.say(&Word::Discharge, &[])
     }
 
     /// Returns when the keeper has ended.
@@ -157,16 +158,13 @@ impl Keeper {
         while !matches!(poll(&mut [PollFd::new(&self.socket, PollFlags::RDHUP)], None), Ok(1..)) {}
     }
 
-    fn say(&self, word: &Word, private: Option<&Private>) -> io::Result<()> {
+    fn say(&self, word: &Word, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
-        match private {
-            Some(private) => private.hand_over(&self.socket)?,
-            None => private::send_descriptors(&self.socket, &[])?,
-        }
+        send_descriptors(&self.socket, descriptors)?;
         send(&self.socket, word)?;
         let patience = match word {
             Word::StepBegins => LOOKING,
-            Word::Ping | Word::Charge(_) | Word::StepEnded | Word::Discharge => ANSWER,
+            Word::Charge(_) | Word::StepEnded | Word::GiveUp | Word::Discharge => ANSWER,
         };
         if poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&patience))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
@@ -175,8 +173,9 @@ impl Keeper {
     }
 }
 
-/// Waits until nobody holds `/` for steps without namespaces, or for a while: a killed kiln's processes may be at work.
-pub(super) fn wait() -> io::Result<()> {
+/// Waits until nobody holds `/` for steps without namespaces, or for a while: a killed kiln's processes may be at work. Tells
+/// whether nobody does; a kiln that lives holds it, too.
+pub(super) fn wait() -> io::Result<bool> {
     let root = std::fs::File::open("/")?;
     let begin = Instant::now();
     loop {
@@ -184,8 +183,8 @@ pub(super) fn wait() -> io::Result<()> {
             Err(rustix::io::Errno::WOULDBLOCK) if begin.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // A kiln that lives holds it, too: then the journal tells.
-            Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
     }
@@ -195,6 +194,8 @@ pub(super) fn wait() -> io::Result<()> {
 fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
     // As in kiln: what cannot be hidden is no reason to end.
     let _ = super::conceal();
+    let children = Children::open()?;
+    reap::outlive_limits()?;
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
@@ -229,7 +230,7 @@ fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
             let exit = reap::wait_for(kiln)?;
             // What was said last counts, too.
             while is_talking && listen(&socket, &mut receiver, &mut held).unwrap_or(false) {}
-            return Ok(settle(exit, held));
+            return Ok(settle(exit, held, &children));
         }
     }
 }
@@ -247,37 +248,28 @@ fn listen(
     receiver: &mut Receiver<UnixStream>,
     held: &mut Option<Held>,
 ) -> io::Result<bool> {
-    let Some(descriptors) = private::receive_descriptors(socket)? else { return Ok(false) };
-    match receiver.receive()? {
-        None => return Ok(false),
-        Some(Word::Ping) => {}
-        Some(Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches, is_in_place })) => {
+    let Some(descriptors) = receive_descriptors(socket)? else { return Ok(false) };
+    let Some(word) = receiver.receive()? else { return Ok(false) };
+    match (word, held.as_mut()) {
+        (Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches, is_in_place }), _) => {
             let surroundings = is_in_place.then(|| Surroundings::note(&records)).transpose()?;
-            let private = Private::take_over(descriptors, records)?;
-            let own = Untouched::note(&kiln_files, &state_dir)?;
-            *held = Some(Held {
-                state_dir,
-                secrets_dir,
-                private,
-                own,
-                noted: Noted::default(),
-                caches,
-                cache_files: None,
-                surroundings,
-            });
+            let successor = Successor::new(descriptors, &state_dir, records, kiln_files)?;
+            let (noted, cache_files) = (Noted::default(), None);
+            *held =
+                Some(Held { state_dir, secrets_dir, successor, noted, caches, cache_files, surroundings });
         }
-        Some(Word::StepBegins) => {
-            if let Some(held) = held {
-                held.noted = Noted::of_all(&held.state_dir)?;
-                held.cache_files = Some(CacheFiles::note(&held.caches, Depth::Looks, &|_| false)?);
-            }
+        (Word::StepBegins, Some(held)) => {
+            held.successor.step_begins();
+            held.noted = Noted::of_all(&held.state_dir)?;
+            held.cache_files = Some(CacheFiles::note(&held.caches, Depth::Looks, &|_| false)?);
         }
-        Some(Word::StepEnded) => {
-            if let Some(held) = held {
-                (held.noted, held.cache_files) = (Noted::default(), None);
-            }
+        (Word::StepEnded, Some(held)) => {
+            held.successor.step_ended();
+            (held.noted, held.cache_files) = (Noted::default(), None);
         }
-        Some(Word::Discharge) => *held = None,
+        (Word::GiveUp, Some(held)) => held.successor.give_up(),
+        (Word::StepBegins | Word::StepEnded | Word::GiveUp, None) => {}
+        (Word::Discharge, _) => *held = None,
     }
     send(socket, &())?;
     Ok(true)
@@ -291,48 +283,37 @@ fn remove_secrets(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// What the job's next command would hand its credentials to may be the step's.
-fn spoilt(paths: &[PathBuf]) -> String {
-    let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
-    format!(
-        "{}: not as it was before a step that ended with kiln killed; credentials that were hidden from steps stay empty, \
-         go on in a new container",
-        named.join(", ")
-    )
-}
-
 /// Puts right what kiln left; returns the exit code.
-fn settle(exit: Exit, held: Option<Held>) -> i32 {
+fn settle(exit: Exit, held: Option<Held>, children: &Children) -> i32 {
     let code = exit.code();
     let tell = |text: String| {
         // Nobody may be listening any more.
         let _ = writeln!(std::io::stderr(), "kiln: {text}");
         if code == 0 { 1 } else { code }
     };
-    if let Err(error) = reap::end_all(PUTTING_BACK) {
-        return tell(format!("{error}: credentials that were hidden from steps stay empty"));
-    }
-    let Some(Held {
-        state_dir, secrets_dir, mut private, own, surroundings, mut noted, mut cache_files, ..
-    }) = held
+    let nobody_left = match reap::end_all(children, PUTTING_BACK) {
+        Ok(nobody_left) => nobody_left,
+        Err(error) => return tell(format!("{error}: credentials that were hidden from steps stay empty")),
+    };
+    let Some(Held { state_dir, secrets_dir, successor, surroundings, mut noted, mut cache_files, .. }) = held
     else {
         return code;
     };
     if let Err(error) = Swap::recover(&state_dir, |_| Ok(())) {
         return tell(format!("cannot put the container's own files back: {error}"));
     }
-    if let Some(surroundings) = surroundings
-        && let Err(error) = surroundings.put_back().check()
-    {
-        return tell(format!("cannot put back what a step changed in the container: {error}"));
-    }
+    let around = surroundings.map_or(Ok(()), |surroundings| surroundings.put_back().check().map(drop));
+    let around = around.err().map(|error| error.to_string());
     // The watcher may have done this before; with copies that it found spoilt it cannot have.
     let unsettled =
         noted.settle().and_then(|unsettled| volumes::recover(&state_dir, false).map(|_| unsettled));
+    let named = |paths: Vec<PathBuf>| {
+        let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
+        (!named.is_empty()).then(|| named.join(", "))
+    };
+    let of_volumes = unsettled.map_or_else(|error| Some(format!("the volumes: {error}")), named);
     let caches = cache_files.as_mut().map_or(Ok(Vec::new()), CacheFiles::settle);
-    if let Err(error) = caches {
-        return tell(format!("cannot look at the local caches: {error}: credentials stay empty"));
-    }
+    let of_caches = caches.err().map(|error| format!("the local caches: {error}"));
     // What was lent to the step that ran; the rest of the build's directory waits for the next start.
     match remove_secrets(&secrets_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -340,20 +321,8 @@ fn settle(exit: Exit, held: Option<Held>) -> i32 {
         }
         _ => {}
     }
-    match unsettled {
-        Ok(paths) if paths.is_empty() => {}
-        Ok(paths) => return tell(spoilt(&paths)),
-        Err(error) => return tell(format!("cannot look at the volumes: {error}: credentials stay empty")),
-    }
-    match own.first_touched() {
-        Ok(None) => {}
-        Ok(Some(path)) => return tell(spoilt(&[path])),
-        Err(error) => {
-            return tell(format!("cannot look at kiln's own files: {error}: credentials stay empty"));
-        }
-    }
-    match private.fill() {
+    match successor.settle(nobody_left, around.or(of_volumes).or(of_caches)) {
         Ok(()) => code,
-        Err(lost) => tell(lost.to_string()),
+        Err(text) => tell(text),
     }
 }

@@ -34,7 +34,6 @@ mod memory;
 mod mounted_files;
 mod mounting;
 mod namespaces;
-mod neighbours;
 mod network;
 mod overlay;
 mod placing;
@@ -44,6 +43,7 @@ mod process;
 mod reap;
 mod seccomp;
 mod step;
+mod successor;
 mod supervise;
 mod surroundings;
 mod swap;
@@ -60,6 +60,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::event::OutputStream;
 use crate::own_files::OwnFiles;
+use crate::tree::RootDir;
 
 pub use cache_files::CacheDirectory;
 pub use cancel::Cancel;
@@ -71,7 +72,6 @@ pub use error::SandboxError;
 pub use ground::{Anchor, Ground, Hold, Occupation};
 pub use guard::KilnFiles;
 pub use memory::{LentSecret, MemoryDir};
-pub use neighbours::SecretValues;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
 pub use task::{
@@ -118,8 +118,6 @@ pub struct LaunchOptions {
     pub secrets_dir: PathBuf,
     /// Files with credentials that no step is to read.
     pub private_files: Vec<PathBuf>,
-    /// Values that no step is to read in the variables of other processes.
-    pub secret_values: SecretValues,
     /// Steps may run although they can read some of those.
     pub allow_visible_credentials: bool,
     /// Steps get no new privileges, and where they see kiln they can send it no signals.
@@ -209,10 +207,11 @@ impl Launch for NoLaunch {
 /// Puts the container's own files back if a kiln that ran steps in place was killed half-way.
 ///
 /// Called at start, before anything else reads the file system; returns what was repaired, for a warning. Files with
-/// credentials are not refilled: if nobody did it who still knew their content, they are lost.
-pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
+/// credentials are not refilled: if nobody did it who still knew their content, they are lost. Nor does anybody know then
+/// what the step made of `names` ([`KilnFiles::names`]): these are removed.
+pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, SandboxError> {
     dev_entries::check_null()?;
-    let mut told = Vec::from_iter(recover_swap(state_dir)?);
+    let (mut told, mut is_known) = recover_swap(state_dir)?;
     let setup =
         |source| SandboxError::Setup { action: "put the container's volumes back".to_owned(), source };
     let restored = volumes::recover(state_dir, true).map_err(setup)?;
@@ -220,6 +219,7 @@ pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
         told.push(format!("put {restored} entries of volumes back that a step had removed"));
     }
     for path in volumes::unsettled(state_dir).map_err(setup)? {
+        is_known = false;
         told.push(format!("`{}`: not as it was before a step that ended with kiln killed", path.display()));
     }
     volumes::forget_unsettled(state_dir).map_err(setup)?;
@@ -229,15 +229,36 @@ pub fn recover(state_dir: &Path) -> Result<Option<String>, SandboxError> {
             told.push(format!("put the files of the volume `{}` back: a kiln was killed", point.display()));
         }
     }
+    if !is_known {
+        let drop = |source| SandboxError::Setup { action: "remove names and records".to_owned(), source };
+        if drop_names(names).map_err(drop)? {
+            told.push("removed the names and records of the store, which the step could write to".to_owned());
+        }
+    }
     Ok((!told.is_empty()).then(|| told.join("; ")))
 }
 
-fn recover_swap(state_dir: &Path) -> Result<Option<String>, SandboxError> {
+/// Tells whether there were any. No component of a path may have become a link.
+fn drop_names(names: &[PathBuf]) -> std::io::Result<bool> {
+    let mut any = false;
+    for path in names {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        let removed = RootDir::open_exact(parent).and_then(|parent| parent.remove_all(name));
+        match removed {
+            Ok(()) => any = true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(look::at(path, error)),
+        }
+    }
+    Ok(any)
+}
+
+/// Says what was put back or is lost, and whether all that a step did to kiln's own files is known.
+fn recover_swap(state_dir: &Path) -> Result<(Vec<String>, bool), SandboxError> {
     let setup =
         |source| SandboxError::Setup { action: "put the container's own files back".to_owned(), source };
-    if journal::Journal::exists(state_dir) || private::is_noted(state_dir) {
-        keeper::wait().map_err(setup)?;
-    }
+    let is_cut_short = journal::Journal::exists(state_dir) || private::is_noted(state_dir);
+    let is_alive = is_cut_short && !keeper::wait().map_err(setup)?;
     let begin = std::time::Instant::now();
     let recovered = loop {
         match swap::Swap::recover(state_dir, reap::kill_orphans) {
@@ -255,10 +276,20 @@ fn recover_swap(state_dir: &Path) -> Result<Option<String>, SandboxError> {
         other => other.map_err(setup)?,
     };
     let mut said: Vec<String> = Vec::new();
+    if is_alive {
+        // A kiln between two steps.
+        return Ok((said, true));
+    }
+    let mut is_known = root.is_none();
+    if let Some(told) = successor::take_note(state_dir).map_err(setup)? {
+        is_known = false;
+        said.push(told);
+    }
     said.extend(root.map(|root| {
         let root = root.display();
         format!("put the container's own files back: a kiln that ran a step of `{root}` in place was killed")
     }));
+    is_known &= !private::is_noted(state_dir);
     for path in private::settle(state_dir).map_err(setup)? {
         said.push(format!(
             "`{}`, which was hidden from the steps of a kiln that was killed, is lost with all of its processes; nothing is \
@@ -266,5 +297,5 @@ fn recover_swap(state_dir: &Path) -> Result<Option<String>, SandboxError> {
             path.display()
         ));
     }
-    Ok((!said.is_empty()).then(|| said.join("; ")))
+    Ok((said, is_known))
 }

@@ -88,7 +88,7 @@ impl Launch for Namespaces {
             hardened: self.options.hardened,
             ..Order::new(LaunchKind::Namespaces, task)
         };
-        step::run(task, &order, None, output)
+        step::run(task, &order, &[], output)
     }
 }
 

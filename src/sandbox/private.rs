@@ -2,7 +2,7 @@
 //!
 //! Without namespaces a step is root beside kiln and can read, move, link and replace every file of the container. So each
 //! file is opened once, before there is a step, and everything later goes through that descriptor: it is emptied, and
-//! refilled once, when no process of any step is left. A file whose path leads elsewhere by then, or that has got another
+//! refilled once, by who has ended all that steps left: when no process of any is left. A file whose path leads elsewhere by then, or that has got another
 //! name, is an error, and nothing is written.
 //!
 //! kiln, its keeper and the process that watches over a step hold the same descriptors, so that whichever is left of them
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::look::at;
 use super::mounting::mount_id;
-use super::neighbours::Neighbours;
+use super::reap::NobodyLeft;
 use super::wire::path;
 
 /// The note in the state directory of what is empty now, for the next start if nobody is left to refill it.
@@ -76,12 +76,21 @@ pub(super) struct Lost {
     pub(super) source: io::Error,
 }
 
+/// How full the files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fill {
+    Full,
+    Empty,
+    /// Empty for good: a step was not followed to its end.
+    GivenUp,
+}
+
 /// The files of one build.
 #[derive(Debug)]
 pub(super) struct Private {
     state_dir: OwnedFd,
     files: Vec<PrivateFile>,
-    is_empty: bool,
+    fill: Fill,
 }
 
 impl Private {
@@ -90,7 +99,7 @@ impl Private {
         std::fs::create_dir_all(state_dir)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut private =
-            Self { state_dir: open(state_dir, flags, Mode::empty())?, files: Vec::new(), is_empty: false };
+            Self { state_dir: open(state_dir, flags, Mode::empty())?, files: Vec::new(), fill: Fill::Full };
         let mut visible = Vec::new();
         if paths.is_empty() {
             return Ok((private, visible));
@@ -171,26 +180,29 @@ impl Private {
         self.files.iter().map(|file| file.record.clone()).collect()
     }
 
-    /// Tells which of them a process of another user's, which a step may have taken over, can read when they are refilled.
-    pub(super) fn readable_for(&self, neighbours: &Neighbours) -> Vec<Visible> {
-        let records = self.files.iter().map(|file| &file.record);
-        let readable = records.filter(|record| neighbours.may_read(record.mode, record.owner.0));
-        let visible = |record: &Record| Visible {
-            path: record.path.clone(),
-            why: "it is not root's alone, and steps can take over processes of other users here, which go on after them: \
-                  `chmod 600` it, or end them",
-        };
-        readable.map(visible).collect()
-    }
-
     /// Tells whether the files are empty now.
     pub(super) fn is_emptied(&self) -> bool {
-        self.is_empty
+        self.fill != Fill::Full
+    }
+
+    /// Tells whether they are for good.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.fill == Fill::GivenUp
+    }
+
+    /// Leaves the files empty for good; tells whether there are any.
+    pub(super) fn give_up(&mut self) -> bool {
+        self.fill = Fill::GivenUp;
+        !self.files.is_empty()
     }
 
     /// Takes the content out of the files.
     pub(super) fn empty(&mut self) -> io::Result<()> {
-        if std::mem::replace(&mut self.is_empty, true) || self.files.is_empty() {
+        if self.fill != Fill::Full {
+            return Ok(());
+        }
+        self.fill = Fill::Empty;
+        if self.files.is_empty() {
             return Ok(());
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -202,11 +214,14 @@ impl Private {
     }
 
     /// Puts the content back where the same file still is at its place, and tells where it is not.
-    ///
-    /// Only to be called when no process of a step is left.
-    pub(super) fn fill(&mut self) -> Result<(), Lost> {
-        if !std::mem::take(&mut self.is_empty) {
-            return Ok(());
+    pub(super) fn fill(&mut self, _: NobodyLeft) -> Result<(), Lost> {
+        match (self.fill, self.files.first()) {
+            (Fill::Full, _) | (Fill::GivenUp, None) => return Ok(()),
+            (Fill::GivenUp, Some(first)) => {
+                let source = io::Error::other("a step was not followed to its end");
+                return Err(Lost { path: first.record.path.clone(), source });
+            }
+            (Fill::Empty, _) => self.fill = Fill::Full,
         }
         let mut outcome = Ok(());
         for file in &self.files {
@@ -219,23 +234,25 @@ impl Private {
         outcome
     }
 
-    /// Gives all descriptors to another process, which has them by [`Self::take_over`].
-    pub(super) fn hand_over(&self, socket: &UnixStream) -> io::Result<()> {
+    /// Returns all descriptors, by which another process has the same with [`Self::take_over`].
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut descriptors = vec![self.state_dir.as_fd()];
         descriptors.extend(self.files.iter().flat_map(|file| [file.file.as_fd(), file.content.as_fd()]));
-        send_descriptors(socket, &descriptors)
+        descriptors
     }
 
     /// Makes the same of what another process handed over: descriptors, and what their files were like.
-    pub(super) fn take_over(descriptors: Vec<OwnedFd>, records: Vec<Record>) -> io::Result<Self> {
-        let mut descriptors = descriptors.into_iter();
+    pub(super) fn take_over(
+        mut descriptors: impl Iterator<Item = OwnedFd>,
+        records: Vec<Record>,
+    ) -> io::Result<Self> {
         let mut next = || descriptors.next().ok_or(io::ErrorKind::UnexpectedEof);
         let state_dir = next()?;
         let files = records
             .into_iter()
             .map(|record| Ok(PrivateFile { record, file: next()?.into(), content: next()?.into() }))
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { state_dir, files, is_empty: true })
+        Ok(Self { state_dir, files, fill: Fill::Empty })
     }
 }
 
@@ -420,7 +437,7 @@ mod tests {
         // What a step does to the very file is undone.
         std::fs::write(&path, "longer than before").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-        private.fill().unwrap();
+        private.fill(NobodyLeft::in_a_test()).unwrap();
         let after = std::fs::metadata(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"token");
         assert_eq!((after.mode(), after.modified().unwrap()), (before.mode(), before.modified().unwrap()));
@@ -449,7 +466,7 @@ mod tests {
             std::fs::write(&path, "token").unwrap();
             let mut private = hide(directory.path(), std::slice::from_ref(&path));
             attack(directory.path());
-            let lost = private.fill().unwrap_err();
+            let lost = private.fill(NobodyLeft::in_a_test()).unwrap_err();
             assert_eq!(lost.path, path);
             assert!(lost.to_string().contains(why), "{why}: {lost}");
             assert!(!lost.to_string().contains("token"));
@@ -466,13 +483,27 @@ mod tests {
         std::fs::write(&path, "token").unwrap();
         let private = hide(directory.path(), std::slice::from_ref(&path));
         let (ours, theirs) = UnixStream::pair().unwrap();
-        private.hand_over(&ours).unwrap();
+        send_descriptors(&ours, &private.descriptors()).unwrap();
         let records = private.records();
         drop((private, ours));
         let descriptors = receive_descriptors(&theirs).unwrap().unwrap();
         assert!(receive_descriptors(&theirs).unwrap().is_none());
-        Private::take_over(descriptors, records).unwrap().fill().unwrap();
+        Private::take_over(descriptors.into_iter(), records).unwrap().fill(NobodyLeft::in_a_test()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"token");
+    }
+
+    #[test]
+    fn what_was_given_up_stays_empty() {
+        let directory = directory();
+        let path = directory.path().join("config.json");
+        std::fs::write(&path, "token").unwrap();
+        let mut private = hide(directory.path(), std::slice::from_ref(&path));
+        assert!(private.give_up());
+        for _ in 0..2 {
+            let lost = private.fill(NobodyLeft::in_a_test()).unwrap_err();
+            assert!(lost.to_string().contains("not followed to its end"), "{lost}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"");
+        }
     }
 
     #[test]

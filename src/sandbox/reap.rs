@@ -8,19 +8,78 @@
 //! an existing session: children in kiln's session are kiln's, and all others came from a step. What a step does to its
 //! capabilities, names or groups changes nothing about that.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
+use nix::sys::signal::SigSet;
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait, waitpid,
+};
 
 use super::task::Exit;
 
-/// How long the end of killed processes is waited for. One in the middle of a read from a dead disk may take any time.
+/// How long fewer and fewer processes have to be left of those that are killed. One in the middle of a read from a dead disk
+/// may take any time.
 const DEATH: Duration = Duration::from_secs(10);
 
 /// Pause between two looks at what was killed.
 const PAUSE: Duration = Duration::from_micros(200);
+
+/// As much of a list of children is read at a time.
+const LIST_BYTES: usize = 16 << 10;
+
+/// That no process of any step is left, which only who has ended them all knows.
+#[derive(Debug)]
+pub(super) struct NobodyLeft(());
+
+#[cfg(test)]
+impl NobodyLeft {
+    /// For tests that run no step.
+    pub(super) fn in_a_test() -> Self {
+        Self(())
+    }
+}
+
+/// The children of this process, as long as it has one thread, by a list that is opened before there is a step: that can take
+/// descriptors away from whoever watches over it (prlimit(2)), and nobody else shall have to end what is left.
+#[derive(Debug)]
+pub(super) struct Children(Option<File>);
+
+impl Children {
+    /// Opens the list.
+    pub(super) fn open() -> io::Result<Self> {
+        match File::open("/proc/thread-self/children") {
+            Ok(list) => Ok(Self(Some(list))),
+            Err(error) if is_gone(&error) => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn now(&self) -> io::Result<Vec<Pid>> {
+        let Some(list) = &self.0 else { return children_by_parent() };
+        let mut text = Vec::new();
+        let mut buffer = vec![0; LIST_BYTES];
+        loop {
+            match list.read_at(&mut buffer, text.len() as u64)? {
+                0 => return Ok(pids(&String::from_utf8_lossy(&text)).collect()),
+                length => text.extend_from_slice(&buffer[..length]),
+            }
+        }
+    }
+}
+
+/// Has this process get errors instead of its end where a step has limited the size of its files or its time (prlimit(2)), as
+/// far as there is an error for it.
+pub(super) fn outlive_limits() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(nix::sys::signal::SIGXFSZ);
+    signals.add(nix::sys::signal::SIGXCPU);
+    Ok(signals.thread_block()?)
+}
 
 /// Waits for one child to end.
 pub(super) fn wait_for(pid: Pid) -> io::Result<Exit> {
@@ -50,22 +109,31 @@ pub(super) fn collect(pid: Pid) -> io::Result<Option<Exit>> {
     }
 }
 
-/// Kills children, and those they leave, until there are none.
-pub(super) fn kill_all_children() -> io::Result<()> {
-    until_none(|| {
-        let children = children()?;
-        children.iter().try_for_each(|child| kill(*child))?;
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        Ok(!children.is_empty())
+/// Kills the children of this process, which has one thread, and those they leave, until there are none.
+pub(super) fn kill_all_children(children: &Children) -> io::Result<NobodyLeft> {
+    until_none(|found| {
+        kill_trees(children.now()?, found);
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return Ok(true),
+                Err(rustix::io::Errno::CHILD) => return Ok(!found.is_empty()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
     })
 }
 
 /// Kills the children of this process that came from a step which began at `since`, and those they leave, until there are
-/// none.
-pub(super) fn kill_strays(since: u64) -> io::Result<()> {
-    until_none(|| {
-        let strays = strays(since)?;
-        strays.iter().try_for_each(|stray| kill(*stray))?;
+/// none. No process that watches over a step may be at work.
+pub(super) fn kill_strays(since: u64) -> io::Result<NobodyLeft> {
+    kill_strays_among(children, since)
+}
+
+fn kill_strays_among(children: impl Fn() -> io::Result<Vec<Pid>>, since: u64) -> io::Result<NobodyLeft> {
+    until_none(|found| {
+        let strays = strays(children()?, since)?;
+        kill_trees(strays.clone(), found);
         for stray in &strays {
             let _ = waitpid(Some(*stray), WaitOptions::NOHANG);
         }
@@ -73,15 +141,15 @@ pub(super) fn kill_strays(since: u64) -> io::Result<()> {
     })
 }
 
-/// Ends all children: those that came from a step are killed, and kiln's own, the process that watches over a step, may
-/// put things back first, for as long as `patience`.
-pub(super) fn end_all(patience: Duration) -> io::Result<()> {
+/// Ends all children of this process, which has one thread: those that came from a step are killed, and kiln's own, the process
+/// that watches over a step, may put things back first, for as long as `patience`.
+pub(super) fn end_all(children: &Children, patience: Duration) -> io::Result<NobodyLeft> {
     let begin = Instant::now();
     loop {
-        kill_strays(0)?;
+        let nobody_left = kill_strays_among(|| children.now(), 0)?;
         match wait(WaitOptions::NOHANG) {
-            Err(rustix::io::Errno::CHILD) => return Ok(()),
-            Ok(None) if begin.elapsed() > patience => return kill_all_children(),
+            Err(rustix::io::Errno::CHILD) => return Ok(nobody_left),
+            Ok(None) if begin.elapsed() > patience => return kill_all_children(children),
             Ok(None) => std::thread::sleep(PAUSE),
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -115,7 +183,7 @@ pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
             && !sessions.contains(&process.session)
     };
     let mut empty_looks = 0;
-    let ended = until_none(|| {
+    let ended = until_none(|killed| {
         let mut others = processes()?;
         let (mut found, mut escaped): (Vec<Process>, bool) = (Vec::new(), false);
         while let Some(at) = others.iter().position(|process| may_be(process, &found)) {
@@ -128,10 +196,11 @@ pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
             }
         }
         found.iter().try_for_each(|process| kill(process.pid))?;
+        killed.extend(found.iter().map(|process| process.pid));
         empty_looks = if found.is_empty() && !escaped { empty_looks + 1 } else { 0 };
         Ok(empty_looks < EMPTY_LOOKS)
     });
-    ended.map_err(|error| match error.kind() {
+    ended.map(drop).map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => {
             io::Error::other("what a step left running does not end; go on in a new container")
         }
@@ -141,7 +210,7 @@ pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
 
 /// Returns the session of this process; 0 if it began outside of the pid namespace.
 fn session() -> io::Result<i32> {
-    Ok(Process::read(rustix::process::getpid())?.ok_or(io::ErrorKind::NotFound)?.session)
+    Ok(nix::unistd::getsid(None)?.as_raw())
 }
 
 /// Returns when this process was started, in clock ticks since the machine was.
@@ -156,16 +225,44 @@ pub(super) fn started_of(child: u32) -> io::Result<u64> {
     Ok(Process::read(pid)?.ok_or(io::ErrorKind::NotFound)?.started)
 }
 
-/// Kills again and again until `kill_some` finds none.
-fn until_none(mut kill_some: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    let begin = Instant::now();
-    while kill_some()? {
-        if begin.elapsed() > DEATH {
+/// Kills again and again until `kill_some`, which adds what it found, tells that there is nobody: as long as fewer and fewer
+/// are found.
+fn until_none(mut kill_some: impl FnMut(&mut HashSet<Pid>) -> io::Result<bool>) -> io::Result<NobodyLeft> {
+    let (mut before, mut found) = (HashSet::new(), HashSet::new());
+    let (mut least, mut progress) = (usize::MAX, Instant::now());
+    while kill_some(&mut found)? {
+        if !found.is_empty() && found.len() < least {
+            (least, progress) = (found.len(), Instant::now());
+        }
+        if progress.elapsed() > DEATH {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "processes of a step do not end"));
         }
-        std::thread::sleep(PAUSE);
+        // Who forks all the time is not given any.
+        if found.is_subset(&before) {
+            std::thread::sleep(PAUSE);
+        }
+        std::mem::swap(&mut before, &mut found);
+        found.clear();
     }
-    Ok(())
+    Ok(NobodyLeft(()))
+}
+
+/// Kills processes that came from a step and what is below them, each before its children are looked for: it has no more of them
+/// from then on. With it goes its group, all at once; a group never has others than those of its leader's session.
+fn kill_trees(mut roots: Vec<Pid>, found: &mut HashSet<Pid>) {
+    while let Some(pid) = roots.pop() {
+        if !found.insert(pid) {
+            continue;
+        }
+        // What has ended meanwhile is no matter, and who cannot be killed is found again.
+        let _ = kill_process_group(pid, Signal::KILL);
+        let _ = kill_process(pid, Signal::KILL);
+        let number = pid.as_raw_nonzero();
+        // Without descriptors it takes longer: what is below is adopted when this has ended.
+        if let Ok(text) = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children")) {
+            roots.extend(pids(&text));
+        }
+    }
 }
 
 fn kill(pid: Pid) -> io::Result<()> {
@@ -175,27 +272,34 @@ fn kill(pid: Pid) -> io::Result<()> {
     }
 }
 
-fn strays(since: u64) -> io::Result<Vec<Pid>> {
+/// Returns those of this process's children that came from a step.
+fn strays(children: Vec<Pid>, since: u64) -> io::Result<Vec<Pid>> {
     let own = session()?;
     let mut strays = Vec::new();
-    for child in children()? {
-        if let Some(process) = Process::read(child)?
-            && process.session != own
-            && process.started >= since
-        {
+    for child in children {
+        // By a call, and not from a file: there may be no descriptor for it.
+        match nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(child.as_raw_nonzero().get()))) {
+            Err(nix::errno::Errno::ESRCH) => continue,
+            session if session?.as_raw() == own => continue,
+            _ => {}
+        }
+        if since == 0 || Process::read(child)?.is_some_and(|process| process.started >= since) {
             strays.push(child);
         }
     }
     Ok(strays)
 }
 
+fn pids(text: &str) -> impl Iterator<Item = Pid> {
+    text.split_ascii_whitespace().filter_map(|text| text.parse().ok().and_then(Pid::from_raw))
+}
+
 /// Returns the children of this process.
 fn children() -> io::Result<Vec<Pid>> {
-    let parse = |text: &str| text.parse().ok().and_then(Pid::from_raw);
     let mut children = Vec::new();
     for thread in std::fs::read_dir("/proc/self/task")? {
         match std::fs::read_to_string(thread?.path().join("children")) {
-            Ok(text) => children.extend(text.split_ascii_whitespace().filter_map(parse)),
+            Ok(text) => children.extend(pids(&text)),
             // A thread that has just ended.
             Err(error) if is_gone(&error) && Path::new("/proc/thread-self/children").exists() => {}
             Err(error) if is_gone(&error) => return children_by_parent(),
@@ -323,12 +427,12 @@ mod tests {
         let (mut own, mut other) = (start("env"), start("setsid"));
         // It takes its session a moment after it was started.
         let begin = Instant::now();
-        while strays(0).unwrap().is_empty() && begin.elapsed() < DEATH {
+        while strays(children().unwrap(), 0).unwrap().is_empty() && begin.elapsed() < DEATH {
             std::thread::sleep(PAUSE);
         }
         let pid = i32::try_from(other.id()).ok().and_then(Pid::from_raw).unwrap();
-        assert!(strays(0).unwrap().contains(&pid));
-        assert!(!strays(u64::MAX).unwrap().contains(&pid));
+        assert!(strays(children().unwrap(), 0).unwrap().contains(&pid));
+        assert!(!strays(children().unwrap(), u64::MAX).unwrap().contains(&pid));
         assert!(own.try_wait().unwrap().is_none());
         own.kill().unwrap();
         other.kill().unwrap();

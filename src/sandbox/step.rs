@@ -1,7 +1,7 @@
 //! kiln's side of a running step: starts the watching child, hands on what the step prints, and cleans up after it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 
@@ -9,9 +9,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::child::{Role, command};
-use super::private::{Private, send_descriptors};
+use super::private::send_descriptors;
 use super::targets::Held;
-use super::wire::{Order, Receiver, Report, send};
+use super::wire::{Failure, Order, Receiver, Report, send};
 use super::{Ended, Exit, SandboxError, Task, process, reap};
 use crate::event::OutputStream;
 
@@ -20,11 +20,11 @@ const BUFFER_BYTES: usize = 64 << 10;
 
 type Output<'a> = dyn FnMut(OutputStream, &[u8]) + 'a;
 
-/// Runs one step by the child that `order` describes, which can refill the files of `private` if kiln is killed.
+/// Runs one step by the child that `order` describes, which gets the descriptors `handed` for the case that kiln is killed.
 pub(super) fn run(
     task: &Task,
     order: &Order,
-    private: Option<&Private>,
+    handed: &[BorrowedFd<'_>],
     output: &mut Output<'_>,
 ) -> Result<Ended, SandboxError> {
     if let Some(limit) = task.ulimits.iter().find(|limit| !process::is_limit(&limit.name)) {
@@ -38,7 +38,7 @@ pub(super) fn run(
         source,
     })?;
     let mut hidden = Vec::new();
-    let ended = Running::start(order, private).and_then(|mut running| {
+    let ended = Running::start(order, handed).and_then(|mut running| {
         let ended = running.follow(task, &mut stubs, output);
         hidden = std::mem::take(&mut running.hidden);
         running.end(ended)
@@ -64,7 +64,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(order: &Order, private: Option<&Private>) -> Result<Self, SandboxError> {
+    fn start(order: &Order, handed: &[BorrowedFd<'_>]) -> Result<Self, SandboxError> {
         let failed =
             |source: io::Error| SandboxError::Child { action: "start a process for the step", source };
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -95,11 +95,7 @@ impl Running {
             rustix::io::ioctl_fionbio(pipe, true).map_err(|errno| failed(errno.into()))?;
         }
         // A child that died meanwhile is reported by how it ended, not by this.
-        let _ = match private {
-            Some(private) => private.hand_over(&running.socket),
-            None => send_descriptors(&running.socket, &[]),
-        }
-        .and_then(|()| send(&running.socket, order));
+        let _ = send_descriptors(&running.socket, handed).and_then(|()| send(&running.socket, order));
         Ok(running)
     }
 
@@ -109,9 +105,9 @@ impl Running {
         task: &Task,
         stubs: &mut Held,
         output: &mut Output<'_>,
-    ) -> Result<Option<Report>, SandboxError> {
+    ) -> Result<LastWords, SandboxError> {
         let failed = |source: io::Error| SandboxError::Child { action: "talk to the step's process", source };
-        let mut last = None;
+        let mut last = LastWords::default();
         let mut cancelled = false;
         loop {
             let ready = self.wait(task, cancelled).map_err(failed)?;
@@ -136,8 +132,11 @@ impl Running {
                     output(OutputStream::Stderr, format!("kiln: warning: {text}\n").as_bytes());
                 }
                 Some(Report::Hidden(path)) => self.hidden.push(path.into()),
-                // The first word counts: what follows a failure is how the failed process ended.
-                Some(report) => last = last.or(Some(report)),
+                // The first counts: others follow from it.
+                Some(Report::NotStarted(failure) | Report::Failed(failure)) => {
+                    last.failure.get_or_insert(failure);
+                }
+                Some(Report::Ended(exit)) => last.exit = Some(exit),
                 None => break,
             }
         }
@@ -184,7 +183,7 @@ impl Running {
     }
 
     /// Waits for the child itself and makes its last word the result.
-    fn end(mut self, followed: Result<Option<Report>, SandboxError>) -> Result<Exit, SandboxError> {
+    fn end(mut self, followed: Result<LastWords, SandboxError>) -> Result<Exit, SandboxError> {
         // After an error of ours the step still has to end: closing the connection does it.
         let _ = shutdown(&self.socket, Shutdown::Both);
         self.stdout = None;
@@ -193,18 +192,29 @@ impl Running {
             .child
             .wait()
             .map_err(|source| SandboxError::Child { action: "wait for the step's process", source })?;
-        let has_ended = matches!(followed, Ok(Some(Report::Ended(_) | Report::Failed(_))));
-        if !has_ended || !status.success() {
-            // Whoever killed the watcher did not get away with it: kiln has adopted what it watched over.
+        let exit = match &followed {
+            Ok(LastWords { exit, .. }) if status.success() => *exit,
+            _ => None,
+        };
+        if exit.is_none() {
+            // Whoever killed the watcher, or had it fail, did not get away with it: kiln has adopted what it watched over.
             reap::kill_strays(self.started)
                 .map_err(|source| SandboxError::Child { action: "end what the step left running", source })?;
         }
-        match followed? {
-            Some(Report::Ended(exit)) if status.success() => Ok(exit),
-            Some(Report::Failed(failure)) => Err(failure.into()),
-            _ => Err(SandboxError::ChildVanished { status }),
+        match (followed?.failure, exit) {
+            (Some(failure), _) => Err(failure.into()),
+            (None, Some(exit)) => Ok(exit),
+            (None, None) => Err(SandboxError::ChildVanished { status }),
         }
     }
+}
+
+/// What the child said at its end.
+#[derive(Debug, Default)]
+struct LastWords {
+    failure: Option<Failure>,
+    /// The step was ended, all of it, and everything was put back.
+    exit: Option<Exit>,
 }
 
 struct Ready {

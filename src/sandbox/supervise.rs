@@ -13,11 +13,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use super::guard::Untouched;
 use super::in_place::Occupied;
+use super::journal::Journal;
 use super::placing::Placed;
-use super::private::{Private, receive_descriptors};
-use super::reap;
+use super::private::receive_descriptors;
+use super::reap::{self, Children};
+use super::successor::Successor;
 use super::surroundings::Surroundings;
 use super::sys::{self, Fork};
 use super::task::{DEFAULT_HOSTNAME, Exit, Mount, MountKind, Network};
@@ -67,34 +68,52 @@ pub(super) fn main() -> i32 {
     let kiln = rustix::process::getppid().and_then(|kiln| pidfd_open(kiln, PidfdFlags::empty()).ok());
     let Ok(Some(descriptors)) = receive_descriptors(&connection.socket) else { return 2 };
     let Ok(Some(order)) = connection.receiver.receive::<Order>() else { return 2 };
-    // Before the step: what is refilled without kiln is refilled beside the true one only.
-    let own = if order.private.is_empty() {
-        None
-    } else {
-        Untouched::note(&order.kiln_files, &order.state_dir).ok()
+    // Before the step, which can take descriptors away.
+    let Ok(children) = Children::open().and_then(|children| reap::outlive_limits().map(|()| children)) else {
+        return 2;
     };
     let surroundings = match order.launch {
         LaunchKind::InPlace => Surroundings::note(&order.private).ok(),
         LaunchKind::Chroot | LaunchKind::Namespaces | LaunchKind::None => None,
     };
-    let report = match run(&order, &mut connection) {
+    let successor = match descriptors.is_empty() {
+        true => None,
+        false => {
+            let private = order.private.clone();
+            Successor::new(descriptors, &order.state_dir, private, order.kiln_files.clone()).ok()
+        }
+    };
+    let report = match run(&order, &mut connection, &children) {
         Ok(exit) => Report::Ended(exit),
         Err(failure) => Report::Failed(failure),
     };
     let is_told = connection.report(&report).is_ok();
-    // If kiln was killed, and maybe its keeper, this is who still knows what was in the files.
+    // If kiln was killed, and maybe its keeper, this is who is left.
     if !is_told
         && kiln.is_none_or(|kiln| has_ended(&kiln))
-        && reap::kill_all_children().is_ok()
-        && surroundings.is_none_or(|surroundings| surroundings.put_back().check().is_ok())
-        && matches!(report, Report::Ended(_))
-        && !order.private.is_empty()
-        && own.is_some_and(|own| matches!(own.first_touched(), Ok(None)))
-        && let Ok(mut private) = Private::take_over(descriptors, order.private)
+        && let Some(successor) = successor
     {
-        return i32::from(private.fill().is_err());
+        return i32::from(!succeed((successor, surroundings), &order, &report, &children));
     }
     i32::from(!is_told)
+}
+
+/// Does what a killed kiln cannot; tells whether all of that could be done. The keeper tells the user, if there is one.
+fn succeed(
+    (mut successor, surroundings): (Successor, Option<Surroundings>),
+    order: &Order,
+    report: &Report,
+    children: &Children,
+) -> bool {
+    let Ok(nobody_left) = reap::kill_all_children(children) else { return false };
+    let around = surroundings.map_or(Ok(()), |surroundings| surroundings.put_back().check().map(drop));
+    match report {
+        Report::Ended(_) => successor.step_begins(),
+        // Whoever finds it puts back the rest.
+        _ if Journal::exists(&order.state_dir) => return false,
+        _ => successor.give_up(),
+    }
+    successor.settle(nobody_left, around.err().map(|error| error.to_string())).is_ok()
 }
 
 /// Tells whether a process has ended. One that is being killed closes its files a moment before; one that closed a connection
@@ -103,7 +122,7 @@ fn has_ended(process: &OwnedFd) -> bool {
     matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&DYING)), Ok(1..))
 }
 
-fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
+fn run(order: &Order, connection: &mut Connection, children: &Children) -> Result<Exit, Failure> {
     let me = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(me))
         .map_err(|errno| Failure::setup("become the reaper of the step's processes", errno))?;
@@ -129,8 +148,13 @@ fn run(order: &Order, connection: &mut Connection) -> Result<Exit, Failure> {
             drop(watching);
             start(order, connection, &Watcher { alive })
         }
-        Ok(Fork::Parent(pid)) => watch(pid, pid_namespace, &connection.socket)
-            .map_err(|error| Failure::setup("watch over the step", error)),
+        Ok(Fork::Parent(pid)) => {
+            let children = (!pid_namespace).then_some(children);
+            // Beside what may be left of the step nothing is put back: kiln ends that, and does it.
+            let exit = watch(pid, children, &connection.socket)
+                .map_err(|error| Failure::setup("watch over the step", error))?;
+            Ok(exit)
+        }
         Err(error) => Err(Failure::setup("fork", error)),
     };
     let kiln_is_there = order.launch != LaunchKind::InPlace
@@ -202,7 +226,7 @@ impl Watcher {
 /// The forked side: becomes the step, or says why it cannot.
 fn start(order: &Order, connection: &mut Connection, watcher: &Watcher) -> ! {
     let failure = become_step(order, connection, watcher);
-    let code = i32::from(connection.report(&Report::Failed(failure)).is_err());
+    let code = i32::from(connection.report(&Report::NotStarted(failure)).is_err());
     std::process::exit(code)
 }
 
@@ -226,11 +250,12 @@ fn become_step(order: &Order, connection: &mut Connection, watcher: &Watcher) ->
     }
 }
 
-/// Waits until the step ends or must end, and leaves nothing of it alive.
-fn watch(pid: Pid, pid_namespace: bool, socket: &UnixStream) -> io::Result<Exit> {
+/// Waits until the step ends or must end, and leaves nothing of it alive: where it has no pid namespace, whose end does that,
+/// `children` are killed.
+fn watch(pid: Pid, children: Option<&Children>, socket: &UnixStream) -> io::Result<Exit> {
     let exit = wait_or_end(pid, &pidfd_open(pid, PidfdFlags::empty())?, socket)?;
-    if !pid_namespace {
-        reap::kill_all_children()?;
+    if let Some(children) = children {
+        reap::kill_all_children(children)?;
     }
     Ok(exit)
 }

@@ -137,7 +137,9 @@ pub(super) enum Report {
     Hidden(OsString),
     /// Nothing of the step is left; whoever watched over it waits for a line before it puts things back.
     Over,
-    /// The step could not be started.
+    /// The step could not be started; how it ended follows.
+    NotStarted(Failure),
+    /// The process that watches over the step is at its end, and maybe nothing was ended or put back.
     Failed(Failure),
     /// The step ended, and nothing of it is left.
     Ended(Exit),

@@ -7,9 +7,10 @@ use std::os::fd::AsFd;
 use rustix::fs::{AtFlags, Dev, FileType, Stat, Statx, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::path::Arg;
+use serde::{Deserialize, Serialize};
 
 /// A point in time with nanoseconds, as file systems keep it; may lie before 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 00:00:00 UTC.
     pub seconds: i64,
@@ -18,7 +19,7 @@ pub struct Timestamp {
 }
 
 /// The number of a device node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Device {
     /// The driver.
     pub major: u32,
@@ -27,7 +28,7 @@ pub struct Device {
 }
 
 /// The type of a directory entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FileKind {
     /// A regular file.
     File,
@@ -46,7 +47,7 @@ pub enum FileKind {
 }
 
 /// The inode of a directory entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The type, with the device number of device nodes.
     pub kind: FileKind,

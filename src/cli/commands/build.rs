@@ -55,7 +55,8 @@ pub(crate) fn enter(
     force: bool,
     root: &Path,
 ) -> Result<(Entered, Vec<String>), Failure> {
-    let repaired = sandbox::recover(&Home::open(root)?.sandbox())?;
+    let home = Home::open(root)?;
+    let repaired = sandbox::recover(&home.sandbox(), &home.names())?;
     let entered = sandbox::enter(isolation, force, &sandbox::probe_for(isolation))?;
     // From here on the arguments are blank for who lists processes; they have been read.
     let concealed = sandbox::conceal().err();

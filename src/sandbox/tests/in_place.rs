@@ -132,14 +132,14 @@ fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
     let swap = || Swap::new(&sandbox.root(), &state, Vec::new(), Vec::new()).unwrap();
     // Nothing moved yet.
     drop(swap());
-    assert!(recover(&state).unwrap().is_some());
+    assert!(recover(&state, &[]).unwrap().is_some());
     assert_eq!(container(&sandbox), before);
     // All of it in place.
     let mut entered = swap();
     entered.enter(BTreeSet::new()).unwrap();
     assert_ne!(container(&sandbox), before);
     drop(entered);
-    assert!(recover(&state).unwrap().is_some());
+    assert!(recover(&state, &[]).unwrap().is_some());
     assert_eq!((container(&sandbox), sandbox.listing()), (before.clone(), stage.clone()));
     // Half of the container's entries moved away: the journal says that `/` has been noted, and `/bin`, which could not
     // be moved whole, and nothing more.
@@ -148,7 +148,7 @@ fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
     drop(entered);
     let journal = state.join("in-place.journal");
     let text = std::fs::read_to_string(&journal).unwrap();
-    recover(&state).unwrap();
+    recover(&state, &[]).unwrap();
     let cut = text
         .lines()
         .take_while(|line| *line != "\"Away\"")
@@ -159,9 +159,9 @@ fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
     std::fs::write(&journal, cut + &bin + "\n{\"Resid").unwrap();
     std::fs::create_dir_all(state.join("park/bin")).unwrap();
     std::fs::rename("/bin/mkdir", state.join("park/bin/mkdir")).unwrap();
-    assert!(recover(&state).unwrap().is_some());
+    assert!(recover(&state, &[]).unwrap().is_some());
     assert_eq!((container(&sandbox), sandbox.listing()), (before, stage));
-    assert!(recover(&state).unwrap().is_none());
+    assert!(recover(&state, &[]).unwrap().is_none());
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn two_at_once_are_refused() {
     let Some(sandbox) = in_place() else { return };
     let state = sandbox.dir.path().join("state");
     let swap = Swap::new(&sandbox.root(), &state, Vec::new(), Vec::new()).unwrap();
-    assert!(matches!(recover(&state), Err(SandboxError::Occupied)));
+    assert!(matches!(recover(&state, &[]), Err(SandboxError::Occupied)));
     assert!(sandbox.try_run(&sandbox.task("true")).is_err());
     swap.leave().unwrap();
     sandbox.sh("true");

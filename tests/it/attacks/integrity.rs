@@ -276,10 +276,84 @@ fn credentials_do_not_come_back_beside_another_program() {
         for (order, _) in orders {
             let said = |what: &str| ended.stdout.lines().any(|line| line == format!("{order} {what}"));
             assert!(!said("code 0"), "{order}\n{ended}");
-            // Where kiln itself is left it puts its program back before it refills anything.
+            // Whoever is left puts kiln's program back. Only kiln itself refills anything after it had to.
             let is_undone = said("replaced 0 refilled 1") && said("next 0 refilled 1 said 0");
-            let is_lost = said("replaced 1 refilled 0") && said("next 0 refilled 0 said 1");
-            assert!(if order.contains('k') { is_lost } else { is_undone }, "{order}\n{ended}");
+            let is_lost = said("replaced 0 refilled 0") && said("next 0 refilled 0 said 1");
+            // Its keeper's end is noticed: the step may have been ended before it came to kill kiln.
+            let may_be = match order {
+                "pk" => is_lost || is_undone,
+                _ if order.contains('k') => is_lost,
+                _ => is_undone,
+            };
+            assert!(may_be, "{order}\n{ended}");
+        }
+    }
+}
+
+/// What a step does to kiln's own files before it has kiln killed, who would put that right.
+const SPOILT_AND_KILLED: [(&str, &str); 4] = [
+    ("index", "cd $S; sed -e 's#job/app#job/x#g; s#job/evil#job/app#g' index.json > /i; cat /i > index.json"),
+    ("records", "cp -r /evil/. $S/"),
+    ("edited", "for r in $(find $S/records -type f); do echo >> $r; done"),
+    (
+        "busybox",
+        "rm /busybox/cat; (echo '#!/busybox/busybox sh'; echo 'echo EVIL') > /busybox/cat; chmod 755 /busybox/cat",
+    ),
+];
+
+/// Whom it kills then.
+const ORDERS: [(&str, &str); 4] = [("k", "$k"), ("kw", "$k $w"), ("kp", "$k $p"), ("kwp", "$k $w $p")];
+
+#[test]
+fn killing_kiln_gains_no_name_no_record_and_no_program() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let base = base::busybox();
+    let mut context = Context::on_busybox("RUN true\n")
+        .file("app", format!("FROM {base}\nRUN echo good > /app\n"))
+        .file("evil", format!("FROM {base}\nRUN echo evil > /app\n"))
+        .file(
+            "honest",
+            format!("FROM {base}\nRUN head -c 8 /proc/sys/kernel/random/uuid > /app && cat /app\n"),
+        );
+    for (name, spoiling) in SPOILT_AND_KILLED {
+        for (order, killed) in ORDERS {
+            let step = format!(
+                "w=$PPID; parent() {{ sed 's/.*) //' /proc/$1/stat | cut -d' ' -f2; }}; k=$(parent $w); p=$(parent $k); \
+                 S=/kiln/store/kiln/store; {spoiling}; kill -9 {killed}; sleep 60"
+            );
+            context = context.file(
+                &format!("{name}-{order}"),
+                format!("FROM {base}\nCOPY --from=evil . /evil/\nRUN {step}\n"),
+            );
+        }
+    }
+    let script = "is() { grep -q \"$@\" 2>/dev/null && echo 1 || echo 0; }; mkdir -p /kiln/.docker; S=/kiln/store/kiln/store; \
+        $BUILD -f $CONTEXT/honest $CONTEXT > /dev/shm/log 2>&1; mv /kiln/store/kiln/store /kiln/evil; rm -r /kiln/evil/index.json; \
+        for attack in ATTACKS; do echo '{\"auths\":{\"r.example\":{\"auth\":\"Y2k6czNjcjN0\"}}}' > /kiln/.docker/config.json; chmod 600 /kiln/.docker/config.json; \
+            case $attack in index*) for name in app evil; do $BUILD -t job/$name -f $CONTEXT/$name $CONTEXT > /dev/shm/log 2>&1; done ;; esac; \
+            good=$(kiln images | grep job/app | tr -s ' ' | cut -d' ' -f3); \
+            $BUILD --build-context=evil=/kiln/evil --no-cache -f $CONTEXT/$attack $CONTEXT > /dev/shm/log 2>&1; echo $attack code $?; \
+            for i in $(seq 200); do grep -qx 'kiln\\|exe' /proc/[0-9]*/comm 2>/dev/null || break; sleep 0.1; done; \
+            echo $attack refilled $(is Y2k6 /kiln/.docker/config.json) told $(is 'stay empty' /dev/shm/log) evil $(is EVIL /busybox/cat); \
+            $BUILD -f $CONTEXT/honest $CONTEXT > /dev/shm/next 2>&1; \
+            echo $attack next $? refilled $(is Y2k6 /kiln/.docker/config.json) told $(is 'stay empty\\|nothing is refilled' /dev/shm/next) hit $(is CACHED /dev/shm/next); \
+            now=$(kiln images | grep job/app | tr -s ' ' | cut -d' ' -f3); case $now in $good|'') echo $attack holds ;; *) echo $attack moved ;; esac; \
+            ln -sf busybox /busybox/cat; done; cat /dev/shm/log /dev/shm/next";
+    let in_a = "index-k index-kw index-kp index-kwp records-k records-kwp edited-k busybox-k busybox-kwp";
+    for (kind, attacks) in [("A", in_a), ("C", "records-k busybox-k")] {
+        let out = tempfile::tempdir().unwrap();
+        let script = script.replace("ATTACKS", attacks);
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
+        for attack in attacks.split(' ') {
+            let said = |what: &str| ended.stdout.lines().any(|line| line == format!("{attack} {what}"));
+            assert!(!said("code 0"), "{kind} {attack}\n{ended}");
+            assert!(said("holds"), "{kind} {attack}\n{ended}");
+            // The keeper tells, and puts everything right, unless it was killed before it could end the step.
+            let is_told = said("refilled 0 told 1 evil 0");
+            let is_left = attack.ends_with("kwp") && said("refilled 0 told 0 evil 1");
+            let is_silent = is_left || said("refilled 0 told 0 evil 0");
+            assert!(is_told || (attack.ends_with('p') && is_silent), "{kind} {attack}\n{ended}");
+            assert!(said("next 0 refilled 0 told 1 hit 0"), "{kind} {attack}\n{ended}");
         }
     }
 }

@@ -82,6 +82,96 @@ fn killing_kiln_in_any_order_gains_nothing() {
     }
 }
 
+/// getrlimit(2)'s numbers, and limits under which nothing goes any more.
+const LIMITS: [(&str, &str, &str); 6] = [
+    ("nofile", "7", "3"),
+    ("fsize", "1", "0"),
+    ("cpu", "0", "0"),
+    ("as", "9", "4096"),
+    ("nproc", "6", "0"),
+    ("stack", "3", "0"),
+];
+
+/// Whom a step limits, and whom it kills then; `e` is the step's own end.
+const LIMITED: [(&str, &str); 6] = [("w", "e"), ("k", "e"), ("p", "e"), ("wk", "e"), ("w", "k"), ("p", "k")];
+
+#[test]
+fn limits_on_kilns_processes_gain_nothing() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
+    let mut context = with_program(with_survivor(Context::on_busybox("RUN true\n")), "limits");
+    let mut attacks = Vec::new();
+    for (resource, number, limit) in LIMITS {
+        for (whom, order) in LIMITED.iter().take(if resource == "nofile" { 6 } else { 1 }) {
+            let name = format!("{resource}-{whom}-{order}");
+            let text = format!(
+                "FROM {}\nCOPY survivor limits /\nRUN [\"/limits\", \"{whom}\", \"{number}\", \"{limit}\", \
+                 \"/survivor\", \"{order}\", \"Y2k6czNjcjN0LTN4YWN0\", \"/dev/shm/stolen\"]\n",
+                base::busybox()
+            );
+            context = context.file(&name, text);
+            attacks.push(name);
+        }
+    }
+    let script = format!(
+        "{TOOLS} /busybox/ls / > /dev/shm/slash; for attack in ATTACKS; do credentials; rm -f /dev/shm/stolen /dev/shm/tar; \
+         $BUILD --no-cache -f $CONTEXT/$attack --output=type=oci,dest=/dev/shm/tar $CONTEXT > /dev/shm/log 2>&1; code=$?; settle; \
+         echo \"$attack code $code alive $(count survivor) $(refilled && echo refilled)\"; \
+         grep -q LIMITED /dev/shm/log || echo $attack did not limit; /busybox/ls / | cmp - /dev/shm/slash || echo $attack left its files; \
+         $BUILD $CONTEXT > /dev/shm/next 2>&1; echo \"$attack next $? alive $(count survivor)\"; \
+         ! test -e /dev/shm/stolen || echo $attack stole; done"
+    );
+    for (kind, attacks) in [("A", &attacks[..]), ("C", &attacks[..1])] {
+        let out = tempfile::tempdir().unwrap();
+        let script = script.replace("ATTACKS", &attacks.join(" "));
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
+        for wrong in ["stole", "did not limit", "left its files"] {
+            assert!(!ended.stdout.contains(wrong), "{kind}: {wrong}\n{ended}");
+        }
+        for attack in attacks {
+            let said = |text: &str| ended.stdout.lines().any(|line| line == format!("{attack} {text}"));
+            assert!(said("next 0 alive 0"), "{kind} {attack}\n{ended}");
+            let ends = |end: &str| {
+                let begin = format!("{attack} code ");
+                ended.stdout.lines().any(|line| line.starts_with(&begin) && line.ends_with(end))
+            };
+            // Where kiln cannot look for what is left of the step, nothing is refilled.
+            assert!(ends(" alive 0 refilled") || ends(" alive 0 "), "{kind} {attack}\n{ended}");
+            // kiln itself has ended what is left and put everything back.
+            assert!(!attack.ends_with("w-e") || ends(" alive 0 refilled"), "{kind} {attack}\n{ended}");
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_forks_ends_with_its_step() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
+    let mut context = with_program(Context::on_busybox("RUN true\n"), "storm");
+    for (name, count, kill) in [("small", 60, ""), ("large", 300, ""), ("killing", 60, ", \"k\"")] {
+        let text = format!(
+            "FROM {}\nCOPY storm /storm\nRUN [\"/storm\", \"{count}\", \"Y2k6czNjcjN0LTN4YWN0\", \"/dev/shm/stolen\"{kill}]\n",
+            base::busybox()
+        );
+        context = context.file(name, text);
+    }
+    let script = format!(
+        "{TOOLS} mkdir -p /kiln /dev/shm; for storm in STORMS; do credentials; \
+         $BUILD --no-cache -f $CONTEXT/$storm $CONTEXT > /dev/shm/log 2>&1; code=$?; settle; \
+         echo \"$storm code $code left $(count storm) $(refilled && echo refilled)\"; done; test ! -e /dev/shm/stolen || echo STOLEN; \
+         cat /dev/shm/log"
+    );
+    for (kind, storms) in [("A", "small large killing"), ("C", "large"), ("B", "small large")] {
+        let out = tempfile::tempdir().unwrap();
+        let script = script.replace("STORMS", storms);
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script);
+        assert!(!ended.stdout.contains("STOLEN"), "{kind}\n{ended}");
+        for storm in storms.split(' ') {
+            let code = if storm == "killing" { 137 } else { 0 };
+            let said = format!("{storm} code {code} left 0 refilled\n");
+            assert!(ended.stdout.contains(&said), "{kind} {storm}\n{ended}");
+        }
+    }
+}
+
 /// The whole proof is `KILN_ATTACK_ROUNDS=200`.
 #[test]
 fn a_step_that_forks_while_it_is_killed_leaves_nothing() {

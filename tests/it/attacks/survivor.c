@@ -3,7 +3,7 @@
  * Gives up a capability so that nobody knows it by those it has, takes a session of its own and two new parents, and
  * kills in the order given: `w` the process that watches over the step, `k` kiln, `p` kiln's parent. Then, for as long
  * as a minute, looks into kiln's credentials, and writes to the file STOLEN what it finds there. With an `h` at the end
- * nobody sees its root; with an `f` it is always another process, as fast as can be.
+ * nobody sees its root; with an `f` it is always another process, as fast as can be; with an `e` the step ends well.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -43,7 +43,10 @@ int main(int count, char **words)
 	is_fast = strchr(words[1], 'f') != NULL;
 	prctl(PR_CAPBSET_DROP, 0, 0, 0, 0);
 	if (fork() > 0) {
-		pause();
+		if (strchr(words[1], 'e'))
+			usleep(200000);
+		else
+			pause();
 		return 0;
 	}
 	setsid();
