@@ -121,7 +121,7 @@ fn give_away(directory: &Path) {
             let mode = metadata.permissions().mode() & 0o7777;
             fs::set_permissions(
                 &path,
-                fs::Permissions::from_mode(mode | 0o666 | (mode & 0o100) / 0o100 * 0o111),
+                fs::Permissions::from_mode(mode | 0o666 | ((mode & 0o100) / 0o100 * 0o111)),
             )
             .unwrap();
         }
