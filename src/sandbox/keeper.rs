@@ -304,9 +304,13 @@ fn settle(exit: Exit, held: Option<Held>, children: &Children) -> i32 {
     }
     let around = surroundings.map_or(Ok(()), |surroundings| surroundings.put_back().check().map(drop));
     let around = around.err().map(|error| error.to_string());
-    // The watcher may have done this before; with copies that it found spoilt it cannot have.
-    let unsettled =
-        noted.settle().and_then(|unsettled| volumes::recover(&state_dir, false).map(|_| unsettled));
+    // The watcher may have done this before, and has left word of what it could not do.
+    let unsettled = noted.settle().and_then(|mut unsettled| {
+        unsettled.extend(volumes::unsettled(&state_dir)?);
+        unsettled.sort();
+        unsettled.dedup();
+        volumes::recover(&state_dir, false).map(|_| unsettled)
+    });
     let named = |paths: Vec<PathBuf>| {
         let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
         (!named.is_empty()).then(|| named.join(", "))

@@ -56,6 +56,8 @@ enum Content {
     Other,
     /// What the copy has, which is as it was when it was noted; its attributes, too.
     OfCopy,
+    /// What the copy had, which is not as it was any more.
+    Lost,
     /// Somebody else writes it, or changed it since the build began: it is left to whoever that is.
     Strangers,
 }
@@ -208,6 +210,11 @@ impl Backup {
         let mut damage = Damage::default();
         let mut checking = Checking::new();
         self.check_copy(&mut checking, &mut damage)?;
+        for path in &damage.spoilt {
+            if let Some(kept) = self.index.get_mut(path).filter(|kept| kept.content == Content::OfCopy) {
+                kept.content = Content::Lost;
+            }
+        }
         let left_out = self.left_out.clone();
         let now = content::entries(&self.volume, &|path| content::is_foreign(path, &left_out))?;
         for (path, metadata) in &now {
@@ -282,7 +289,7 @@ impl Backup {
             if (metadata.ino, metadata.ctime) == *copy {
                 continue;
             }
-            let is_known = !matches!(kept.content, Content::Strangers | Content::OfCopy);
+            let is_known = !matches!(kept.content, Content::Strangers | Content::OfCopy | Content::Lost);
             let is_same = is_known
                 && metadata.kind == kept.own.kind
                 && content_of(&self.copy, path, metadata.kind, &mut checking.buffer)? == kept.content;
@@ -327,6 +334,9 @@ impl Backup {
     }
 
     fn dress(&self, path: &Path) -> io::Result<()> {
+        if self.index[path].content == Content::Lost {
+            return Ok(());
+        }
         dress(&self.volume, path, &self.index[path].own, &*self.xattrs(path)?)
     }
 

@@ -325,6 +325,10 @@ fn a_step_gets_no_record_into_a_local_cache() {
     let evil = format!("--cache-to=type=local,dest={}", hostile.path().join("evil").display());
     fs::write(hostile.path().join("honest"), &honest).unwrap();
     Kiln::new().build(&Context::new(&honest), &["--build-arg=SOURCE_DATE_EPOCH=1700000000", &evil]).ok();
+    // The config of its record: what is in no cache but by this attack.
+    let record = records(&hostile.path().join("evil")).remove(0);
+    let manifest: Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
+    let blob = manifest["config"]["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
     let waits = "/workspace/.kiln-*.away/own/.cache";
     let parked = "/kiln/store/kiln/sandbox/park/ci/cache";
     let cases = [
@@ -343,19 +347,18 @@ fn a_step_gets_no_record_into_a_local_cache() {
     for (number, (target, cache, way)) in cases.iter().enumerate() {
         for (end, code) in [("true", 0), (KILL, 137)] {
             let name = format!("{number}-{code}");
-            let step =
-                format!("cp -r /e/. {target}/; test -e {target}/records && touch /dev/shm/copied; {end}");
+            let step = format!("cp -r /e/. {target}/; test -e {target}/records || exit 1; {end}");
             let dockerfile = format!("FROM {}\nCOPY evil /e\nRUN {step}\n", base::busybox());
             fs::write(hostile.path().join(&name), dockerfile).unwrap();
             // A cache that has something else before.
             script.push_str(&format!(
                 "printf 'FROM {}\\nRUN echo {name}\\n' > /kiln/other; $BUILD --cache-to=type=local,dest={cache} -f /kiln/other /context 2>/dev/null; \
                  $BUILD --no-cache --cache-{way}=type=local,{}={cache} -f /context/{name} /context > /dev/shm/attack 2>&1; \
-                 echo \"code $?\"; rm /dev/shm/copied && echo copied; grep 'which are not used any more' /dev/shm/attack >&2; honest {cache} {name}; ",
+                 echo \"code $?\"; grep 'which are not used any more' /dev/shm/attack >&2; honest {cache} {name}; rm {cache}/blobs/sha256/{blob} && echo copied; ",
                 base::busybox(),
                 if *way == "to" { "dest" } else { "src" },
             ));
-            wanted.extend([format!("code {code}"), "copied".to_owned(), format!("{name} ran 0")]);
+            wanted.extend([format!("code {code}"), format!("{name} ran 0"), "copied".to_owned()]);
         }
     }
     // The forged record is one that is taken.
