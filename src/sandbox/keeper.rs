@@ -50,7 +50,7 @@ const LOOKING: Timespec = Timespec { tv_sec: 600, tv_nsec: 0 };
 #[derive(Debug, Serialize, Deserialize)]
 enum Word {
     /// These files are about to be emptied; instead of any charge before.
-    Charge(Charge),
+    Charge(Box<Charge>),
     /// A step begins: how the volumes are is to be noted.
     StepBegins,
     /// kiln has put right what the step did.
@@ -130,7 +130,7 @@ impl Keeper {
             caches: options.cache_directories.clone(),
             is_in_place,
         };
-        self.say(&Word::Charge(charge), descriptors)
+        self.say(&Word::Charge(Box::new(charge)), descriptors)
     }
 
     /// Tells that a step begins. Like all of these an error if the keeper is not there any more.
@@ -251,7 +251,8 @@ fn listen(
     let Some(descriptors) = receive_descriptors(socket)? else { return Ok(false) };
     let Some(word) = receiver.receive()? else { return Ok(false) };
     match (word, held.as_mut()) {
-        (Word::Charge(Charge { state_dir, secrets_dir, records, kiln_files, caches, is_in_place }), _) => {
+        (Word::Charge(charge), _) => {
+            let Charge { state_dir, secrets_dir, records, kiln_files, caches, is_in_place } = *charge;
             let surroundings = is_in_place.then(|| Surroundings::note(&records)).transpose()?;
             let successor = Successor::new(descriptors, &state_dir, records, kiln_files)?;
             let (noted, cache_files) = (Noted::default(), None);
