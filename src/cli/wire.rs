@@ -23,6 +23,7 @@ use crate::registry::{Client, RegistryConfig};
 use crate::rootfs::{self, StorageKind, WorkDir};
 use crate::sandbox::{
     self, CacheDirectory, Cancel, Entered, Ground, KilnFiles, LaunchOptions, MemoryDir, OWN_IMAGE_MARKER,
+    SecretValues,
 };
 use crate::tree::Timestamp;
 
@@ -150,6 +151,7 @@ pub fn open_workshop(
         dns,
         secrets_dir: secrets_dir(work_dir.path()),
         private_files: private_files(invocation),
+        secret_values: secret_values(invocation),
         allow_visible_credentials: invocation.sandbox.allow_visible_credentials,
         hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
@@ -321,6 +323,23 @@ fn cache_files(invocation: &Invocation) -> Vec<CacheDirectory> {
         others: names(&["blobs", "ingest", "lock"]),
     };
     unique.into_iter().map(directory).collect()
+}
+
+/// Lists the values of variables that are credentials or secrets.
+fn secret_values(invocation: &Invocation) -> SecretValues {
+    // Of all that sources of credentials look at, by what such names have in them.
+    const TELLING: [&str; 4] = ["TOKEN", "PASSWORD", "SECRET", "_KEY"];
+    // Shorter ones are the value of other variables, too: `true`, a number.
+    const SHORTEST_BYTES: usize = 8;
+    let is_telling = |name: &str| TELLING.iter().any(|part| name.contains(part)) && !name.ends_with("_FILE");
+    let variables = &invocation.registry.credentials.environment;
+    let variables = variables.iter().filter(|(name, _)| is_telling(name));
+    let lent = invocation.request.secrets.values().filter_map(|source| match source {
+        SecretSource::File(_) => None,
+        SecretSource::Value(value) => Some(value.clone()),
+    });
+    let all = variables.map(|(_, value)| value.clone().into_bytes()).chain(lent);
+    SecretValues(all.filter(|value| value.len() >= SHORTEST_BYTES).collect())
 }
 
 /// Lists the directories that kiln works in beside its own root.

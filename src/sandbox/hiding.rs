@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::guard::Guard;
 use super::keeper::Keeper;
+use super::neighbours::Neighbours;
 use super::private::{Private, Record, Visible};
 use super::wire::Order;
 use super::{Ended, Entered, LaunchKind, LaunchOptions, SandboxError, Task, reap, step, successor};
@@ -31,8 +32,17 @@ struct Held {
 impl Hiding {
     /// Opens the files; nothing is emptied yet.
     pub(super) fn open(entered: &Entered, mut options: LaunchOptions) -> Result<Self, SandboxError> {
-        let (private, visible) = Private::open(&options.state_dir, &options.private_files)
+        let (private, mut visible) = Private::open(&options.state_dir, &options.private_files)
             .map_err(|source| SandboxError::Setup { action: "open the credentials".to_owned(), source })?;
+        let neighbours = Neighbours::look(&options.secret_values).map_err(|source| SandboxError::Setup {
+            action: "look at the processes of other users".to_owned(),
+            source,
+        })?;
+        visible.extend(neighbours.telling.iter().map(|path| Visible {
+            path: path.clone(),
+            why: "a process of another user than root has it in its variables, and steps can become that user",
+        }));
+        visible.extend(private.readable_for(&neighbours));
         if entered.launch == LaunchKind::Chroot {
             // Other kilns of this machine may be writing these.
             let names = std::mem::take(&mut options.kiln_files.names);

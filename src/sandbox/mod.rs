@@ -34,6 +34,7 @@ mod memory;
 mod mounted_files;
 mod mounting;
 mod namespaces;
+mod neighbours;
 mod network;
 mod overlay;
 mod placing;
@@ -72,6 +73,7 @@ pub use error::SandboxError;
 pub use ground::{Anchor, Ground, Hold, Occupation};
 pub use guard::KilnFiles;
 pub use memory::{LentSecret, MemoryDir};
+pub use neighbours::SecretValues;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};
 pub use probe::{Probes, probe, probe_for, try_overlay};
 pub use task::{
@@ -118,6 +120,8 @@ pub struct LaunchOptions {
     pub secrets_dir: PathBuf,
     /// Files with credentials that no step is to read.
     pub private_files: Vec<PathBuf>,
+    /// Values that no step is to read in the variables of other processes.
+    pub secret_values: SecretValues,
     /// Steps may run although they can read some of those.
     pub allow_visible_credentials: bool,
     /// Steps get no new privileges, and where they see kiln they can send it no signals.

@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::look::at;
 use super::mounting::mount_id;
+use super::neighbours::Neighbours;
 use super::reap::NobodyLeft;
 use super::wire::path;
 
@@ -178,6 +179,18 @@ impl Private {
     /// Returns what the files were like.
     pub(super) fn records(&self) -> Vec<Record> {
         self.files.iter().map(|file| file.record.clone()).collect()
+    }
+
+    /// Tells which of them a process of another user's, which a step may have taken over, can read when they are refilled.
+    pub(super) fn readable_for(&self, neighbours: &Neighbours) -> Vec<Visible> {
+        let records = self.files.iter().map(|file| &file.record);
+        let readable = records.filter(|record| neighbours.may_read(record.mode, record.owner.0));
+        let visible = |record: &Record| Visible {
+            path: record.path.clone(),
+            why: "it is not root's alone, and steps can take over processes of other users here, which go on after them: \
+                  `chmod 600` it, or end them",
+        };
+        readable.map(visible).collect()
     }
 
     /// Tells whether the files are empty now.

@@ -97,6 +97,7 @@ impl Sandbox {
             state_dir,
             dns: b"nameserver 192.0.2.1\n".to_vec(),
             private_files: Vec::new(),
+            secret_values: Default::default(),
             allow_visible_credentials: false,
             hardened: false,
             own_files: OwnFiles::default(),

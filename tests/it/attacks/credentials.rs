@@ -255,6 +255,34 @@ fn an_agent_that_steps_can_reach_is_an_error_before_anything_is_pulled() {
     }
 }
 
+/// Whom a step can become it can look into, and go on in after its end.
+#[test]
+fn processes_of_other_users_beside_a_step() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let context = Context::on_busybox("RUN true\n");
+    // busybox's tool for services changes the user without a password.
+    let script = format!(
+        "{TOOLS} mkdir -p /etc; echo job:x:7:7::/:/bin/sh >> /etc/passwd; echo job:x:7: >> /etc/group; \
+         as_job() {{ busybox start-stop-daemon -S -b -m -p /tmp/pid -c 7:7 -x $(which busybox) -- sleep 100; sleep 0.3; }}; \
+         end() {{ kill $(cat /tmp/pid); rm /tmp/pid; }}; \
+         export DOCKER_AUTH_CONFIG=\"{{\\\"auths\\\":{{\\\"r.example\\\":{{\\\"auth\\\":\\\"$AUTH\\\"}}}}}}\"; as_job; \
+         $BUILD $CONTEXT 2>&1; echo variables $?; $BUILD --allow-visible-credentials $CONTEXT 2>&1; echo allowed $?; end; \
+         export SECRET=\"$DOCKER_AUTH_CONFIG\"; unset DOCKER_AUTH_CONFIG; as_job; \
+         $BUILD --secret id=s,env=SECRET $CONTEXT 2>&1; echo value $?; end; unset SECRET; as_job; \
+         $BUILD $CONTEXT 2>&1; echo nothing $?; credentials; $BUILD $CONTEXT 2>&1; echo private $?; \
+         chmod 644 $FILE; $BUILD $CONTEXT 2>&1; echo public $?; end; $BUILD $CONTEXT 2>&1; echo alone $?"
+    );
+    for place in [Place::Kind("A"), Place::Kind("C")] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = place.run(context.path(), out.path(), &[], &script).ok();
+        for said in ["variables 1", "allowed 0", "value 1", "nothing 0", "private 0", "public 1", "alone 0"] {
+            assert!(ended.stdout.contains(&format!("{said}\n")), "{said}\n{ended}");
+        }
+        assert!(ended.stdout.contains("environ` (a process of another user than root has it"), "{ended}");
+        assert!(ended.stdout.contains("`/kiln/.docker/config.json` (it is not root's alone"), "{ended}");
+    }
+}
+
 #[test]
 fn a_secret_is_not_written_through_a_link() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
