@@ -309,15 +309,11 @@ impl Problem {
             Self::Sandbox(SandboxError::Device { .. }) => Some(
                 "steps in place have the container's `/dev`: leave its devices out of what the command changes".to_owned(),
             ),
-            Self::Sandbox(SandboxError::OwnFiles { path, .. }) => {
-                let top =
-                    path.components().nth(1).map(|name| name.as_os_str().to_string_lossy().into_owned());
-                Some(format!(
-                    "steps in place run beside kiln: leave `/{}` out of what the command changes (`find / -xdev -not \
-                     -path …`)",
-                    top.unwrap_or_default()
-                ))
-            }
+            Self::Sandbox(SandboxError::OwnFiles { .. } | SandboxError::VolumesLost { .. }) => Some(
+                "steps in place run beside kiln, and the container's own files are below its directory: leave `/kiln` (elsewhere \
+                 the directory of `--root`) and `/busybox` out of what the command changes (`find / -xdev -not -path '/kiln/*'`)"
+                    .to_owned(),
+            ),
             Self::Rootfs(RootfsError::Foreign { .. }) => Some(
                 "steps in place run beside the files of other stages: leave the directory of kiln's store out of what \
                  a command changes (`find / -xdev -not -path …`), or run kiln where it can make namespaces"

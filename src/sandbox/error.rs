@@ -1,8 +1,9 @@
 //! What can go wrong around a step, apart from the step itself.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::OWN_IMAGE_MARKER;
 use crate::threads::Refused;
 
 /// An error of the sandbox; a step that merely exits with a code is none.
@@ -116,7 +117,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// A step in place took away what kiln cannot do without.
-    #[error("the step removed or replaced kiln's own `{}`{state}", path.display())]
+    #[error("the step removed or replaced {} own `{}`{state}", whose(path), path.display())]
     OwnFiles {
         /// What is gone, or another than before.
         path: PathBuf,
@@ -186,6 +187,13 @@ pub enum SandboxError {
     /// The step was ended by [`super::Cancel`].
     #[error("cancelled")]
     Cancelled,
+}
+
+/// In kiln's own image kiln's files are in one directory, and the shell that runs the job in another.
+fn whose(path: &Path) -> &'static str {
+    let is_containers = Path::new(OWN_IMAGE_MARKER).exists()
+        && !["/kiln", "/busybox"].iter().any(|own| path.starts_with(own));
+    if is_containers { "the container's" } else { "kiln's" }
 }
 
 fn listed(files: &[(PathBuf, &'static str)]) -> String {

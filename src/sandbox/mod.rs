@@ -224,7 +224,10 @@ pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, Sa
     }
     for path in volumes::unsettled(state_dir).map_err(setup)? {
         is_known = false;
-        told.push(format!("`{}`: not as it was before a step that ended with kiln killed", path.display()));
+        told.push(format!(
+            "`{}`: not as it was before a step that kiln did not follow to its end",
+            path.display()
+        ));
     }
     volumes::forget_unsettled(state_dir).map_err(setup)?;
     // Only in its own image has a kiln put a volume's entries aside unasked.

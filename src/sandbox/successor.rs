@@ -108,7 +108,7 @@ fn first_touched(notes: Notes) -> io::Result<Option<String>> {
 fn tell(what: &str) -> String {
     let found = match what {
         NOT_FOLLOWED => what.to_owned(),
-        _ => format!("{what}: not as it was before a step that ended with kiln killed"),
+        _ => format!("{what}: not as it was before a step that kiln did not follow to its end"),
     };
     format!("{found}; credentials that were hidden from steps stay empty, go on in a new container")
 }

@@ -90,16 +90,17 @@ fn credentials_on_a_mount_are_told_of() {
 #[test]
 fn a_step_that_removes_kilns_own_files_fails_the_build() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"));
-    for (step, named) in [
-        ("rm -rf /kiln/store", "/kiln/store"),
-        ("rm -rf /kiln || true", "/kiln"),
-        ("mv /kiln/store /kiln/aside && cp -a /kiln/aside /kiln/store", "/kiln/store"),
-        ("rm -rf /* 2>/dev/null || true", "/kiln"),
+    let own = "the step removed or replaced kiln's own";
+    for (step, said) in [
+        ("rm -rf /kiln/store", format!("{own} `/kiln/store")),
+        ("rm -rf /kiln || true", format!("{own} `/kiln")),
+        ("mv /kiln/store /kiln/aside && cp -a /kiln/aside /kiln/store", format!("{own} `/kiln/store")),
+        // What is lost for good comes first: the context's volume, and its copy.
+        ("rm -rf /* 2>/dev/null || true", "which are lost, since it destroyed the copies".to_owned()),
     ] {
         let context = Context::on_busybox(&format!("RUN {step}\nRUN echo never > /reached\n"));
         let script = "if $BUILD /context; then echo BUILT; fi";
         let ended = in_place(&context, &out(), &[], script).ok();
-        let said = format!("the step removed or replaced kiln's own `{named}");
         assert!(ended.stderr.contains(&said) && ended.stderr.contains("hint:"), "{step}\n{ended}");
         assert!(!ended.stdout.contains("BUILT"), "{step}\n{ended}");
     }

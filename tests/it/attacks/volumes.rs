@@ -417,7 +417,7 @@ fn the_next_container_puts_back_what_a_killed_one_left_aside() {
     let before = volume.manifest();
     let mounts = [volume.mounted_at("/workspace")];
     let script = "$BUILD /workspace & while ! test -e /dev/shm/begun; do sleep 0.05; done; \
-        kill -9 $(grep -lxE 'kiln|exe' /proc/[0-9]*/comm | cut -d/ -f3)";
+        all=$(grep -lxE 'kiln|exe' /proc/[0-9]*/comm | cut -d/ -f3); kill -STOP $all; kill -9 $all";
     A.run(Context::empty().path(), out().path(), &mounts, script);
     assert!(volume.manifest() != before && volume.path().read_dir().unwrap().count() == 1, "it is aside");
     let context = Context::on_busybox("COPY Dockerfile /\n");
