@@ -282,20 +282,20 @@ fn recover_swap(state_dir: &Path) -> Result<(Vec<String>, bool), SandboxError> {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Err(SandboxError::Occupied),
         other => other.map_err(setup)?,
     };
-    let mut said: Vec<String> = Vec::new();
-    if is_alive {
-        // A kiln between two steps.
-        return Ok((said, true));
-    }
     let mut is_known = root.is_none();
-    if let Some(told) = successor::take_note(state_dir).map_err(setup)? {
-        is_known = false;
-        said.push(told);
-    }
+    let mut said: Vec<String> = Vec::new();
     said.extend(root.map(|root| {
         let root = root.display();
         format!("put the container's own files back: a kiln that ran a step of `{root}` in place was killed")
     }));
+    if is_alive {
+        // A kiln between two steps.
+        return Ok((said, is_known));
+    }
+    if let Some(told) = successor::take_note(state_dir).map_err(setup)? {
+        is_known = false;
+        said.push(told);
+    }
     is_known &= !private::is_noted(state_dir);
     for path in private::settle(state_dir).map_err(setup)? {
         said.push(format!(
