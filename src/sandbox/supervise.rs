@@ -83,7 +83,8 @@ pub(super) fn main() -> i32 {
             Successor::new(descriptors, &order.state_dir, private, order.kiln_files.clone()).ok()
         }
     };
-    let report = match run(&order, &mut connection, &children) {
+    let mut has_begun = false;
+    let report = match run(&order, &mut connection, &children, &mut has_begun) {
         Ok(exit) => Report::Ended(exit),
         Err(failure) => Report::Failed(failure),
     };
@@ -93,25 +94,40 @@ pub(super) fn main() -> i32 {
         && kiln.is_none_or(|kiln| has_ended(&kiln))
         && let Some(successor) = successor
     {
-        return i32::from(!succeed((successor, surroundings), &order, &report, &children));
+        let followed = match report {
+            Report::Ended(_) => Followed::ToItsEnd,
+            _ if has_begun => Followed::NotToItsEnd,
+            _ => Followed::NotBegun,
+        };
+        return i32::from(!succeed((successor, surroundings), &order, followed, &children));
     }
     i32::from(!is_told)
+}
+
+/// How far a step was followed.
+#[derive(Debug, Clone, Copy)]
+enum Followed {
+    ToItsEnd,
+    NotToItsEnd,
+    /// kiln was killed while it was being made ready.
+    NotBegun,
 }
 
 /// Does what a killed kiln cannot; tells whether all of that could be done. The keeper tells the user, if there is one.
 fn succeed(
     (mut successor, surroundings): (Successor, Option<Surroundings>),
     order: &Order,
-    report: &Report,
+    followed: Followed,
     children: &Children,
 ) -> bool {
     let Ok(nobody_left) = reap::kill_all_children(children) else { return false };
     let around = surroundings.map_or(Ok(()), |surroundings| surroundings.put_back().check().map(drop));
-    match report {
-        Report::Ended(_) => successor.step_begins(),
+    match followed {
+        Followed::ToItsEnd => successor.step_begins(),
         // Whoever finds it puts back the rest.
         _ if Journal::exists(&order.state_dir) => return false,
-        _ => successor.give_up(),
+        Followed::NotToItsEnd => successor.give_up(),
+        Followed::NotBegun => {}
     }
     successor.settle(nobody_left, around.err().map(|error| error.to_string())).is_ok()
 }
@@ -122,7 +138,12 @@ fn has_ended(process: &OwnedFd) -> bool {
     matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&DYING)), Ok(1..))
 }
 
-fn run(order: &Order, connection: &mut Connection, children: &Children) -> Result<Exit, Failure> {
+fn run(
+    order: &Order,
+    connection: &mut Connection,
+    children: &Children,
+    has_begun: &mut bool,
+) -> Result<Exit, Failure> {
     let me = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(me))
         .map_err(|errno| Failure::setup("become the reaper of the step's processes", errno))?;
@@ -149,6 +170,7 @@ fn run(order: &Order, connection: &mut Connection, children: &Children) -> Resul
             start(order, connection, &Watcher { alive })
         }
         Ok(Fork::Parent(pid)) => {
+            *has_begun = true;
             let children = (!pid_namespace).then_some(children);
             // Beside what may be left of the step nothing is put back: kiln ends that, and does it.
             let exit = watch(pid, children, &connection.socket)
