@@ -79,6 +79,28 @@ fn links_between_documents_lead_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// Each promise of docs/security.md has a test, and its name is the right one.
+#[test]
+fn the_attacks_that_the_security_page_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let sources: String = fs::read_dir(root.join("tests/it/attacks"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let words = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    // `attacks::caches::a_lie_…` and `a_lie_…` are both written there; files, options and calls have fewer words.
+    let names = words.map(|word| word.rsplit("::").next().unwrap());
+    let names: BTreeSet<&str> = names.filter(|name| name.matches('_').count() > 2).collect();
+    assert!(names.len() > 50, "{names:?}");
+    for name in names {
+        assert!(sources.contains(&format!("#[test]\nfn {name}()")), "there is no test `{name}`");
+    }
+}
+
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pending = vec![root.join("docs"), root.join("examples"), root.join("benches")];
