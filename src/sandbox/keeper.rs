@@ -268,7 +268,7 @@ fn listen(
             held.successor.step_ended();
             (held.noted, held.cache_files) = (Noted::default(), None);
         }
-        (Word::GiveUp, Some(held)) => held.successor.give_up(),
+        (Word::GiveUp, Some(held)) => held.successor.give_up(None),
         (Word::StepBegins | Word::StepEnded | Word::GiveUp, None) => {}
         (Word::Discharge, _) => *held = None,
     }

@@ -82,7 +82,7 @@ fn leave_kiln_alone(order: &Order) -> Result<(), Failure> {
         rustix::thread::set_no_new_privs(true)
             .map_err(|errno| Failure::setup("refuse new privileges", errno))?;
     }
-    if order.launch == LaunchKind::Namespaces && order.fresh_proc {
+    if order.has_pid_namespace() {
         return Ok(());
     }
     match landlock::keep_signals_inside().and(seccomp::keep_limits_inside()) {

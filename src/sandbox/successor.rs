@@ -26,13 +26,13 @@ pub(super) const PLANTED: &str = "planted";
 const NOT_FOLLOWED: &str = "a step was not followed to its end";
 
 /// How far the steps are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Phase {
     /// What the last of them did was put right.
     Between,
     Running,
-    /// kiln itself could not put right what one did.
-    GivenUp,
+    /// What one did could not be put right: why, as far as that is known.
+    GivenUp(Option<String>),
 }
 
 /// What a process holds to be able to do what a killed kiln cannot.
@@ -68,24 +68,28 @@ impl Successor {
         self.phase = Phase::Between;
     }
 
-    /// kiln could not do that: nothing is to be refilled.
-    pub(super) fn give_up(&mut self) {
-        self.phase = Phase::GivenUp;
+    /// That could not be done: nothing is to be refilled.
+    pub(super) fn give_up(&mut self, why: Option<String>) {
+        self.phase = Phase::GivenUp(why);
     }
 
     /// Puts kiln's own files right, and refills the credentials if that was not needed, and nothing else was `touched`; the
     /// container's own are back. An error says what there is to tell the user.
     pub(super) fn settle(mut self, nobody_left: NobodyLeft, touched: Option<String>) -> Result<(), String> {
-        let has_given_up = self.phase == Phase::GivenUp;
+        let given_up = match &self.phase {
+            Phase::GivenUp(why) if self.private.give_up() => {
+                Some(why.iter().fold(NOT_FOLLOWED.to_owned(), |text, why| format!("{text}: {why}")))
+            }
+            _ => None,
+        };
         let touched = match self.phase {
             Phase::Between => touched,
-            Phase::Running | Phase::GivenUp => {
+            Phase::Running | Phase::GivenUp(_) => {
                 let noted = noted(&self.state_dir);
                 // As far as it goes, whatever somebody else has found before.
                 let found = first_touched(self.notes);
                 let found = found.unwrap_or_else(|error| Some(format!("kiln's own files: {error}")));
-                let is_lost = has_given_up && self.private.give_up();
-                touched.or(noted).or(found).or(is_lost.then(|| NOT_FOLLOWED.to_owned()))
+                touched.or(noted).or(found).or(given_up)
             }
         };
         let Some(what) = touched else {
@@ -107,7 +111,7 @@ fn first_touched(notes: Notes) -> io::Result<Option<String>> {
 /// Says what was found, to the user.
 fn tell(what: &str) -> String {
     let found = match what {
-        NOT_FOLLOWED => what.to_owned(),
+        _ if what.starts_with(NOT_FOLLOWED) => what.to_owned(),
         _ => format!("{what}: not as it was before a step that kiln did not follow to its end"),
     };
     format!("{found}; credentials that were hidden from steps stay empty, go on in a new container")

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use super::SandboxError;
 use super::in_place::Occupied;
 use super::journal::Journal;
 use super::placing::Placed;
@@ -83,10 +84,15 @@ pub(super) fn main() -> i32 {
             Successor::new(descriptors, &order.state_dir, private, order.kiln_files.clone()).ok()
         }
     };
-    let mut has_begun = false;
-    let report = match run(&order, &mut connection, &children, &mut has_begun) {
-        Ok(exit) => Report::Ended(exit),
-        Err(failure) => Report::Failed(failure),
+    let (report, followed) = match prepare(&order, &mut connection) {
+        Err(failure) => (Report::Failed(failure), Followed::NotBegun),
+        Ok(prepared) => match run(&order, &mut connection, &children, prepared) {
+            Ok(exit) => (Report::Ended(exit), Followed::ToItsEnd),
+            Err(failure) => {
+                let why = SandboxError::from(failure.clone()).to_string();
+                (Report::Failed(failure), Followed::NotToItsEnd(why))
+            }
+        },
     };
     let is_told = connection.report(&report).is_ok();
     // If kiln was killed, and maybe its keeper, this is who is left.
@@ -94,21 +100,17 @@ pub(super) fn main() -> i32 {
         && kiln.is_none_or(|kiln| has_ended(&kiln))
         && let Some(successor) = successor
     {
-        let followed = match report {
-            Report::Ended(_) => Followed::ToItsEnd,
-            _ if has_begun => Followed::NotToItsEnd,
-            _ => Followed::NotBegun,
-        };
         return i32::from(!succeed((successor, surroundings), &order, followed, &children));
     }
     i32::from(!is_told)
 }
 
 /// How far a step was followed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Followed {
     ToItsEnd,
-    NotToItsEnd,
+    /// And why.
+    NotToItsEnd(String),
     /// kiln was killed while it was being made ready.
     NotBegun,
 }
@@ -126,7 +128,7 @@ fn succeed(
         Followed::ToItsEnd => successor.step_begins(),
         // Whoever finds it puts back the rest.
         _ if Journal::exists(&order.state_dir) => return false,
-        Followed::NotToItsEnd => successor.give_up(),
+        Followed::NotToItsEnd(why) => successor.give_up(Some(why)),
         Followed::NotBegun => {}
     }
     successor.settle(nobody_left, around.err().map(|error| error.to_string())).is_ok()
@@ -138,17 +140,12 @@ fn has_ended(process: &OwnedFd) -> bool {
     matches!(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&DYING)), Ok(1..))
 }
 
-fn run(
-    order: &Order,
-    connection: &mut Connection,
-    children: &Children,
-    has_begun: &mut bool,
-) -> Result<Exit, Failure> {
+/// Makes everything ready for the step; after an error nothing has begun.
+fn prepare(order: &Order, connection: &mut Connection) -> Result<Prepared, Failure> {
     let me = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(me))
         .map_err(|errno| Failure::setup("become the reaper of the step's processes", errno))?;
-    let pid_namespace = order.launch == LaunchKind::Namespaces && order.fresh_proc;
-    if pid_namespace {
+    if order.has_pid_namespace() {
         nix::sched::unshare(CloneFlags::CLONE_NEWPID)
             .map_err(|errno| Failure::setup("make a pid namespace", errno))?;
     }
@@ -157,11 +154,20 @@ fn run(
             .report(&Report::Warning(text.to_owned()))
             .map_err(|error| Failure::setup("talk to kiln", error))?;
     }
-    let prepared = match order.launch {
+    Ok(match order.launch {
         LaunchKind::InPlace => Prepared::Occupied(Box::new(in_place::occupy(order, connection)?)),
         LaunchKind::Chroot => Prepared::Furnished(Box::new(chroot::furnish(order)?)),
         LaunchKind::Namespaces | LaunchKind::None => Prepared::Nothing,
-    };
+    })
+}
+
+/// Runs the step, and puts everything back.
+fn run(
+    order: &Order,
+    connection: &mut Connection,
+    children: &Children,
+    prepared: Prepared,
+) -> Result<Exit, Failure> {
     let (alive, watching) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Failure::setup("make a pipe", errno))?;
     let exit = match sys::fork() {
@@ -170,8 +176,7 @@ fn run(
             start(order, connection, &Watcher { alive })
         }
         Ok(Fork::Parent(pid)) => {
-            *has_begun = true;
-            let children = (!pid_namespace).then_some(children);
+            let children = (!order.has_pid_namespace()).then_some(children);
             // Beside what may be left of the step nothing is put back: kiln ends that, and does it.
             let exit = watch(pid, children, &connection.socket)
                 .map_err(|error| Failure::setup("watch over the step", error))?;

@@ -277,6 +277,11 @@ impl Swap {
     /// Puts right what the step did to the volumes, before anything is moved back: for who is left when kiln is not.
     pub(super) fn settle_volumes(&mut self) -> Result<(), Failure> {
         let failed = |error| Failure::setup("put the volumes right", error);
+        for Shown { aside, .. } in self.volumes.iter().filter(|shown| shown.is_away) {
+            // The step may have removed the directory itself: then all of it is missing.
+            let waiting = aside.waiting_anew().map_err(failed)?;
+            self.noted.wait_in(aside.point(), waiting);
+        }
         let unsettled = self.noted.settle().map_err(failed)?;
         let Some(first) = unsettled.first() else { return Ok(()) };
         volumes::keep_unsettled(&self.state_dir(), &unsettled).map_err(failed)?;

@@ -67,6 +67,11 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Tells whether the step's processes have numbers of their own.
+    pub(super) fn has_pid_namespace(&self) -> bool {
+        self.launch == LaunchKind::Namespaces && self.fresh_proc
+    }
+
     /// Writes `task` down for a child that runs it by `launch`.
     pub(super) fn new(launch: LaunchKind, task: &Task) -> Self {
         Self {

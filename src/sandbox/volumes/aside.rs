@@ -5,7 +5,7 @@
 //! directory itself changes by being made and removed. `look` beside them tells how else the root looked. It is locked by
 //! the process that put them there for as long as that lives.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::look::{Look, at};
 use super::super::wire::path;
-use crate::tree::{RootDir, Timestamp};
+use crate::tree::{Metadata, RootDir, Timestamp};
 
 /// How the names of all that kiln has in a volume begin.
 const PREFIX: &str = ".kiln-";
@@ -200,13 +200,30 @@ impl Aside {
         self.volume.subdir(self.directory().join("own"))
     }
 
-    /// Returns the inodes of the directory where the entries wait, and of the entries.
-    pub(super) fn inodes(&self) -> io::Result<HashSet<u64>> {
+    /// The same when a step may have removed or replaced it: what is at its place, a directory in any case.
+    pub(in crate::sandbox) fn waiting_anew(&self) -> io::Result<RootDir> {
+        let own = self.directory().join("own");
+        for path in [self.directory(), own] {
+            let is_directory = match self.volume.metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                found => found?.kind.is_dir(),
+            };
+            if !is_directory {
+                self.volume.remove_all(&path)?;
+                self.volume.create_dir(&path, 0o700)?;
+            }
+        }
+        self.waiting()
+    }
+
+    /// Returns the directory where the entries wait, and the entries, by their inodes.
+    pub(super) fn inodes(&self) -> io::Result<HashMap<u64, Metadata>> {
         let directory = self.directory();
         let own = directory.join("own");
         let names = self.volume.read_dir(&own)?;
         let paths = names.iter().map(|name| own.join(name)).chain([directory, own.clone()]);
-        paths.map(|path| Ok(self.volume.metadata(path)?.ino)).collect()
+        let metadata = paths.map(|path| self.volume.metadata(path));
+        metadata.map(|metadata| metadata.map(|metadata| (metadata.ino, metadata))).collect()
     }
 
     /// Returns the names in the volume's root but for kiln's and mount points.

@@ -166,6 +166,11 @@ impl Backup {
         own.map(|path| self.point.join(path)).or_else(copy)
     }
 
+    /// Says where the entries belong now.
+    pub(super) fn wait_in(&mut self, volume: RootDir) {
+        self.volume = volume;
+    }
+
     /// Returns where the copy is.
     pub(super) fn copy_path(&self) -> &Path {
         self.copy.path()

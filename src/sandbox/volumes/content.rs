@@ -2,7 +2,7 @@
 //!
 //! What the step left alone keeps its inode in the stage's tree, so that the search for changes finds exactly the step's.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,11 +24,11 @@ pub(in crate::sandbox) struct Laid {
     /// How the volume's root looked to the step.
     shown: RootLook,
     entries: Entries,
-    /// Inodes that are shown to the step and not the stage's, and where, below the volume's root.
-    lent: HashSet<u64>,
+    /// What is shown to the step and not the stage's, by its inodes, and where, below the volume's root.
+    lent: HashMap<u64, Metadata>,
     covered: Vec<PathBuf>,
-    /// Inodes of what is put aside, as far as it can be moved out with one command.
-    aside: HashSet<u64>,
+    /// What is put aside, as far as it can be moved out with one command, by its inodes.
+    aside: HashMap<u64, Metadata>,
     /// Mount points in the volume, below its root.
     mounts: Vec<PathBuf>,
 }
@@ -72,7 +72,7 @@ impl Laid {
         let entries = entries(volume, &|path| is_foreign(path, &mounts))?;
         wait_for_clock(volume, &aside.directory(), &entries)?;
         let put_aside = aside.inodes()?;
-        Ok(Self { path, shown, entries, lent: HashSet::new(), covered: Vec::new(), aside: put_aside, mounts })
+        Ok(Self { path, shown, entries, lent: HashMap::new(), covered: Vec::new(), aside: put_aside, mounts })
     }
 
     /// Notes what was put into the volume since at `covered`, which is not the stage's.
@@ -82,7 +82,7 @@ impl Laid {
         }
         let now = entries(aside.volume(), &|path| is_foreign(path, &self.mounts))?;
         let lent = now.iter().filter(|(path, metadata)| !metadata.kind.is_dir() && is_in(path, &covered));
-        self.lent = lent.map(|(_, metadata)| metadata.ino).collect();
+        self.lent = lent.map(|(_, metadata)| (metadata.ino, *metadata)).collect();
         self.entries.retain(|path, _| !is_in(path, &covered));
         self.covered = covered;
         Ok(())
@@ -93,8 +93,8 @@ impl Laid {
         let volume = aside.volume();
         let look = RootLook::of(volume, Path::new(""))?;
         let mut now = entries(volume, &|path| is_foreign(path, &self.mounts))?;
-        now.retain(|path, metadata| !is_in(path, &self.covered) && !self.lent.contains(&metadata.ino));
-        if let Some((path, _)) = now.iter().find(|(_, metadata)| self.aside.contains(&metadata.ino)) {
+        now.retain(|path, metadata| !is_in(path, &self.covered) && !has_moved(&self.lent, metadata));
+        if let Some((path, _)) = now.iter().find(|(_, metadata)| has_moved(&self.aside, metadata)) {
             let text = "the step moved there what was put aside of the volume";
             return Err(at(&aside.point().join(path), io::Error::other(text)));
         }
@@ -188,6 +188,11 @@ impl Taking<'_> {
 /// What tells that nothing was done to an entry. A directory's content is told by its own entries.
 fn identity(metadata: &Metadata) -> (u64, Timestamp, FileKind) {
     (metadata.ino, metadata.ctime, metadata.kind)
+}
+
+/// Tells whether an entry is one of `known`. What a step made anew may have got the inode of something that it removed.
+fn has_moved(known: &HashMap<u64, Metadata>, now: &Metadata) -> bool {
+    known.get(&now.ino).is_some_and(|was| (was.kind, was.mtime) == (now.kind, now.mtime))
 }
 
 fn is_in(path: &Path, places: &[PathBuf]) -> bool {

@@ -42,6 +42,13 @@ impl Noted {
         Ok(noted)
     }
 
+    /// Says where the entries of the volume at `point` belong now.
+    pub(in crate::sandbox) fn wait_in(&mut self, point: &Path, root: RootDir) {
+        if let Some(backup) = self.0.iter_mut().find(|backup| backup.point == point) {
+            backup.wait_in(root);
+        }
+    }
+
     /// Puts right what the step did to the volumes. Returns the first entry of each that is not as it was, or of which
     /// nobody knows that: where its copy was spoilt, too, and where there is none.
     pub(in crate::sandbox) fn settle(&mut self) -> io::Result<Vec<PathBuf>> {

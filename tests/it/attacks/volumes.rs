@@ -482,6 +482,12 @@ fn killing_kiln_alone_gains_no_volume() {
         let script = format!("{credentials}$BUILD /out{after}");
         let ended = unharmed(place, &volumes, out.path(), &script);
         assert!(ended.stdout.starts_with("rc 137\nrefilled\n"), "{place:?}\n{ended}");
+        // What waits is gone altogether, and the directory it waited in.
+        let step =
+            format!("find /workspace -mindepth 1 -depth -exec rm -rf {{}} +; echo x > /workspace/x; {KILL}");
+        fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
+        let ended = unharmed(place, &volumes, out.path(), &script);
+        assert!(ended.stdout.starts_with("rc 137\nrefilled\n"), "{place:?}\n{ended}");
         // With the copies spoilt as well there is nothing to put it right from: it is named, and nothing is refilled.
         let spoil =
             "for f in $(find /kiln/store/kiln/sandbox/volumes -name main.go); do echo evil > $f; done";
