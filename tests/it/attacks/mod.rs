@@ -17,9 +17,10 @@ mod store;
 mod volumes;
 
 use std::path::Path;
+use std::process::Command;
 
-use crate::support::Outcome;
 use crate::support::container::{as_kind, debug_image_as_kind, plain_user};
+use crate::support::{Context, Outcome, run};
 
 /// Where kiln runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,14 @@ impl Place {
             }
         }
     }
+}
+
+/// Compiles a program of a hostile step, `NAME.c` here, into a context; it runs on any base.
+pub(super) fn with_program(context: Context, name: &str) -> Context {
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/attacks").join(name).with_extension("c");
+    run(Command::new("cc").args(["-static", "-O", "-o"]).arg(context.at(name)).arg(source)).ok();
+    context
 }
 
 /// How many rounds a race has: `short`, or what `KILN_ATTACK_ROUNDS` says.

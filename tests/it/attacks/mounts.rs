@@ -5,57 +5,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use super::{Place, rounds};
+use super::{Place, rounds, with_program};
 use crate::support::container::RUNTIME;
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Context, Kiln, Outcome, base, run};
 
 /// How many mounts a step of the race has: each is a round.
 const MOUNTS: u32 = 10;
-
-/// Exchanges two entries of a directory until a third is there.
-const EXCHANGE: &str = r#"
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
-int main(int count, char **words) {
-    time_t begun = time(0);
-    while (count == 4 && access(words[3], F_OK) != 0 && time(0) - begun < 600)
-        for (int i = 0; i < 10000; i++)
-            syscall(SYS_renameat2, AT_FDCWD, words[1], AT_FDCWD, words[2], 2 /* RENAME_EXCHANGE */);
-    return 0;
-}
-"#;
-
-/// Leaves a changed root the classical way, and looks for a file of the real one.
-const ESCAPE: &str = r#"
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-int main(int count, char **words) {
-    int here = open(".", O_RDONLY | O_DIRECTORY);
-    mkdir("/tmp/deeper", 0755);
-    if (chroot("/tmp/deeper") != 0) perror("chroot");
-    if (fchdir(here) != 0) perror("fchdir");
-    for (int i = 0; i < 100; i++) if (chdir("..") != 0) break;
-    if (chroot(".") != 0) perror("chroot");
-    puts(count == 2 && access(words[1], F_OK) == 0 ? "OUT" "SIDE" : "in" "side");
-    return 0;
-}
-"#;
-
-/// Adds a program to a context, which runs on any base.
-fn with_program(context: Context, name: &str, source: &str) -> Context {
-    let file = context.at(&format!("{name}.c"));
-    fs::write(&file, source).unwrap();
-    run(Command::new("cc").args(["-static", "-O1", "-o"]).arg(context.at(name)).arg(&file)).ok();
-    fs::remove_file(file).unwrap();
-    context
-}
 
 /// Builds the context at a place, where `$OUT/marker` is a file of kiln's own `/` and no step's.
 fn build(place: Place, context: &Context, arguments: &str) -> Outcome {
@@ -93,7 +49,7 @@ fn a_source_that_is_exchanged_for_a_link_leads_nowhere_else() {
          RUN --mount=type=cache,id=race,target=/c touch /c/stop /done\n\
          FROM {base}\nCOPY --from=attacker /done /attacker\nCOPY --from=victim /done /victim\n"
     ));
-    let context = with_program(context, "exchange", EXCHANGE);
+    let context = with_program(context, "exchange");
     for place in [Place::Kind("B"), Place::Kind("E"), Place::Kind("F"), Place::Kind("P"), Place::PlainUser] {
         let built = build(place, &context, "").ok();
         let seen = |word: &str| built.stderr.lines().filter(|line| line.ends_with(word)).count();
@@ -256,7 +212,7 @@ fn disks_of_an_image_do_not_open_in_a_chroot() {
 fn a_changed_root_cannot_be_left_again() {
     require!(Busybox, Root, Program(RUNTIME), Program("cc"));
     let context = Context::on_busybox("ARG MARKER\nCOPY escape /escape\nRUN /escape $MARKER\n");
-    let context = with_program(context, "escape", ESCAPE);
+    let context = with_program(context, "escape");
     for place in [Place::Chroot, Place::Kind("B"), Place::Kind("E")] {
         let built = build(place, &context, "").ok();
         assert!(

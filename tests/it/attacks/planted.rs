@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use super::Place;
-use super::processes::with_program;
+use super::{Place, with_program};
 use crate::support::Context;
 use crate::support::container::RUNTIME;
 use crate::support::need::{Busybox, Program, Root};
@@ -60,6 +59,9 @@ fn what_is_planted_in_the_container_fails_the_step_and_is_undone() {
             let log = read(&format!("{name}.log"));
             assert!(codes.contains(&format!("{name} 1\n")), "{kind} {name}: {codes}\n{log}");
             assert!(log.contains("all is as before again"), "{kind} {name}: {log}");
+            assert!(
+                "{kind} {name}: {log}"
+            );
             assert_eq!(read(name), read("before"), "{kind} {name}: {log}");
         }
     }

@@ -1,13 +1,12 @@
 //! A step's processes: all of them end with the step, nobody else's do, and killing kiln gains nothing.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Place, rounds};
+use super::{Place, rounds, with_program};
 use crate::support::container::{RUNTIME, as_kind_without, debug_container};
 use crate::support::need::{Busybox, Program, Root};
-use crate::support::{Context, base, finish, run};
+use crate::support::{Context, base, finish};
 
 /// Shell functions: `count PROGRAM` counts processes by their names, `settle` waits until nothing of kiln's runs, and
 /// `credentials` and `refilled` are about kiln's credentials.
@@ -18,14 +17,6 @@ const TOOLS: &str = "AUTH=Y2k6czNjcjN0LTN4YWN0; FILE=/kiln/.docker/config.json; 
     credentials() { mkdir -p /kiln/.docker; rm -f $FILE; \
         (umask 077; echo \"{\\\"auths\\\":{\\\"r.example\\\":{\\\"auth\\\":\\\"$AUTH\\\"}}}\" > $FILE); }; \
     refilled() { grep -q $AUTH $FILE 2>/dev/null; }; ";
-
-/// Compiles what a hostile step runs, into a context.
-pub(super) fn with_program(context: Context, name: &str) -> Context {
-    let source =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/attacks").join(name).with_extension("c");
-    run(Command::new("cc").args(["-static", "-O", "-o"]).arg(context.at(name)).arg(source)).ok();
-    context
-}
 
 fn with_survivor(context: Context) -> Context {
     with_program(context, "survivor")
@@ -285,11 +276,12 @@ fn strangers_are_never_signalled() {
 fn signals_do_not_reach_kiln_where_they_can_be_kept_away() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
     let context = Context::on_busybox(
-        "COPY limit /limit\n\
+        "COPY limits /limits\n\
          RUN kiln=$(cut -d' ' -f4 /proc/$PPID/stat); for p in $PPID $kiln; do for s in 9 15 19; do kill -$s $p && echo REA''CHED $p; done; done; \
-         /limit $PPID $kiln; sleep 60 & kill $! && echo own children he''ar\n",
+         sleep 60 & kill $! && echo own children he''ar\n\
+         RUN [\"/limits\", \"wk\", \"0\", \"0\", \"/bin/true\"]\n",
     );
-    let context = with_program(context, "limit");
+    let context = with_program(context, "limits");
     for (place, option) in [
         (Place::Kind("B"), ""),
         (Place::Kind("P"), ""),
