@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::lock::sweep;
-use super::store::touch;
+use super::store::{INGEST, LOCK, touch};
 use super::{BlobError, Store, WHOLE_LIMIT_BYTES};
 use crate::oci::Digest;
 
@@ -43,7 +43,7 @@ impl Store {
     /// What this `Store` itself has used stays as well.
     pub fn collect_garbage(&self, grace: Duration) -> Result<Collected, BlobError> {
         let guard = self.lock().exclusive()?;
-        let ingest = self.path().join("ingest");
+        let ingest = self.path().join(INGEST);
         let oldest_session = sweep(&ingest, &guard)?;
         let now = self.file_system_time()?;
         let mut keep_since = now.checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -75,7 +75,7 @@ impl Store {
 
     /// Asks the file system what time it is.
     fn file_system_time(&self) -> Result<SystemTime, BlobError> {
-        let path = self.path().join("lock");
+        let path = self.path().join(LOCK);
         touch(&path)
             .and_then(|()| fs::metadata(&path)?.modified())
             .map_err(|error| BlobError::io("touch", &path, error))

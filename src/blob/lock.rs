@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::BlobError;
+use super::store::LOCK;
 use crate::event::Reporter;
 use crate::flock::{self, LockKind};
 
@@ -35,7 +36,7 @@ pub(super) struct StoreLock {
 
 impl StoreLock {
     pub(super) fn new(store: &Path, reporter: &Reporter) -> Self {
-        Self { path: store.join("lock"), reporter: reporter.clone() }
+        Self { path: store.join(LOCK), reporter: reporter.clone() }
     }
 
     /// Waits until nobody changes the store as a whole.

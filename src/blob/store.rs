@@ -31,6 +31,9 @@ use crate::stream::VerifyReader;
 /// SHA-256 of nothing: the only blob that may be empty.
 const EMPTY_DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+pub(super) const INGEST: &str = "ingest";
+pub(super) const LOCK: &str = "lock";
+
 /// A local store of blobs in OCI image layout form, safe to share between processes.
 #[derive(Debug)]
 pub struct Store {
@@ -40,6 +43,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// Files that make a directory a store, and name what is in it; [`super::RECORDS_DIRECTORY`] is what else is believed.
+    pub const NAMES: [&str; 2] = [INDEX_FILE, LAYOUT_FILE];
+    /// What else is in a store, and comes and goes: blobs, which are verified whenever they are read, and what makes them.
+    pub const CONTENT: [&str; 3] = ["blobs", INGEST, LOCK];
+
     /// Opens the store at `dir` as [`Store::open_telling`] does, and waits for others in silence.
     pub fn open(dir: &Path) -> Result<Arc<Self>, BlobError> {
         Self::open_telling(dir, &Reporter::silent())
@@ -48,13 +56,13 @@ impl Store {
     /// Opens the store at `dir`, creating it if needed, and sweeps what killed processes left. Who keeps its lock for
     /// long is told to `reporter`, now and later.
     pub fn open_telling(dir: &Path, reporter: &Reporter) -> Result<Arc<Self>, BlobError> {
-        for sub in ["blobs/sha256", "ingest"] {
+        for sub in ["blobs/sha256", INGEST] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(|error| BlobError::io("create", &path, error))?;
         }
         let lock = StoreLock::new(dir, reporter);
         let guard = lock.exclusive()?;
-        let ingest = dir.join("ingest");
+        let ingest = dir.join(INGEST);
         sweep(&ingest, &guard)?;
         let session = Arc::new(Session::begin(&ingest, &guard)?);
         let store = Self { path: dir.to_owned(), lock, session };

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
+use crate::blob::{RECORDS_DIRECTORY, Store};
+
 /// What it is called.
 const NAME: &str = "kiln";
 
@@ -128,7 +130,7 @@ impl Home {
 
     /// Returns what of the store says what is in it: names, and records of the local cache.
     pub fn names(&self) -> Vec<PathBuf> {
-        ["index.json", "oci-layout", "records"].map(|name| self.store().join(name)).into()
+        Store::NAMES.into_iter().chain([RECORDS_DIRECTORY]).map(|name| self.store().join(name)).collect()
     }
 
     /// Returns where the store is.

@@ -9,7 +9,7 @@ use super::fail::Failure;
 use super::home::Home;
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
-use crate::blob::Store;
+use crate::blob::{RECORDS_DIRECTORY, Store};
 use crate::build::{
     BuildError, ContextSource, NamedContext, Problem, Request, SecretSource, Services, SshKey, SshSource,
 };
@@ -207,7 +207,7 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     fixed.extend(std::env::current_exe().ok());
     let local = cache_files(invocation).into_iter().map(|cache| cache.path);
     let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
-    work.extend(["blobs", "ingest", "lock"].map(|name| store.join(name)));
+    work.extend(Store::CONTENT.map(|name| store.join(name)));
     work.extend(private_files(invocation).into_iter().chain(local));
     let request = &invocation.request;
     let named = request.named_contexts.values().filter_map(|named| match named {
@@ -318,9 +318,9 @@ fn cache_files(invocation: &Invocation) -> Vec<CacheDirectory> {
     let unique: BTreeSet<PathBuf> = absolute.collect();
     let directory = |path| CacheDirectory {
         path,
-        files: names(&["index.json", "oci-layout"]),
-        records: "records".into(),
-        others: names(&["blobs", "ingest", "lock"]),
+        files: names(&Store::NAMES),
+        records: RECORDS_DIRECTORY.into(),
+        others: names(&Store::CONTENT),
     };
     unique.into_iter().map(directory).collect()
 }
