@@ -245,12 +245,29 @@ pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, Sa
     Ok((!told.is_empty()).then(|| told.join("; ")))
 }
 
+/// How often what was filled again meanwhile is removed again.
+const LAST_CALLS: u32 = 100;
+
 /// Tells whether there were any. No component of a path may have become a link.
 fn drop_names(names: &[PathBuf]) -> std::io::Result<bool> {
     let mut any = false;
     for path in names {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        let removed = RootDir::open_exact(parent).and_then(|parent| parent.remove_all(name));
+        let parent = match RootDir::open_exact(parent) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            parent => parent.map_err(|error| look::at(path, error))?,
+        };
+        let mut removed = parent.remove_all(name);
+        // The last system call of each thread of a kiln that is being killed may still make something there.
+        for _ in 0..LAST_CALLS {
+            match &removed {
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                    removed = parent.remove_all(name);
+                }
+                _ => break,
+            }
+        }
         match removed {
             Ok(()) => any = true,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
