@@ -1,9 +1,8 @@
 //! What can go wrong around a step, apart from the step itself.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::OWN_IMAGE_MARKER;
 use crate::threads::Refused;
 
 /// An error of the sandbox; a step that merely exits with a code is none.
@@ -117,10 +116,12 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// A step in place took away what kiln cannot do without.
-    #[error("the step removed or replaced {} own `{}`{state}", whose(path), path.display())]
+    #[error("the step removed or replaced {whose} own `{}`{state}", path.display())]
     OwnFiles {
         /// What is gone, or another than before.
         path: PathBuf,
+        /// Whose it is.
+        whose: Whose,
         /// How many more there are, and what became of them.
         state: String,
     },
@@ -189,11 +190,22 @@ pub enum SandboxError {
     Cancelled,
 }
 
-/// In kiln's own image kiln's files are in one directory, and the shell that runs the job in another.
-fn whose(path: &Path) -> &'static str {
-    let is_containers = Path::new(OWN_IMAGE_MARKER).exists()
-        && !["/kiln", "/busybox"].iter().any(|own| path.starts_with(own));
-    if is_containers { "the container's" } else { "kiln's" }
+/// Whose files stand beside a step in place, and are none of the image's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// kiln's, and those of the shell that runs the job.
+    Kilns,
+    /// All others of the container that kiln runs in.
+    Containers,
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kilns => "kiln's",
+            Self::Containers => "the container's",
+        })
+    }
 }
 
 fn listed(files: &[(PathBuf, &'static str)]) -> String {

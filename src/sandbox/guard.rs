@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use super::Whose;
 use super::look::dress;
 use super::mounting::mount_points;
 use super::volumes::Writers;
@@ -140,13 +141,20 @@ pub(super) struct Guard {
     container: Part,
 }
 
+/// Something that no step may do.
+#[derive(Debug)]
+pub(super) struct Offence {
+    pub(super) path: PathBuf,
+    pub(super) whose: Whose,
+}
+
 /// What a step did to kiln's own files.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Whose mode, owner, attributes or time were put back.
     pub(super) put_back: Vec<PathBuf>,
     /// What was removed, replaced, changed or planted.
-    pub(super) offences: Vec<PathBuf>,
+    pub(super) offences: Vec<Offence>,
     /// Records that are gone, because nobody knows what they were.
     pub(super) dropped: Vec<PathBuf>,
     /// What could not be made as it was.
@@ -380,6 +388,16 @@ enum Kind {
     Container,
 }
 
+impl Kind {
+    fn offence(self, path: &Path) -> Offence {
+        let whose = match self {
+            Self::Fixed | Self::Names => Whose::Kilns,
+            Self::Container => Whose::Containers,
+        };
+        Offence { path: path.to_path_buf(), whose }
+    }
+}
+
 /// What became of an entry.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
@@ -448,7 +466,7 @@ impl Keeper<'_> {
                     dress(self.slash, path, &known.metadata, &known.xattrs)
                 }
                 (Fate::Spoilt, Content::Large) => {
-                    found.offences.push(path.clone());
+                    found.offences.push(kind.offence(path));
                     found.problems.push(format!("`{}`: it is too large to be kept", path.display()));
                     gone.push(path.clone());
                     if now.contains_key(path) { self.put_aside(path) } else { Ok(()) }
@@ -459,7 +477,7 @@ impl Keeper<'_> {
                     self.slash.remove_all(path)
                 }
                 (Fate::Spoilt, _) => {
-                    found.offences.push(path.clone());
+                    found.offences.push(kind.offence(path));
                     self.make_anew(path, known, copy)
                 }
             };
@@ -474,7 +492,7 @@ impl Keeper<'_> {
             if let Err(error) = self.put_aside(&path) {
                 found.problems.push(format!("`{}`: {error}", path.display()));
             }
-            found.offences.push(path);
+            found.offences.push(kind.offence(&path));
         }
         known.retain(|path, _| !gone.contains(path));
         Ok(())
@@ -591,7 +609,7 @@ impl Found {
     /// Names the first that was not as before, beside modes, owners and times: those are a step's to change.
     pub(super) fn first_touched(&self) -> Option<String> {
         let named = |path: &PathBuf| format!("`{}`", path.display());
-        let path = self.offences.first().or(self.dropped.first());
+        let path = self.offences.first().map(|offence| &offence.path).or(self.dropped.first());
         path.map(named).or_else(|| self.problems.first().cloned())
     }
 
@@ -654,7 +672,8 @@ mod tests {
                 let name = |path: PathBuf| path.strip_prefix(self.dir.path()).unwrap().display().to_string();
                 paths.into_iter().map(name).collect()
             };
-            (shown(found.put_back), shown(found.offences))
+            let offences = found.offences.into_iter().map(|offence| offence.path).collect();
+            (shown(found.put_back), shown(offences))
         }
     }
 

@@ -244,11 +244,11 @@ impl Turn<'_> {
             output(OutputStream::Stderr, text.as_bytes());
         }
         let Some(first) = found.offences.first() else { return Ok(()) };
-        let path = match ended {
-            Err(SandboxError::OwnFiles { path, .. }) => path,
-            _ => first,
+        let (path, whose) = match ended {
+            Err(SandboxError::OwnFiles { path, whose, .. }) => (path, *whose),
+            _ => (&first.path, first.whose),
         };
-        Err(SandboxError::OwnFiles { path: path.clone(), state: found.state() })
+        Err(SandboxError::OwnFiles { path: path.clone(), whose, state: found.state() })
     }
 
     /// Says that something else could not be put right.

@@ -69,7 +69,7 @@ pub use child::child_main_if_requested;
 pub use conceal::conceal;
 pub use doctor::{Finding, doctor};
 pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
-pub use error::SandboxError;
+pub use error::{SandboxError, Whose};
 pub use ground::{Anchor, Ground, Hold, Occupation};
 pub use guard::KilnFiles;
 pub use memory::{LentSecret, MemoryDir};

@@ -14,7 +14,7 @@ use super::guard::KilnFiles;
 use super::private::Record;
 use super::task::{Exit, Mount, Network, Task, Ulimit, User};
 use super::volumes::VolumeOrder;
-use super::{CacheDirectory, LaunchKind, SandboxError};
+use super::{CacheDirectory, LaunchKind, SandboxError, Whose};
 
 /// A task as the child gets it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -199,7 +199,9 @@ impl From<Failure> for SandboxError {
             Failure::Mount { target, action, cause } => {
                 Self::Mount { target: target.into(), action, source: cause.into() }
             }
-            Failure::OwnFiles { path } => Self::OwnFiles { path: path.into(), state: String::new() },
+            Failure::OwnFiles { path } => {
+                Self::OwnFiles { path: path.into(), whose: Whose::Kilns, state: String::new() }
+            }
             Failure::Volume { point, problem } => Self::Volume { point: point.into(), problem },
             Failure::Ulimit { name } => Self::UnknownUlimit { name },
             Failure::UnmappedUser { uid, gid } => Self::UnmappedUser { uid, gid },

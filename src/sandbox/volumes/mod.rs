@@ -42,7 +42,7 @@ use super::keeper;
 use super::look::at;
 use super::mounting::mount_points;
 use super::wire::{path, paths};
-use super::{LaunchOptions, SandboxError};
+use super::{LaunchOptions, SandboxError, Whose};
 use crate::tree::RootDir;
 
 /// In the state directory: the copies, and what is beside them.
@@ -324,7 +324,9 @@ impl Volumes {
         destroyed.reverse();
         match (spoilt, noted) {
             _ if !destroyed.is_empty() => Err(SandboxError::VolumesLost { volumes: destroyed }),
-            (Some(path), _) => Err(SandboxError::OwnFiles { path, state: String::new() }),
+            (Some(path), _) => {
+                Err(SandboxError::OwnFiles { path, whose: Whose::Kilns, state: String::new() })
+            }
             (None, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 Err(SandboxError::Setup { action: "note the volumes".to_owned(), source: error })
             }

@@ -60,6 +60,7 @@ fn what_is_planted_in_the_container_fails_the_step_and_is_undone() {
             assert!(codes.contains(&format!("{name} 1\n")), "{kind} {name}: {codes}\n{log}");
             assert!(log.contains("all is as before again"), "{kind} {name}: {log}");
             assert!(
+                log.contains("the step removed or replaced the container's own `/"),
                 "{kind} {name}: {log}"
             );
             assert_eq!(read(name), read("before"), "{kind} {name}: {log}");
