@@ -42,7 +42,7 @@ pub(super) fn command(role: Role) -> Command {
     std::os::unix::process::CommandExt::arg0(&mut command, "kiln");
     // In a process group of its own, ctrl-C reaches kiln only, which then ends its children in good order.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.arg(INTERNAL).arg(role.name()).env_clear().current_dir("/");
+    command.arg(INTERNAL).arg(role.name()).env_clear();
     command
 }
 
@@ -55,6 +55,10 @@ pub fn child_main_if_requested() {
         return;
     }
     let role = arguments.next();
+    // Not by who started it: that is fast only as long as nothing is asked for that needs a fork.
+    if std::env::set_current_dir("/").is_err() {
+        std::process::exit(2);
+    }
     if matches!(role.as_deref().and_then(Role::of), Some(Role::Step)) {
         // What cannot be hidden does not keep a step from running: it is kiln's own processes that matter most.
         let _ = super::conceal();

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use super::SandboxError;
 use super::look::at;
-use super::mounting::mount_points;
 use crate::tree::{Device, FileKind, Metadata, RootDir, Walk};
 
 /// File systems of every container that a stage's tree does not take the place of.
@@ -49,8 +48,7 @@ pub(super) struct DevChanges {
 
 impl DevEntries {
     /// Takes note of everything; where `/dev` is part of the container's own file system it moves away with that.
-    pub(super) fn note() -> io::Result<Self> {
-        let mounts = mount_points()?;
+    pub(super) fn note(mounts: &BTreeSet<PathBuf>) -> io::Result<Self> {
         let trees = TREES.map(Path::new).into_iter().filter(|tree| mounts.contains(*tree)).collect();
         let mut noted = Self { slash: RootDir::open(Path::new("/"))?, trees, entries: BTreeMap::new() };
         for (path, metadata) in noted.look()? {

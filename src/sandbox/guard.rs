@@ -12,7 +12,7 @@
 //! All of it is in files without names, too, of which the keeper and the process that watches over a step hold descriptors:
 //! when kiln is killed they do the same in its stead ([`Notes`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -166,8 +166,11 @@ impl Guard {
     pub(super) fn new(files: &KilnFiles, aside: PathBuf) -> io::Result<Self> {
         let slash = RootDir::open(Path::new("/"))?;
         let directory = aside.parent().unwrap_or(Path::new("/"));
-        let part = || Part::new(directory);
-        let (mut fixed, names, container) = (part()?, part()?, part()?);
+        let on_disk = || tempfile::tempfile_in(directory);
+        // These are small, and others after every step.
+        let in_memory = || Ok::<_, io::Error>(File::from(memfd_create(c"names", MemfdFlags::CLOEXEC)?));
+        let (mut fixed, names) = (Part::new(on_disk()?)?, Part::new(in_memory()?)?);
+        let container = Part::new(on_disk()?)?;
         let entries = look(&slash, &files.fixed, files)?;
         note(&slash, entries, (&mut fixed.known, Some(&mut fixed.copy)), u64::MAX)?;
         fixed.write_note()?;
@@ -244,10 +247,10 @@ impl Guard {
 }
 
 impl Part {
-    /// Knows nothing yet; copies go to a file in `directory`.
-    fn new(directory: &Path) -> io::Result<Self> {
+    /// Knows nothing yet.
+    fn new(copy: File) -> io::Result<Self> {
         let note = File::from(memfd_create(c"guard", MemfdFlags::CLOEXEC)?);
-        Ok(Self { known: Entries::new(), copy: tempfile::tempfile_in(directory)?, note })
+        Ok(Self { known: Entries::new(), copy, note })
     }
 
     fn write_note(&self) -> io::Result<()> {
@@ -285,21 +288,28 @@ fn look(slash: &RootDir, places: &[PathBuf], files: &KilnFiles) -> io::Result<BT
     let mut found = BTreeMap::new();
     let missing =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-    for place in places {
+    // As text: comparing paths by their components with each of these takes longer than looking at them.
+    let plain = |path: &PathBuf| path.components().collect::<PathBuf>();
+    let set = |paths: &[PathBuf]| paths.iter().map(|path| plain(path).into()).collect();
+    let (work, names): (HashSet<OsString>, HashSet<OsString>) = (set(&files.work), set(&files.names));
+    for place in &places.iter().map(plain).collect::<Vec<_>>() {
         let metadata = match slash.metadata(place) {
             Ok(metadata) => metadata,
             Err(error) if missing(&error) => continue,
             Err(error) => return Err(super::look::at(place, error)),
         };
         let is_directory = metadata.kind.is_dir();
-        if files.work.contains(place) || found.insert(place.clone(), metadata).is_some() || !is_directory {
+        if work.contains(place.as_os_str())
+            || found.insert(place.clone(), metadata).is_some()
+            || !is_directory
+        {
             continue;
         }
         let mut walk = Walk::new(slash, place)?.same_device_only();
         while let Some(entry) = walk.next().transpose()? {
             let path = place.join(&entry.path);
-            let is_work = files.work.contains(&path);
-            let is_elsewhere = files.names.contains(&path);
+            let is_work = work.contains(path.as_os_str());
+            let is_elsewhere = names.contains(path.as_os_str());
             if is_work || is_elsewhere {
                 walk.skip_subtree();
             }

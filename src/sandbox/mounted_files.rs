@@ -4,6 +4,7 @@
 //! Every container of an engine has `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, and many have more. They are held
 //! by descriptors from before the step and their content is in memory: nothing that a step can reach says what they are to be.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -13,7 +14,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstatvfs, open};
 
 use super::look::at;
-use super::mounting::mount_points;
 
 /// How much of them is kept in all: what engines and clusters mount is text.
 const MOST_BYTES: u64 = 16 << 20;
@@ -55,16 +55,17 @@ pub(super) struct FileChanges {
 
 impl MountedFiles {
     /// Takes note of all that can be written, but for those of which `is_left_out` says that others look after them.
-    pub(super) fn note(is_left_out: &dyn Fn(&std::fs::Metadata) -> bool) -> io::Result<Self> {
+    pub(super) fn note(
+        mounts: &BTreeSet<PathBuf>,
+        is_left_out: &dyn Fn(&std::fs::Metadata) -> bool,
+    ) -> io::Result<Self> {
         let mut left = MOST_BYTES;
         let mut files = Vec::new();
-        for path in mount_points()? {
+        for path in mounts {
             if KERNELS.iter().any(|kernels| path.starts_with(kernels)) {
                 continue;
             }
-            if let Some(file) =
-                MountedFile::note(&path, is_left_out, left).map_err(|error| at(&path, error))?
-            {
+            if let Some(file) = MountedFile::note(path, is_left_out, left).map_err(|error| at(path, error))? {
                 left -= file.content.as_ref().map_or(0, |content| content.len() as u64);
                 files.push(file);
             }

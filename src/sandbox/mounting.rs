@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use rustix::mount::{
 };
 
 use super::sys;
+
+/// As much as most containers' mounts take: each further read makes the kernel look for the place where it was.
+const MOUNTINFO_BYTES: usize = 32 << 10;
 
 /// Makes every mount of this namespace private, so that nothing done here is seen outside.
 pub(super) fn make_all_private() -> io::Result<()> {
@@ -106,7 +110,8 @@ pub(super) struct Mounted {
 
 /// Returns every mount but `/`, in the order in which they were made (proc_pid_mountinfo(5)).
 pub(super) fn mounts() -> io::Result<Vec<Mounted>> {
-    let text = std::fs::read("/proc/self/mountinfo")?;
+    let mut text = Vec::with_capacity(MOUNTINFO_BYTES);
+    File::open("/proc/self/mountinfo")?.read_to_end(&mut text)?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
 }
 

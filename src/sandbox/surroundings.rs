@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::SandboxError;
 use super::dev_entries::{DevChanges, DevEntries};
 use super::mounted_files::{FileChanges, MountedFiles};
+use super::mounting::mount_points;
 use super::private::Record;
 use super::swap::USUAL;
 
@@ -29,7 +30,8 @@ impl Surroundings {
     /// Takes note before a step. Files with credentials are no part of it: `private` has its own rules for who refills them.
     pub(super) fn note(private: &[Record]) -> io::Result<Self> {
         let is_private = |metadata: &std::fs::Metadata| private.iter().any(|record| record.is(metadata));
-        Ok(Self { dev: DevEntries::note()?, files: MountedFiles::note(&is_private)? })
+        let mounts = mount_points()?;
+        Ok(Self { dev: DevEntries::note(&mounts)?, files: MountedFiles::note(&mounts, &is_private)? })
     }
 
     /// Makes everything as it was; every process of the step has ended.
