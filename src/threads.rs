@@ -11,9 +11,10 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::Cell;
 use std::error::Error;
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use rustix::io::Errno;
@@ -85,6 +86,14 @@ pub fn spawn_in<'scope, T: Send + 'scope>(
         .name(name.to_owned())
         .spawn_scoped(scope, work)
         .map_err(|source| Refused::thread(name, source))
+}
+
+/// Returns how many threads do as much as can be done at once, and no more than `most`: what the process may use of the machine
+/// when this is asked first. Finding that out takes longer than many a piece of work.
+pub fn count(most: usize) -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let found = PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
+    most.min(*found)
 }
 
 /// Hands on what a thread came to: its result, or its panic.

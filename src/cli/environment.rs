@@ -9,6 +9,7 @@ use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
 
 use crate::sandbox::OWN_IMAGE_MARKER;
+use crate::threads;
 
 /// The surroundings of a command.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +46,7 @@ impl Environment {
             user: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             is_root: rustix::process::geteuid().is_root(),
             own_image: Path::new(OWN_IMAGE_MARKER).exists(),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: threads::count(usize::MAX),
         }
     }
 

@@ -10,7 +10,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -143,8 +142,9 @@ impl Trees {
         blobs: &dyn BlobSource,
     ) -> Result<Vec<Unpacked>, RootfsError> {
         let todo: Vec<_> = layers.iter().zip(chains).collect();
-        let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS);
-        threads::try_each("unpack", &todo, most, |(layer, chain)| self.find_or_unpack(layer, chain, blobs))
+        threads::try_each("unpack", &todo, threads::count(MAX_THREADS), |(layer, chain)| {
+            self.find_or_unpack(layer, chain, blobs)
+        })
     }
 
     fn find_or_unpack(

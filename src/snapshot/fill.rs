@@ -19,7 +19,7 @@ const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Returns how many threads to use.
 pub(super) fn thread_count() -> usize {
-    std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS))
+    threads::count(MAX_THREADS)
 }
 
 struct Task {
@@ -28,20 +28,29 @@ struct Task {
     kind: FileKind,
 }
 
-/// Takes the missing fingerprints of the entries that `wanted` accepts, on several threads.
-pub(super) fn fill(
-    index: &mut Index,
-    root: &RootDir,
-    mut wanted: impl FnMut(usize) -> bool,
-) -> io::Result<()> {
+/// Takes the missing fingerprints of the entries that `wanted` accepts, on several threads if there are many.
+pub(super) fn fill(index: &mut Index, root: &RootDir, wanted: impl FnMut(usize) -> bool) -> io::Result<()> {
+    let mut batches = Batches { cursor: IndexCursor::at(index, Position::default()), wanted };
+    let (first, second) = (batches.next(), batches.next());
+    let found = match (first, second) {
+        (None, _) => return Ok(()),
+        (Some(only), None) => vec![work(root, &mut vec![0; BUFFER_BYTES], &only)?],
+        (Some(first), Some(second)) => on_threads(root, [first, second].into_iter().chain(batches))?,
+    };
+    for (number, fingerprint) in found.into_iter().flatten() {
+        index.set_fingerprint(number, fingerprint);
+    }
+    Ok(())
+}
+
+type Found = Vec<(usize, Fingerprint)>;
+
+fn on_threads(root: &RootDir, batches: impl Iterator<Item = Vec<Task>>) -> io::Result<Vec<Found>> {
     let threads = thread_count();
     let (task_sender, task_receiver) = mpsc::sync_channel::<Vec<Task>>(threads * 2);
-    let (found_sender, found_receiver) = mpsc::channel::<io::Result<Vec<(usize, Fingerprint)>>>();
+    let (found_sender, found_receiver) = mpsc::channel::<io::Result<Found>>();
     let task_receiver = Arc::new(Mutex::new(task_receiver));
-    let found = std::thread::scope(|scope| {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let work =
-            |buffer: &mut [u8], batch: &[Task]| batch.iter().map(|task| take(root, task, buffer)).collect();
+    std::thread::scope(|scope| {
         let workers = (0..threads).map_while(|_| {
             let (tasks, found) = (Arc::clone(&task_receiver), found_sender.clone());
             let body = move || {
@@ -49,7 +58,7 @@ pub(super) fn fill(
                 loop {
                     let batch = tasks.lock().expect("nobody panics while receiving").recv();
                     let Ok(batch) = batch else { return };
-                    if found.send(work(&mut buffer, &batch)).is_err() {
+                    if found.send(work(root, &mut buffer, &batch)).is_err() {
                         return;
                     }
                 }
@@ -58,38 +67,46 @@ pub(super) fn fill(
         });
         let workers = workers.count();
         drop(task_receiver);
-        if workers > 0 {
-            drop(found_sender);
-            // The receiver is gone only if a thread panicked, and then the scope panics, too.
-            deal(index, &mut wanted, &mut |batch| task_sender.send(batch).is_ok());
-        } else {
-            deal(index, &mut wanted, &mut |batch| found_sender.send(work(&mut buffer, &batch)).is_ok());
-            drop(found_sender);
+        for batch in batches {
+            let goes_on = match workers {
+                0 => found_sender.send(work(root, &mut vec![0; BUFFER_BYTES], &batch)).is_ok(),
+                // The receiver is gone only if a thread panicked, and then the scope panics, too.
+                _ => task_sender.send(batch).is_ok(),
+            };
+            if !goes_on {
+                break;
+            }
         }
-        drop(task_sender);
-        found_receiver.iter().collect::<io::Result<Vec<_>>>()
-    })?;
-    for (number, fingerprint) in found.into_iter().flatten() {
-        index.set_fingerprint(number, fingerprint);
-    }
-    Ok(())
+        drop((found_sender, task_sender));
+        found_receiver.iter().collect()
+    })
 }
 
-/// Hands out the work in batches, for as long as `give` returns true.
-fn deal(index: &Index, wanted: &mut impl FnMut(usize) -> bool, give: &mut dyn FnMut(Vec<Task>) -> bool) {
-    let mut batch = Vec::new();
-    let mut cursor = IndexCursor::at(index, Position::default());
-    while cursor.path().is_some() {
-        if wanted(cursor.number()) && cursor.fingerprint().is_none() {
-            let kind = cursor.metadata().kind;
-            batch.push(Task { number: cursor.number(), path: cursor.as_path().to_path_buf(), kind });
+/// The entries that have no fingerprint and are wanted.
+struct Batches<'a, F> {
+    cursor: IndexCursor<'a>,
+    wanted: F,
+}
+
+impl<F: FnMut(usize) -> bool> Iterator for Batches<'_, F> {
+    type Item = Vec<Task>;
+
+    fn next(&mut self) -> Option<Vec<Task>> {
+        let Self { cursor, wanted } = self;
+        let mut batch = Vec::new();
+        while cursor.path().is_some() && batch.len() < BATCH {
+            if wanted(cursor.number()) && cursor.fingerprint().is_none() {
+                let kind = cursor.metadata().kind;
+                batch.push(Task { number: cursor.number(), path: cursor.as_path().to_path_buf(), kind });
+            }
+            cursor.advance();
         }
-        if batch.len() == BATCH && !give(std::mem::take(&mut batch)) {
-            return;
-        }
-        cursor.advance();
+        (!batch.is_empty()).then_some(batch)
     }
-    give(batch);
+}
+
+fn work(root: &RootDir, buffer: &mut [u8], batch: &[Task]) -> io::Result<Found> {
+    batch.iter().map(|task| take(root, task, buffer)).collect()
 }
 
 fn take(root: &RootDir, task: &Task, buffer: &mut [u8]) -> io::Result<(usize, Fingerprint)> {
