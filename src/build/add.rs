@@ -221,7 +221,7 @@ impl Build<'_> {
                 }
             }
         }
-        self.seal(stage, held)
+        self.seal(stage, held, &[])
     }
 
     fn unpack(

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -49,14 +50,14 @@ impl Build<'_> {
             ulimits: self.request.ulimits.clone(),
             cancel: self.services.cancel.clone(),
         };
-        let (Ended { exit, hidden }, last_output) = self.run_task(stage, &task)?;
+        let (Ended { exit, hidden, still }, last_output) = self.run_task(stage, &task)?;
         stage.hidden = hidden;
         let absent = std::mem::take(&mut mounts.absent);
         drop(mounts);
         if exit.code() != 0 {
             return Err(process_failed(&argv, exit, last_output, absent));
         }
-        self.seal(stage, occupation)?;
+        self.seal(stage, occupation, &still)?;
         stage.record_run(&argv);
         Ok(())
     }
@@ -83,11 +84,11 @@ impl Build<'_> {
     }
 
     /// Turns what the current step changed in the tree into a layer. No other step has changed anything while `kept_off`
-    /// lived, which is until all changes are known.
-    pub(super) fn seal<T>(&self, stage: &mut Stage, kept_off: T) -> Result<(), Problem> {
+    /// lived, which is until all changes are known. The step did not change what is `still` there.
+    pub(super) fn seal<T>(&self, stage: &mut Stage, kept_off: T, still: &[PathBuf]) -> Result<(), Problem> {
         let rootfs = stage.tree.worked_on()?;
         let must_drain = rootfs.must_drain();
-        let changes = rootfs.seal_step(&self.request.ignore_paths)?;
+        let changes = rootfs.seal_step(&self.request.ignore_paths, still)?;
         drop(kept_off);
         if let Some(layer) = self.push_layer(stage, changes)
             && must_drain

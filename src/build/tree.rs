@@ -143,7 +143,7 @@ impl Tree {
                 }
             }
             // What was applied is in layers of its own already.
-            drop(rootfs.seal_step(&[])?);
+            drop(rootfs.seal_step(&[], &[])?);
         }
         Ok(rootfs)
     }

@@ -125,9 +125,9 @@ impl Rootfs for DirectoryRootfs {
         Arc::clone(&self.root)
     }
 
-    fn seal_step(&mut self, exclude: &[PathBuf]) -> Result<ChangeSet, RootfsError> {
+    fn seal_step(&mut self, exclude: &[PathBuf], still: &[PathBuf]) -> Result<ChangeSet, RootfsError> {
         let failed = |error| RootfsError::io("scan", self.root.path())(error);
-        let mut after = self.index.rescan(&self.root, exclude).map_err(failed)?;
+        let mut after = self.index.rescan(&self.root, exclude, still).map_err(failed)?;
         if let Some(path) = after.find(is_put_aside) {
             let name = path.file_name().map(PathBuf::from).unwrap_or_default();
             return Err(RootfsError::PutAside { name, path });

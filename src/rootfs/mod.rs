@@ -17,7 +17,7 @@ mod unpack;
 mod verified;
 mod workdir;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::blob::BlobSource;
@@ -48,9 +48,10 @@ pub trait Rootfs: Send + Sync {
 
     /// Returns what changed since the last call (since [`Storage::create`] for the first) and begins the next step.
     ///
-    /// Paths in `exclude` are left out with all that is below them. No process may be writing to the root. The
-    /// set reads the files while it is consumed: see [`Rootfs::must_drain`].
-    fn seal_step(&mut self, exclude: &[std::path::PathBuf]) -> Result<ChangeSet, RootfsError>;
+    /// Paths in `exclude` are left out with all that is below them; `still` is what is known not to have been changed, other
+    /// than by moving it away and back. No process may be writing to the root. The set reads the files while it is
+    /// consumed: see [`Rootfs::must_drain`].
+    fn seal_step(&mut self, exclude: &[PathBuf], still: &[PathBuf]) -> Result<ChangeSet, RootfsError>;
 
     /// Makes sure that nobody but the stage's own steps changed the files since the last step was sealed. What was
     /// found holds until a further step in place begins.

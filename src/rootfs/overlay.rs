@@ -122,7 +122,7 @@ impl Rootfs for OverlayRootfs {
         Arc::clone(&self.root)
     }
 
-    fn seal_step(&mut self, exclude: &[PathBuf]) -> Result<ChangeSet, RootfsError> {
+    fn seal_step(&mut self, exclude: &[PathBuf], _: &[PathBuf]) -> Result<ChangeSet, RootfsError> {
         let merged = self.dir.join("merged");
         let below = View::mount(&self.shared, &self.lowers)?;
         let upper = RootDir::open(&self.step.upper).map_err(RootfsError::io("open", &self.step.upper))?;

@@ -231,14 +231,14 @@ fn steps_are_told_apart() {
     each(|case| {
         let name = case.storage.name();
         let mut rootfs = case.storage.create(&base, &blobs).unwrap();
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "", "{name}: nothing was done");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "", "{name}: nothing was done");
         write(&*rootfs, "a/x", "2");
         write(&*rootfs, "new", "2");
         std::fs::remove_dir(rootfs.root().path().join("z")).unwrap();
         let expected = "+ a dir 755\n+ a/x file 644\n+ new file 644\n- z\n";
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), expected, "{name}");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), expected, "{name}");
         write(&*rootfs, "a/y", "3");
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "+ a dir 755\n+ a/y file 644\n", "{name}");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "+ a dir 755\n+ a/y file 644\n", "{name}");
     });
 }
 
@@ -253,10 +253,10 @@ fn changes_can_be_read_while_the_next_step_runs() {
         }
         write(&*rootfs, "a/x", "2");
         write(&*rootfs, "f", "2");
-        let first = rootfs.seal_step(&[]).unwrap();
+        let first = rootfs.seal_step(&[], &[]).unwrap();
         std::fs::remove_dir_all(rootfs.root().path().join("a")).unwrap();
         write(&*rootfs, "f", "3 and longer");
-        let second = rootfs.seal_step(&[]).unwrap();
+        let second = rootfs.seal_step(&[], &[]).unwrap();
         drop(rootfs);
         assert_eq!(text(second), "- a\n+ f file 644\n");
         assert_eq!(text(first), "+ a dir 755\n+ a/x file 644\n+ f file 644\n");
@@ -275,10 +275,10 @@ fn touched_and_restored_entries_do_not_count() {
         root.set_mode("a/x", 0o644).unwrap();
         write(&*rootfs, "a/x", "1");
         root.set_mtime("a/x", before).unwrap();
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "", "{}", case.storage.name());
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "", "{}", case.storage.name());
         write(&*rootfs, "kept", "");
         write(&*rootfs, "a/secret", "");
-        assert_eq!(text(rootfs.seal_step(&[PathBuf::from("a")]).unwrap()), "+ kept file 644\n");
+        assert_eq!(text(rootfs.seal_step(&[PathBuf::from("a")], &[]).unwrap()), "+ kept file 644\n");
     });
 }
 
@@ -292,12 +292,12 @@ fn forks_are_independent() {
         if case.storage.name() == "overlay" {
             assert!(matches!(rootfs.fork(), Err(RootfsError::NotSealed)));
         }
-        drop(rootfs.seal_step(&[]).unwrap());
+        drop(rootfs.seal_step(&[], &[]).unwrap());
         let mut fork = rootfs.fork().unwrap();
         write(&*fork, "f", "fork");
         write(&*rootfs, "g", "original");
-        assert_eq!(text(fork.seal_step(&[]).unwrap()), "+ f file 644\n");
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "+ g file 644\n");
+        assert_eq!(text(fork.seal_step(&[], &[]).unwrap()), "+ f file 644\n");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "+ g file 644\n");
         drop(rootfs);
         assert_eq!(fork.root().read("f").unwrap(), b"fork", "it lives on without the original");
         assert!(!fork.root().exists("g").unwrap());
@@ -310,9 +310,9 @@ fn scratch_is_an_empty_tree() {
         let mut rootfs = case.storage.create(&[], &Blobs::default()).unwrap();
         assert_eq!(tree(&*rootfs), "");
         write(&*rootfs, "f", "1");
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "+ f file 644\n");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "+ f file 644\n");
         std::fs::remove_file(rootfs.root().path().join("f")).unwrap();
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "- f\n");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "- f\n");
     });
 }
 
@@ -476,7 +476,7 @@ fn a_layer_that_empties_the_root_hides_all_below_on_every_storage() {
         let mut rootfs = case.storage.create(&base, &blobs).unwrap();
         assert_eq!(rootfs.root().read_dir("").unwrap(), ["h", "i"], "{}", case.storage.name());
         write(&*rootfs, "j", "");
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "+ j file 644\n");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "+ j file 644\n");
     });
 }
 
@@ -491,7 +491,7 @@ fn nothing_is_left_of_a_build() {
         let storage = Case::open(kind, dir.path());
         let mut rootfs = storage.create(&base, &blobs).unwrap();
         write(&*rootfs, "x", "");
-        let changes = rootfs.seal_step(&[]).unwrap();
+        let changes = rootfs.seal_step(&[], &[]).unwrap();
         let fork = rootfs.fork().unwrap();
         drop((rootfs, storage, fork));
         drop(changes);
@@ -508,10 +508,10 @@ fn more_steps_than_the_kernel_stacks() {
         let mut rootfs = case.storage.create(&[], &Blobs::default()).unwrap();
         for step in 0..30 {
             write(&*rootfs, &format!("f{step}"), "");
-            drop(rootfs.seal_step(&[]).unwrap());
+            drop(rootfs.seal_step(&[], &[]).unwrap());
         }
         std::fs::remove_file(rootfs.root().path().join("f0")).unwrap();
-        assert_eq!(text(rootfs.seal_step(&[]).unwrap()), "- f0\n");
+        assert_eq!(text(rootfs.seal_step(&[], &[]).unwrap()), "- f0\n");
         assert_eq!(rootfs.root().read_dir("").unwrap().len(), 29);
     }
 }

@@ -204,24 +204,18 @@ impl Occupied {
         Ok(())
     }
 
-    /// Puts everything back; and looks after the volumes if kiln is not there to do it.
-    pub(super) fn leave(mut self, kiln_is_there: bool) -> Result<(), Failure> {
+    /// Puts everything back, and returns what of the stage the step did not touch ([`Swap::leave`]); and looks after the volumes if kiln is not there to do it.
+    pub(super) fn leave(mut self, kiln_is_there: bool) -> Result<Vec<PathBuf>, Failure> {
         let settled = match (&mut self.swap, kiln_is_there) {
             (Some(swap), false) => swap.settle_volumes(),
             _ => Ok(()),
         };
-        let left = match self.swap.take() {
-            Some(swap) => match swap.leave() {
-                Ok(None) => Ok(()),
-                Ok(Some(path)) => {
-                    return Err(Failure::OwnFiles { path: path.to_string_lossy().into_owned() });
-                }
-                Err(failure) => Err(failure),
-            },
-            None => Ok(()),
+        let left = match self.swap.take().map_or(Ok(Vec::new()), Swap::leave) {
+            Err(failure @ Failure::OwnFiles { .. }) => return Err(failure),
+            left => left,
         };
         // As long as the stage is in `/`, its tree is not where the placed things are looked for.
-        let undone = left.and_then(|()| self.placed.undo());
+        let undone = left.and_then(|still| self.placed.undo().map(|()| still));
         // kiln does this itself unless it was killed; and the keeper looks at what there is, too.
         let recovered = volumes::restore_for_dead(&self.state_dir);
         let recovered = recovered.map_err(|error| Failure::setup("put the volumes right", error));
@@ -229,7 +223,8 @@ impl Occupied {
             let settled = caches.settle();
             settled.map_err(|error| Failure::setup("put the local caches right", error))?;
         }
-        undone.and(settled).and(recovered.map(drop))
+        let still = undone?;
+        settled.and(recovered).map(|_| still)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -37,16 +38,16 @@ pub(super) fn run(
         action: format!("open the root `{}`", task.root.display()),
         source,
     })?;
-    let mut hidden = Vec::new();
+    let (mut hidden, mut still) = (Vec::new(), Vec::new());
     let ended = Running::start(order, handed).and_then(|mut running| {
         let ended = running.follow(task, &mut stubs, output);
-        hidden = std::mem::take(&mut running.hidden);
+        (hidden, still) = (std::mem::take(&mut running.hidden), std::mem::take(&mut running.still));
         running.end(ended)
     });
     let cleaned = stubs.remove().map_err(|(path, source)| SandboxError::Cleanup { path, source });
     let exit = ended?;
     cleaned?;
-    if task.cancel.is_cancelled() { Err(SandboxError::Cancelled) } else { Ok(Ended { exit, hidden }) }
+    if task.cancel.is_cancelled() { Err(SandboxError::Cancelled) } else { Ok(Ended { exit, hidden, still }) }
 }
 
 /// A watching child and the ends of its pipes; a closed pipe is `None`.
@@ -60,7 +61,9 @@ struct Running {
     stderr: Option<OwnedFd>,
     buffer: Vec<u8>,
     /// What the step does not see of its root.
-    hidden: Vec<std::path::PathBuf>,
+    hidden: Vec<PathBuf>,
+    /// What of it the step did not touch.
+    still: Vec<PathBuf>,
 }
 
 impl Running {
@@ -89,6 +92,7 @@ impl Running {
             stderr,
             buffer: vec![0; BUFFER_BYTES],
             hidden: Vec::new(),
+            still: Vec::new(),
         };
         for pipe in running.stdout.iter().chain(&running.stderr) {
             // Only then can the rest be read without waiting for whoever may still hold the other end.
@@ -136,7 +140,10 @@ impl Running {
                 Some(Report::NotStarted(failure) | Report::Failed(failure)) => {
                     last.failure.get_or_insert(failure);
                 }
-                Some(Report::Ended(exit)) => last.exit = Some(exit),
+                Some(Report::Ended { exit, still }) => {
+                    last.exit = Some(exit);
+                    self.still = still.into_iter().map(PathBuf::from).collect();
+                }
                 None => break,
             }
         }

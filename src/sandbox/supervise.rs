@@ -3,9 +3,11 @@
 //! It forks the step and stays outside its namespaces. It ends the step when kiln says so or is gone, kills what the
 //! step leaves behind, and only then reports.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,7 +89,10 @@ pub(super) fn main() -> i32 {
     let (report, followed) = match prepare(&order, &mut connection) {
         Err(failure) => (Report::Failed(failure), Followed::NotBegun),
         Ok(prepared) => match run(&order, &mut connection, &children, prepared) {
-            Ok(exit) => (Report::Ended(exit), Followed::ToItsEnd),
+            Ok((exit, still)) => {
+                let still = still.into_iter().map(OsString::from).collect();
+                (Report::Ended { exit, still }, Followed::ToItsEnd)
+            }
             Err(failure) => {
                 let why = SandboxError::from(failure.clone()).to_string();
                 (Report::Failed(failure), Followed::NotToItsEnd(why))
@@ -161,13 +166,13 @@ fn prepare(order: &Order, connection: &mut Connection) -> Result<Prepared, Failu
     })
 }
 
-/// Runs the step, and puts everything back.
+/// Runs the step, and puts everything back. Returns how it ended, and what of the stage it is known not to have touched.
 fn run(
     order: &Order,
     connection: &mut Connection,
     children: &Children,
     prepared: Prepared,
-) -> Result<Exit, Failure> {
+) -> Result<(Exit, Vec<PathBuf>), Failure> {
     let (alive, watching) =
         rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| Failure::setup("make a pipe", errno))?;
     let exit = match sys::fork() {
@@ -187,7 +192,7 @@ fn run(
     let kiln_is_there = order.launch != LaunchKind::InPlace
         || (connection.report(&Report::Over).is_ok() && connection.wait_for_go().is_ok());
     let undone = prepared.undo(kiln_is_there);
-    exit.and_then(|exit| undone.map(|()| exit))
+    exit.and_then(|exit| undone.map(|still| (exit, still)))
 }
 
 /// Says what of the order is not done as asked where there are no namespaces.
@@ -221,10 +226,10 @@ enum Prepared {
 }
 
 impl Prepared {
-    fn undo(self, kiln_is_there: bool) -> Result<(), Failure> {
+    fn undo(self, kiln_is_there: bool) -> Result<Vec<PathBuf>, Failure> {
         match self {
-            Self::Nothing => Ok(()),
-            Self::Furnished(mut placed) => placed.undo(),
+            Self::Nothing => Ok(Vec::new()),
+            Self::Furnished(mut placed) => placed.undo().map(|()| Vec::new()),
             Self::Occupied(occupied) => occupied.leave(kiln_is_there),
         }
     }

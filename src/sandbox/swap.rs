@@ -10,11 +10,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{Mode, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::SandboxError;
 use super::journal::{Begin, Journal, Line, Residual, is_straight};
@@ -51,6 +53,10 @@ pub(super) struct Swap {
     volumes: Vec<Shown>,
     /// The volumes as they were before the step.
     noted: Noted,
+    /// The stage's entries in their place, as they were before the step; nothing where the file system's clock does not tell.
+    placed: BTreeMap<PathBuf, Stamp>,
+    /// Those of them, relative to the stage's root, that are back and were not touched.
+    still: Vec<PathBuf>,
     /// Files and directories of kiln's own, and which inodes they are.
     own: Vec<(PathBuf, (u64, u64))>,
     /// All of the container's entries are away.
@@ -179,6 +185,8 @@ impl Swap {
             showing: BTreeSet::new(),
             volumes: Vec::new(),
             noted: Noted::default(),
+            placed: BTreeMap::new(),
+            still: Vec::new(),
             own: Vec::new(),
             away: false,
         })
@@ -202,6 +210,9 @@ impl Swap {
         let root = self.begin.root.clone();
         let root_look = look(&root)?;
         self.give(&root, slash, false)?;
+        if !tells_every_change(&root)? {
+            self.placed.clear();
+        }
         set_look(slash, &root_look)?;
         for (path, content) in std::mem::take(&mut self.overwrite) {
             // Its own content comes back with all else that stays in its place.
@@ -332,23 +343,24 @@ impl Swap {
         Ok(())
     }
 
-    /// Moves the stage's entries back into its tree and the container's back into `/`. Returns what of kiln's own the
-    /// step has removed or replaced: then nothing can be relied on.
-    pub(super) fn leave(self) -> Result<Option<PathBuf>, Failure> {
+    /// Moves the stage's entries back into its tree and the container's back into `/`. Returns which of the stage's were moved
+    /// there and back and not touched otherwise. If the step has removed or replaced anything of kiln's own, that is the error:
+    /// nothing can be relied on.
+    pub(super) fn leave(self) -> Result<Vec<PathBuf>, Failure> {
         let gone = self.own.iter().find(|(path, known)| inode(path).ok() != Some(*known));
-        let Some((gone, _)) = gone.cloned() else { return self.put_back().map(|()| None) };
+        let Some((gone, _)) = gone.cloned() else { return self.put_back() };
         // As far as it still goes, whatever comes of it: the step is to blame, and not what follows.
         let _ = std::fs::create_dir_all(&self.begin.root);
         let _ = self.put_back();
-        Ok(Some(gone))
+        Err(Failure::OwnFiles { path: gone.to_string_lossy().into_owned() })
     }
 
-    fn put_back(mut self) -> Result<(), Failure> {
+    fn put_back(mut self) -> Result<Vec<PathBuf>, Failure> {
         let failed = |error| Failure::setup("put the container's files back", error);
         // Whatever became of what the step did, all that is the container's goes back.
         let taken = laid::remove(&self.laid).map_err(failed).and_then(|()| self.take_back());
         self.put_back_files().and_then(|()| self.journal.finish()).map_err(failed)?;
-        taken
+        taken.map(|()| self.still)
     }
 
     fn put_back_files(&mut self) -> io::Result<()> {
@@ -375,6 +387,7 @@ impl Swap {
     /// Moves what is in the container's directory `from` to `to`. `first` is for the container's own entries: a
     /// directory that cannot be moved becomes residual.
     fn take(&mut self, from: &Path, to: &Path, first: bool) -> io::Result<()> {
+        let between = Between::open(from, to)?;
         for name in names(from)? {
             let (source, target) = (from.join(&name), to.join(&name));
             if self.stays(&source) {
@@ -384,8 +397,12 @@ impl Swap {
                 self.take_residual(&source, &target, first)?;
                 continue;
             }
-            match rename(&source, &target) {
-                Ok(()) => {}
+            let is_still = self.is_still(&source);
+            match between.rename(&name) {
+                Ok(()) => {
+                    let path = target.strip_prefix(&self.begin.root).ok().filter(|_| is_still);
+                    self.still.extend(path.map(Path::to_path_buf));
+                }
                 Err(Errno::XDEV | Errno::BUSY) if first && is_directory(&source) => {
                     self.note_residual(&source)?;
                     self.take_residual(&source, &target, first)?;
@@ -453,13 +470,15 @@ impl Swap {
     /// Moves what is in `from` into the container's directory `to`. `returning` is for the container's own entries:
     /// nothing may be in their way, and emptied directories are removed.
     fn give(&mut self, from: &Path, to: &Path, returning: bool) -> io::Result<()> {
+        let between = Between::open(from, to)?;
         for name in names(from)? {
             let (source, target) = (from.join(&name), to.join(&name));
             if self.stays(&target) {
                 self.note_hidden(&source, &target)?;
                 continue;
             }
-            match rename(&source, &target) {
+            match between.rename(&name) {
+                Ok(()) if !returning => drop(self.placed.insert(target.clone(), stamp(&target)?)),
                 Ok(()) => {}
                 Err(Errno::EXIST) if is_directory(&source) && is_directory(&target) => {
                     let look = look(&source)?;
@@ -482,6 +501,11 @@ impl Swap {
         let top = path.parent() == Some(Path::new("/"));
         let own = top && path.file_name().is_some_and(|name| self.begin.kept.iter().any(|kept| kept == name));
         own || self.mounts.contains(path)
+    }
+
+    /// Tells whether an entry of the stage's is as it was when it was put into its place.
+    fn is_still(&self, path: &Path) -> bool {
+        self.placed.get(path).is_some_and(|placed| stamp(path).is_ok_and(|now| now == *placed))
     }
 
     fn note_residual(&mut self, path: &Path) -> io::Result<()> {
@@ -515,8 +539,51 @@ fn twin_problem(twin: &OsStr) -> String {
     format!("the same is mounted at `{}`, and the image has files there", Path::new(twin).display())
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), Errno> {
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+/// Two directories between which entries are moved: looking up the paths each time takes as long as that.
+struct Between {
+    from: OwnedFd,
+    to: OwnedFd,
+}
+
+impl Between {
+    fn open(from: &Path, to: &Path) -> io::Result<Self> {
+        let open = |path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| named(path, errno))
+        };
+        Ok(Self { from: open(from)?, to: open(to)? })
+    }
+
+    fn rename(&self, name: &OsStr) -> Result<(), Errno> {
+        renameat_with(&self.from, name, &self.to, name, RenameFlags::NOREPLACE)
+    }
+}
+
+/// The inode at a path, and when it was last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    ctime: (i64, i64),
+}
+
+fn stamp(path: &Path) -> io::Result<Stamp> {
+    let metadata = std::fs::symlink_metadata(path).map_err(|error| at(path, error))?;
+    let ctime = (metadata.ctime(), metadata.ctime_nsec());
+    Ok(Stamp { inode: (metadata.dev(), metadata.ino()), ctime })
+}
+
+/// Tells whether an inode of this file system that was looked at has another ctime after the next change, however soon that
+/// comes: so since Linux 6.13 on the usual ones. Elsewhere ctime is no later than the clock that moves with the timer.
+pub(super) fn tells_every_change(directory: &Path) -> io::Result<bool> {
+    let touch = || {
+        let metadata = std::fs::symlink_metadata(directory)?;
+        std::fs::set_permissions(directory, metadata.permissions())?;
+        stamp(directory)
+    };
+    touch().map_err(|error| at(directory, error))?;
+    let second = touch()?;
+    let coarse = clock_gettime(ClockId::RealtimeCoarse);
+    Ok(second.ctime > (coarse.tv_sec, coarse.tv_nsec))
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {

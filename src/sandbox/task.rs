@@ -234,6 +234,8 @@ pub struct Ended {
     pub exit: Exit,
     /// What of the root it did not see: what it made may differ from what it makes elsewhere.
     pub hidden: Vec<PathBuf>,
+    /// What of the root was moved for the step, so that its ctime is another, and is known not to have been touched by it.
+    pub still: Vec<PathBuf>,
 }
 
 /// How a process ended.

@@ -146,8 +146,8 @@ pub(super) enum Report {
     NotStarted(Failure),
     /// The process that watches over the step is at its end, and maybe nothing was ended or put back.
     Failed(Failure),
-    /// The step ended, and nothing of it is left.
-    Ended(Exit),
+    /// The step ended, and nothing of it is left; these paths of the root it did not touch.
+    Ended { exit: Exit, still: Vec<OsString> },
 }
 
 /// Why a step could not be started.

@@ -69,7 +69,7 @@ pub(super) fn belongs_to_overlay(name: &OsStr) -> bool {
 
 /// A walk that stands on an entry, sockets left out.
 struct Cursor {
-    walk: Walk,
+    walk: Walk<'static>,
     entry: Option<Entry>,
 }
 

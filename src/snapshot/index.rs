@@ -4,13 +4,14 @@
 //! whoever goes through the list from its start. How it is made is in `scan.rs`.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::tree::{Device, Entry, FileKind, Fingerprint, Metadata, Timestamp};
+use crate::tree::{Device, Entry, FileKind, Fingerprint, Metadata, Names, Timestamp};
 
 /// A tree's state: path, inode, metadata and fingerprint of each entry, in about 100 bytes each.
 #[derive(Debug, Clone, Default)]
@@ -178,6 +179,45 @@ impl Index {
         false
     }
 
+    fn metadata(&self, record: &Record) -> Metadata {
+        let kind = unpack_kind(record);
+        Metadata {
+            kind,
+            mode: u32::from(record.mode & 0o7777),
+            uid: record.uid,
+            gid: record.gid,
+            size_bytes: match kind {
+                FileKind::File | FileKind::Symlink => record.size_bytes,
+                _ => 0,
+            },
+            mtime: Timestamp { seconds: record.mtime_seconds, nanoseconds: record.mtime_nanoseconds },
+            ctime: Timestamp { seconds: record.ctime_seconds, nanoseconds: record.ctime_nanoseconds },
+            dev: self.devices[usize::from(record.device)],
+            ino: record.ino,
+            nlink: record.nlink.into(),
+        }
+    }
+
+    /// Returns where each directory stands, by device and inode.
+    pub(super) fn directories(&self) -> HashMap<(u64, u64), usize> {
+        let records = self.records.iter().enumerate();
+        let directories = records.filter(|(_, record)| unpack_kind(record) == FileKind::Directory);
+        directories
+            .map(|(number, record)| ((self.devices[usize::from(record.device)], record.ino), number))
+            .collect()
+    }
+
+    /// Returns what is in the directory at `position` if nothing was added to it or taken away since.
+    pub(super) fn names_in(&self, position: usize, now: &Metadata) -> Option<Names> {
+        let directory = &self.records[position];
+        if !self.metadata(directory).is_untouched(now) {
+            return None;
+        }
+        let below = self.records[position + 1..].iter().take_while(|record| record.depth > directory.depth);
+        let inside = below.filter(|record| record.depth == directory.depth + 1);
+        Some(Names::of(inside.map(|record| self.name(record))))
+    }
+
     fn name(&self, record: &Record) -> &[u8] {
         let start = record.name_start as usize;
         &self.names[start..start + usize::from(record.name_length)]
@@ -318,22 +358,6 @@ impl<'index> IndexCursor<'index> {
     }
 
     pub(super) fn metadata(&self) -> Metadata {
-        let record = self.record();
-        let kind = unpack_kind(record);
-        Metadata {
-            kind,
-            mode: u32::from(record.mode & 0o7777),
-            uid: record.uid,
-            gid: record.gid,
-            size_bytes: match kind {
-                FileKind::File | FileKind::Symlink => record.size_bytes,
-                _ => 0,
-            },
-            mtime: Timestamp { seconds: record.mtime_seconds, nanoseconds: record.mtime_nanoseconds },
-            ctime: Timestamp { seconds: record.ctime_seconds, nanoseconds: record.ctime_nanoseconds },
-            dev: self.index.devices[usize::from(record.device)],
-            ino: record.ino,
-            nlink: record.nlink.into(),
-        }
+        self.index.metadata(self.record())
     }
 }

@@ -44,7 +44,7 @@ struct UpperFinder {
     below: Arc<RootDir>,
     opaque: &'static OsStr,
     exclude: Vec<PathBuf>,
-    walk: Option<Walk>,
+    walk: Option<Walk<'static>>,
     /// The directories of the upper tree we are in; the first is the root.
     levels: Vec<Level>,
 }

@@ -4,6 +4,7 @@
 //! kernels, and on those with a coarse clock because a scan does not return before the clock has moved on.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
@@ -13,7 +14,9 @@ use super::compare::same_metadata;
 use super::fill::{self, thread_count};
 use super::index::{Index, compare_paths};
 use crate::threads;
-use crate::tree::{Entry, EntryError, FileKind, Fingerprint, Fingerprints, RootDir, Walk};
+use crate::tree::{
+    Entry, EntryError, FileKind, Fingerprint, Fingerprints, KnownNames, Metadata, RootDir, Walk,
+};
 
 /// The slowest clock tick of any kernel configuration is 10 ms; much more means that the clock stands still.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -33,7 +36,7 @@ impl Index {
     /// Returns once the file system's clock has moved on, so that no later change can hide in the same tick. Paths in
     /// `exclude` (relative to the root) and what is below them do not exist; mounts are not entered.
     pub fn scan(root: &RootDir, exclude: &[PathBuf], known: &Fingerprints) -> io::Result<Self> {
-        let mut index = collect(root, &relative(exclude))?;
+        let mut index = collect(root, &relative(exclude), None)?;
         for (number, fingerprint) in index.lookup(known) {
             index.set_fingerprint(number, fingerprint);
         }
@@ -44,14 +47,16 @@ impl Index {
 
     /// Scans the tree again after a step, when all of the step's processes are gone.
     ///
-    /// Reads only files that were touched and look unchanged otherwise. What is excluded is taken to be as it was.
-    pub fn rescan(&self, root: &RootDir, exclude: &[PathBuf]) -> io::Result<Self> {
+    /// Reads only files that were touched and look unchanged otherwise. What is excluded is taken to be as it was, and what is
+    /// `still` there not to have been changed, though it was touched.
+    pub fn rescan(&self, root: &RootDir, exclude: &[PathBuf], still: &[PathBuf]) -> io::Result<Self> {
         let exclude = relative(exclude);
-        let mut index = collect(root, &exclude)?;
+        let mut index = collect(root, &exclude, Some(self))?;
         if !exclude.is_empty() {
             index = index.adopt(self, |path| exclude.iter().any(|excluded| path.starts_with(excluded)))?;
         }
-        let Comparison { inherited, ambiguous } = index.compare(self);
+        let still: HashSet<&Path> = still.iter().map(PathBuf::as_path).collect();
+        let Comparison { inherited, ambiguous } = index.compare(self, &still);
         for (number, fingerprint) in inherited {
             index.set_fingerprint(number, fingerprint);
         }
@@ -77,7 +82,7 @@ impl Index {
     /// root directory itself is in no index.
     pub fn first_touched(&self, root: &RootDir, exclude: &[PathBuf]) -> io::Result<Option<PathBuf>> {
         let exclude = relative(exclude);
-        let now = collect(root, &exclude)?;
+        let now = collect(root, &exclude, Some(self))?;
         let (mut old, mut new) = (self.cursor(), now.cursor());
         loop {
             if old.path().is_some() && exclude.iter().any(|excluded| old.as_path().starts_with(excluded)) {
@@ -118,7 +123,7 @@ impl Index {
     }
 
     /// Finds the entries that were not touched since `before` was made, and those that were touched to no visible end.
-    fn compare(&self, before: &Self) -> Comparison {
+    fn compare(&self, before: &Self, still: &HashSet<&Path>) -> Comparison {
         let mut comparison = Comparison::default();
         let (mut old, mut new) = (before.cursor(), self.cursor());
         while let (Some(old_path), Some(new_path)) = (old.path(), new.path()) {
@@ -127,7 +132,9 @@ impl Index {
                 Ordering::Greater => new.advance(),
                 Ordering::Equal => {
                     let (old_metadata, new_metadata) = (old.metadata(), new.metadata());
-                    if old_metadata.is_untouched(&new_metadata) {
+                    let is_same =
+                        |old: &Metadata| old.same_inode(&new_metadata) && still.contains(new.as_path());
+                    if old_metadata.is_untouched(&new_metadata) || is_same(&old_metadata) {
                         let inherited = old.fingerprint().map(|fingerprint| (new.number(), fingerprint));
                         comparison.inherited.extend(inherited);
                     } else if same_metadata(&old_metadata, &new_metadata) {
@@ -152,20 +159,24 @@ fn relative(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_path_buf()).collect()
 }
 
-/// Lists the tree on several threads: one walks its upper part and hands out the pieces below.
-fn collect(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
+/// Lists the tree on several threads: one walks its upper part and hands out the pieces below. Directories that are as they were
+/// `before` are not read.
+fn collect(root: &RootDir, exclude: &[PathBuf], before: Option<&Index>) -> io::Result<Index> {
+    let directories = before.map(Index::directories).unwrap_or_default();
+    let known = |now: &Metadata| before?.names_in(*directories.get(&(now.dev, now.ino))?, now);
+    let lister = Lister { root, exclude, known: &known };
     let threads = thread_count();
     if threads == 1 {
-        return list(root, Path::new(""), exclude);
+        return lister.list(Path::new(""), None);
     }
-    let (piece_sender, piece_receiver) = mpsc::channel::<(usize, PathBuf)>();
+    let (piece_sender, piece_receiver) = mpsc::channel::<(usize, Entry)>();
     let (list_sender, list_receiver) = mpsc::channel::<(usize, io::Result<Index>)>();
     let piece_receiver = Mutex::new(piece_receiver);
     let work = |lists: mpsc::Sender<_>| {
         loop {
             let piece = piece_receiver.lock().expect("nobody panics while receiving").recv();
-            let Ok((number, path)) = piece else { return };
-            if lists.send((number, list(root, &path, exclude))).is_err() {
+            let Ok((number, Entry { path, metadata })) = piece else { return };
+            if lists.send((number, lister.list(&path, Some(metadata)))).is_err() {
                 return;
             }
         }
@@ -178,7 +189,7 @@ fn collect(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
                 break;
             }
         }
-        let (trunk, places) = list_trunk(root, exclude, piece_sender)?;
+        let (trunk, places) = lister.list_trunk(piece_sender)?;
         work(list_sender);
         let mut pieces: Vec<_> = list_receiver.iter().collect();
         pieces.sort_unstable_by_key(|(number, _)| *number);
@@ -186,26 +197,53 @@ fn collect(root: &RootDir, exclude: &[PathBuf]) -> io::Result<Index> {
     })
 }
 
-/// Lists the upper part of the tree, sends off the directories where it ends, and returns how many entries come before
-/// what is in each of them.
-fn list_trunk(
-    root: &RootDir,
-    exclude: &[PathBuf],
-    pieces: mpsc::Sender<(usize, PathBuf)>,
-) -> io::Result<(Index, Vec<usize>)> {
-    let mut trunk = Index::default();
-    let mut places = Vec::new();
-    let mut entries = Entries::new(root, Path::new(""), exclude)?;
-    while let Some(entry) = entries.advance()? {
-        trunk.push(&entry, 0)?;
-        if entries.walk.enters_next() && entry.path.components().count() == PIECE_DEPTH {
-            entries.walk.skip_subtree();
-            let number = places.len();
-            places.push(trunk.len());
-            pieces.send((number, entry.path)).expect("the receiver outlives this call");
+/// What all threads that list a tree need.
+#[derive(Clone, Copy)]
+struct Lister<'a> {
+    root: &'a RootDir,
+    exclude: &'a [PathBuf],
+    known: &'a KnownNames<'a>,
+}
+
+impl<'a> Lister<'a> {
+    /// Lists the upper part of the tree, sends off the directories where it ends, and returns how many entries come
+    /// before what is in each of them.
+    fn list_trunk(self, pieces: mpsc::Sender<(usize, Entry)>) -> io::Result<(Index, Vec<usize>)> {
+        let mut trunk = Index::default();
+        let mut places = Vec::new();
+        let mut entries = self.entries(Path::new(""), None)?;
+        while let Some(entry) = entries.advance()? {
+            trunk.push(&entry, 0)?;
+            if entries.walk.enters_next() && entry.path.components().count() == PIECE_DEPTH {
+                entries.walk.skip_subtree();
+                let number = places.len();
+                places.push(trunk.len());
+                pieces.send((number, entry)).expect("the receiver outlives this call");
+            }
         }
+        Ok((trunk, places))
     }
-    Ok((trunk, places))
+
+    /// Lists what is below one directory, which looks like `metadata`.
+    fn list(self, start: &Path, metadata: Option<Metadata>) -> io::Result<Index> {
+        let mut index = Index::default();
+        let above = start.components().count();
+        let whole = |error: io::Error| match error.downcast::<EntryError>() {
+            Ok(EntryError { path, source }) => EntryError::wrap(start.join(path), source),
+            Err(source) => EntryError::wrap(start, source),
+        };
+        let mut entries = self.entries(start, metadata).map_err(whole)?;
+        while let Some(entry) = entries.advance().map_err(whole)? {
+            index.push(&entry, above)?;
+        }
+        Ok(index)
+    }
+
+    fn entries(self, start: &Path, metadata: Option<Metadata>) -> io::Result<Entries<'a>> {
+        let below = self.exclude.iter().filter_map(|path| path.strip_prefix(start).ok());
+        let walk = Walk::new(self.root, start)?.same_device_only().knowing(self.known, metadata);
+        Ok(Entries { walk, exclude: below.map(Path::to_path_buf).collect() })
+    }
 }
 
 fn join(trunk: &Index, places: &[usize], pieces: Vec<(usize, io::Result<Index>)>) -> io::Result<Index> {
@@ -221,34 +259,14 @@ fn join(trunk: &Index, places: &[usize], pieces: Vec<(usize, io::Result<Index>)>
     Ok(index)
 }
 
-/// Lists what is below one directory.
-fn list(root: &RootDir, start: &Path, exclude: &[PathBuf]) -> io::Result<Index> {
-    let mut index = Index::default();
-    let above = start.components().count();
-    let whole = |error: io::Error| match error.downcast::<EntryError>() {
-        Ok(EntryError { path, source }) => EntryError::wrap(start.join(path), source),
-        Err(source) => EntryError::wrap(start, source),
-    };
-    let mut entries = Entries::new(root, start, exclude).map_err(whole)?;
-    while let Some(entry) = entries.advance().map_err(whole)? {
-        index.push(&entry, above)?;
-    }
-    Ok(index)
-}
-
 /// The entries below a directory without what is excluded and without sockets, which no layer can hold.
-struct Entries {
-    walk: Walk,
+struct Entries<'a> {
+    walk: Walk<'a>,
     /// Relative to that directory.
     exclude: Vec<PathBuf>,
 }
 
-impl Entries {
-    fn new(root: &RootDir, start: &Path, exclude: &[PathBuf]) -> io::Result<Self> {
-        let exclude = exclude.iter().filter_map(|path| path.strip_prefix(start).ok()).map(Path::to_path_buf);
-        Ok(Self { walk: Walk::new(root, start)?.same_device_only(), exclude: exclude.collect() })
-    }
-
+impl Entries<'_> {
     fn advance(&mut self) -> io::Result<Option<Entry>> {
         loop {
             let Some(entry) = self.walk.next().transpose()? else { return Ok(None) };

@@ -31,7 +31,9 @@ pub use descent::Way;
 pub use fingerprint::{ContentHasher, Fingerprint, Fingerprints};
 pub use holes::{Pieces, next_data};
 pub use metadata::{Device, FileKind, Metadata, Timestamp};
+pub(crate) use names::Names;
 pub use root::RootDir;
+pub(crate) use walk::KnownNames;
 pub use walk::{Entry, Walk};
 pub use xattr::Xattrs;
 

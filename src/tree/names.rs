@@ -22,7 +22,7 @@ impl ReadBuffer {
 
 /// The names of a directory in byte order, without `.` and `..`.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Every name with its NUL.
     bytes: Vec<u8>,
     spans: Vec<Span>,
@@ -37,6 +37,19 @@ struct Span {
 }
 
 impl Names {
+    /// Takes names that are in order.
+    pub(crate) fn of<'a>(known: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut names = Self::default();
+        for name in known {
+            let start = names.bytes.len();
+            names.bytes.extend_from_slice(name);
+            names.bytes.push(0);
+            let length = u16::try_from(name.len()).expect("a name comes from a directory");
+            names.spans.push(Span { start, length, file_type: FileType::Unknown });
+        }
+        names
+    }
+
     /// Reads the directory `dir`, which must be open for reading and at its start.
     pub(super) fn read(dir: impl AsFd, buffer: &mut ReadBuffer) -> io::Result<Self> {
         let mut names = Self::default();

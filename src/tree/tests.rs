@@ -203,6 +203,25 @@ fn walks_in_component_order() {
 }
 
 #[test]
+fn a_walk_believes_who_knows_what_is_in_a_directory() {
+    let (dir, root) = fixture();
+    for path in ["root/a/b", "root/c"] {
+        fs::create_dir_all(dir.path().join(path)).unwrap();
+    }
+    for path in ["root/a/x", "root/a/y", "root/a/b/z", "root/c/z"] {
+        fs::write(dir.path().join(path), "").unwrap();
+    }
+    let known = root.metadata("a").unwrap();
+    let names = |now: &Metadata| {
+        known.is_untouched(now).then(|| Names::of(["b", "gone", "y"].into_iter().map(str::as_bytes)))
+    };
+    let walk = |start: &str, metadata| Walk::new(&root, start).unwrap().knowing(&names, metadata);
+    assert_eq!(paths(walk("", None)), ["a", "a/b", "a/b/z", "a/y", "c", "c/z"]);
+    assert_eq!(paths(walk("a", Some(known))), ["b", "b/z", "y"]);
+    assert_eq!(paths(walk("a", None)), ["b", "b/z", "x", "y"]);
+}
+
+#[test]
 fn walk_stays_on_one_mount_if_asked() {
     let root = RootDir::open(Path::new("/")).unwrap();
     let mut walk = Walk::new(&root, "").unwrap().same_device_only();

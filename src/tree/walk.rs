@@ -23,8 +23,7 @@ pub struct Entry {
 /// A pre-order walk: a directory comes before its entries, names of one directory in byte order.
 ///
 /// Entries that disappear meanwhile are left out. After an error the walk goes on with the next entry.
-#[derive(Debug)]
-pub struct Walk {
+pub struct Walk<'known> {
     descent: Descent,
     /// The names of each directory from the start to the current one, and which comes next.
     frames: Vec<(Names, usize)>,
@@ -33,44 +32,57 @@ pub struct Walk {
     /// The directory returned last, to be entered next.
     entering: Option<Entering>,
     same_device_only: bool,
+    known: Option<&'known KnownNames<'known>>,
     buffer: ReadBuffer,
 }
 
+/// Tells what is in a directory that looks like this, from a time when it was read; `None` if that is not known.
+pub(crate) type KnownNames<'a> = dyn Fn(&Metadata) -> Option<Names> + Sync + 'a;
+
 #[derive(Debug, Clone, Copy)]
 enum Entering {
-    Start,
+    /// Where the walk begins, and what that looks like if somebody asks.
+    Start(Option<Metadata>),
     /// The name with this index in the last frame.
-    Name(usize),
+    Name(usize, Metadata),
 }
 
-impl Walk {
+impl<'known> Walk<'known> {
     /// Starts below the directory `start` (links followed), which itself is not returned.
     pub fn new(root: &RootDir, start: impl AsRef<Path>) -> io::Result<Self> {
         Ok(Self {
             descent: Descent::new(root.handle(start.as_ref())?)?,
             frames: Vec::new(),
             path: Vec::new(),
-            entering: Some(Entering::Start),
+            entering: Some(Entering::Start(None)),
             same_device_only: false,
+            known: None,
             buffer: ReadBuffer::new(),
         })
     }
 
     /// Leaves out what is below the directory returned last.
     pub fn skip_subtree(&mut self) {
-        if let Some(Entering::Name(_)) = self.entering {
+        if let Some(Entering::Name(..)) = self.entering {
             self.entering = None;
         }
     }
 
     /// Tells whether the entry returned last is a directory that the walk enters next.
     pub(crate) fn enters_next(&self) -> bool {
-        matches!(self.entering, Some(Entering::Name(_)))
+        matches!(self.entering, Some(Entering::Name(..)))
     }
 
     /// Returns mount points but not what is mounted there.
     pub fn same_device_only(mut self) -> Self {
         self.same_device_only = true;
+        self
+    }
+
+    /// Reads only directories of which `known` does not tell what is in them. `start` is what the walk's own looks like.
+    pub(crate) fn knowing(mut self, known: &'known KnownNames<'known>, start: Option<Metadata>) -> Self {
+        self.known = Some(known);
+        self.entering = Some(Entering::Start(start));
         self
     }
 
@@ -80,7 +92,11 @@ impl Walk {
     }
 
     fn enter(&mut self, entering: Entering) -> io::Result<()> {
-        if let Entering::Name(index) = entering {
+        let metadata = match entering {
+            Entering::Start(metadata) => metadata,
+            Entering::Name(_, metadata) => Some(metadata),
+        };
+        if let Entering::Name(index, _) = entering {
             let (names, _) = self.frames.last().expect("a name comes from a frame");
             let name = OsStr::from_bytes(names.get(index).0.to_bytes());
             match self.descent.enter(name) {
@@ -91,8 +107,9 @@ impl Walk {
             self.path.extend_from_slice(name.as_bytes());
             self.path.push(b'/');
         }
+        let known = metadata.zip(self.known).and_then(|(metadata, known)| known(&metadata));
         // A directory that cannot be read counts as empty after its error was reported.
-        let names = Names::read(self.descent.current(), &mut self.buffer);
+        let names = known.map_or_else(|| Names::read(self.descent.current(), &mut self.buffer), Ok);
         let (names, result) = match names {
             Ok(names) => (names, Ok(())),
             Err(error) => (Names::default(), Err(EntryError::wrap(bytes_path(&self.path), error))),
@@ -117,7 +134,7 @@ impl Walk {
             result => result.map_err(|error| EntryError::wrap(self.path_of(name), error))?,
         };
         if found.metadata.kind.is_dir() && !(self.same_device_only && self.is_mount(&found)?) {
-            self.entering = Some(Entering::Name(index));
+            self.entering = Some(Entering::Name(index, found.metadata));
         }
         Ok(Some(Entry { path: self.path_of(name), metadata: found.metadata }))
     }
@@ -141,7 +158,7 @@ fn bytes_path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
 
-impl Iterator for Walk {
+impl Iterator for Walk<'_> {
     type Item = io::Result<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::support::Sandbox;
 use crate::sandbox::journal::{Line, Residual};
 use crate::sandbox::look::look;
-use crate::sandbox::swap::Swap;
-use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, SandboxError, Source, recover};
+use crate::sandbox::swap::{Swap, tells_every_change};
+use crate::sandbox::{Exit, LaunchKind, Mount, MountKind, SandboxError, Source, Task, recover};
 
 fn in_place() -> Option<Sandbox> {
     Sandbox::new().filter(|sandbox| sandbox.entered.launch == LaunchKind::InPlace)
@@ -162,6 +162,26 @@ fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
     assert!(recover(&state, &[]).unwrap().is_some());
     assert_eq!((container(&sandbox), sandbox.listing()), (before, stage));
     assert!(recover(&state, &[]).unwrap().is_none());
+}
+
+#[test]
+fn what_a_step_did_not_touch_is_known_whatever_times_it_sets() {
+    let Some(sandbox) = in_place() else { return };
+    for name in ["same", "written", "dressed", "replaced"] {
+        std::fs::write(sandbox.path(name), "1234").unwrap();
+    }
+    let script = "t=$(stat -c %y written); echo 321 > written; touch -d \"$t\" written; \
+                  chmod 600 dressed; chmod 644 dressed; cp -a replaced r; mv r replaced; cat same";
+    let task = Task { cwd: "/".into(), ..sandbox.task(script) };
+    let ended = sandbox.launch.run(&task, &mut |_, _| {}).unwrap();
+    assert_eq!(ended.exit, Exit::Code(0));
+    let is_still = |name: &str| ended.still.iter().any(|path| path == Path::new(name));
+    // On older file systems nothing is known.
+    let tells = tells_every_change(&sandbox.root()).unwrap();
+    assert_eq!((is_still("same"), is_still("bin")), (tells, tells), "{:?}", ended.still);
+    for name in ["written", "dressed", "replaced"] {
+        assert!(!is_still(name), "{name}");
+    }
 }
 
 #[test]

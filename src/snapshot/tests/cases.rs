@@ -11,7 +11,7 @@ fn changes_of(first: impl Fn(&RootDir) + Sync, edit: impl Fn(&RootDir) + Sync, e
         first(&root);
         let before = Arc::new(scan(&root, &[]).unwrap());
         edit(&root);
-        let after = Arc::new(before.rescan(&root, &[]).unwrap());
+        let after = Arc::new(before.rescan(&root, &[], &[]).unwrap());
         assert_eq!(brief(diff(before, after, root)), expected, "by index");
     });
     with_mounts(|| {
@@ -137,7 +137,7 @@ fn writing_through_one_name_changes_all_in_a_directory() {
         let before = Arc::new(scan(&root, &[]).unwrap());
         change(&root, Path::new("z"), &Edit::WriteUnseen(0, "XX".to_owned()));
         root.remove_file("y").unwrap();
-        let after = Arc::new(before.rescan(&root, &[]).unwrap());
+        let after = Arc::new(before.rescan(&root, &[], &[]).unwrap());
         assert_eq!(brief(diff(before, after, root)), ["+d", "+d/f", "-y", "+z"]);
     });
 }
@@ -190,10 +190,10 @@ fn excluded_paths_are_as_they_were() {
     let root = root_of(dir.path());
     let before = Arc::new(scan(&root, &[]).unwrap());
     edit(&root);
-    let after = Arc::new(before.rescan(&root, &exclude).unwrap());
+    let after = Arc::new(before.rescan(&root, &exclude, &[]).unwrap());
     assert_eq!(brief(diff(before, Arc::clone(&after), Arc::clone(&root))), expected);
     root.create_dir("run/cache", 0o755).unwrap();
-    let last = Arc::new(after.rescan(&root, &[]).unwrap());
+    let last = Arc::new(after.rescan(&root, &[], &[]).unwrap());
     let expected_last = [
         "+keep",
         "+keep/p",
@@ -228,7 +228,7 @@ fn trees_deeper_than_any_path() {
     let first = Arc::new(scan(&root, &[]).unwrap());
     root.create_file(deep.join("f2"), 0o644).unwrap().write_all(b"x").unwrap();
     root.set_mode(deep.join("g"), 0o644).unwrap();
-    let second = Arc::new(first.rescan(&root, &[]).unwrap());
+    let second = Arc::new(first.rescan(&root, &[], &[]).unwrap());
     let by_index = lines(diff(first, second, Arc::clone(&root)));
     assert_eq!(by_index.len(), 301);
     assert_eq!(lines(compare_trees(before, root)), by_index);
@@ -246,7 +246,7 @@ fn known_fingerprints_are_believed() {
     for path in ["a", "b"] {
         root.set_mode(path, 0o644).unwrap();
     }
-    let after = Arc::new(before.rescan(&root, &[]).unwrap());
+    let after = Arc::new(before.rescan(&root, &[], &[]).unwrap());
     // The false fingerprint shows that the file was not read.
     assert_eq!(brief(diff(before, after, root)), ["+a"]);
 }
@@ -257,12 +257,12 @@ fn without_completion_a_touched_new_file_counts_as_changed() {
     let root = subdir(dir.path(), "root");
     let first = Arc::new(scan(&root, &[]).unwrap());
     some_tree(&root);
-    let mut second = first.rescan(&root, &[]).unwrap();
+    let mut second = first.rescan(&root, &[], &[]).unwrap();
     let incomplete = second.clone();
     second.complete(&root).unwrap();
     root.set_mode("a", 0o644).unwrap();
     let changed = |index: Index| {
-        let after = Arc::new(index.rescan(&root, &[]).unwrap());
+        let after = Arc::new(index.rescan(&root, &[], &[]).unwrap());
         brief(diff(Arc::new(index), after, Arc::clone(&root)))
     };
     assert_eq!(changed(incomplete), ["+a"]);

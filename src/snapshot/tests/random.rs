@@ -27,7 +27,7 @@ fn check_index(dir: &Path, first: &[Edit], steps: &[Vec<Edit>]) {
         let before = subdir(dir, "before");
         copy_tree(&root, "", &before, "").unwrap();
         edits.iter().for_each(|edit| perform(&root, edit));
-        let after = Arc::new(index.rescan(&root, &[]).unwrap());
+        let after = Arc::new(index.rescan(&root, &[], &[]).unwrap());
         let by_index = || diff(Arc::clone(&index), Arc::clone(&after), Arc::clone(&root));
         let compared = lines(compare_trees(Arc::clone(&before), Arc::clone(&root)));
         assert_eq!(lines(by_index()), compared);
