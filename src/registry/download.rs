@@ -21,13 +21,12 @@ use super::transport::{self, host_of};
 use super::{Inner, retry::Backoff};
 use crate::event::{Transfer, TransferKind};
 use crate::oci::{Digest, Reference};
+use crate::stream::Pace;
 
 /// Chunks between socket and reader; HTTP hands out at most some 400 KiB at once.
 const READ_AHEAD_CHUNKS: usize = 8;
 /// A cut after at least this much is a new cut, not the same one again.
 const PROGRESS_BYTES: u64 = 64 << 10;
-/// A transfer below this rate for as long as `stall_timeout` is no transfer but a way to hold us up.
-const SLOWEST_BYTES_PER_SECOND: u64 = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -80,12 +79,14 @@ pub struct BlobReader {
     transfer: Option<Transfer>,
     failures: u32,
     failed_at: u64,
-    /// Time spent waiting for bytes, and what came in it.
-    waited: (Duration, u64),
+    /// Time spent waiting for bytes that are not counted yet.
+    waited: Duration,
+    pace: Pace,
 }
 
 impl BlobReader {
     pub(super) fn new(inner: Arc<Inner>, place: Reference, digest: Digest, size_bytes: u64) -> Self {
+        let pace = Pace::new(inner.retries.stall_timeout);
         Self {
             inner,
             place,
@@ -101,7 +102,8 @@ impl BlobReader {
             transfer: None,
             failures: 0,
             failed_at: 0,
-            waited: (Duration::ZERO, 0),
+            waited: Duration::ZERO,
+            pace,
         }
     }
 
@@ -115,7 +117,8 @@ impl BlobReader {
         let (response, to_skip) = inner.runtime.wait(self.request())?;
         self.incoming = Some(Incoming::start(&inner, response));
         self.to_skip = to_skip;
-        self.waited = (Duration::ZERO, 0);
+        self.waited = Duration::ZERO;
+        self.pace = Pace::new(self.inner.retries.stall_timeout);
         if self.transfer.is_none() {
             self.transfer =
                 Some(inner.reporter.transfer(TransferKind::Pull, self.digest.short(), Some(self.size_bytes)));
@@ -164,7 +167,7 @@ impl BlobReader {
         let Some(incoming) = &mut self.incoming else { return Ok(None) };
         let began = Instant::now();
         let received = self.inner.runtime.wait_at_most(patience, incoming.chunks.recv());
-        self.waited.0 += began.elapsed();
+        self.waited += began.elapsed();
         match received {
             Some(Some(Ok(chunk))) => Ok(Some(chunk)),
             Some(Some(Err(error))) => {
@@ -281,19 +284,11 @@ impl BlobReader {
 
     /// Fails if bytes trickle. Time in which nobody asked for any does not count.
     fn check_pace(&mut self, more: u64) -> Result<(), RegistryError> {
-        self.waited.1 += more;
-        let (waited, bytes) = self.waited;
-        if waited < self.inner.retries.stall_timeout {
+        if self.pace.goes_on(std::mem::take(&mut self.waited), more) {
             return Ok(());
         }
-        self.waited = (Duration::ZERO, 0);
-        if (bytes as f64) < waited.as_secs_f64() * SLOWEST_BYTES_PER_SECOND as f64 {
-            return Err(RegistryError::Unreachable {
-                host: self.place.registry().to_owned(),
-                reason: Unreachable::Stalled,
-            });
-        }
-        Ok(())
+        let host = self.place.registry().to_owned();
+        Err(RegistryError::Unreachable { host, reason: Unreachable::Stalled })
     }
 
     /// Waits before another try, or gives up.

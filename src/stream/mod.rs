@@ -8,6 +8,7 @@ mod compress;
 mod deflate;
 mod gzip;
 mod hash;
+mod pace;
 mod pipe;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::str::FromStr;
 pub use codec::{Codec, auto_decoder, decoder};
 pub use compress::Compressor;
 pub use hash::{Counted, HashingReader, HashingWriter, hash_all};
+pub use pace::Pace;
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use verify::VerifyReader;
 

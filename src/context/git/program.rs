@@ -23,7 +23,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("core.hooksPath", "/dev/null"),
     ("credential.helper", ""),
     ("gc.auto", "0"),
-    ("http.lowSpeedLimit", "1"),
+    ("http.lowSpeedLimit", "256"),
     ("http.lowSpeedTime", "60"),
     ("init.defaultBranch", "master"),
     ("maintenance.auto", "false"),

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderMap, LAST_MODIFIED, RETRY_AFTER};
 use reqwest::{NoProxy, Proxy, Response, StatusCode};
@@ -21,6 +21,7 @@ use crate::context::ContextError;
 use crate::context::object::{self, ObjectSource};
 use crate::dns::{Resolver, SharedResolver};
 use crate::event::{Reporter, Transfer, TransferKind};
+use crate::stream::Pace;
 use crate::text::without_credentials;
 use crate::threads;
 
@@ -228,7 +229,7 @@ impl Fetch for HttpFetch {
         let final_url = response.url().to_string();
         let transfer = self.reporter.transfer(TransferKind::Fetch, without_credentials(url), size_bytes);
         let body = Body { response, runtime, chunk: bytes::Bytes::new() };
-        let body = Shown { body, transfer: Some(transfer) };
+        let body = Shown { body, transfer: Some(transfer), pace: Pace::new(self.options.stall_timeout) };
         Ok(Fetched { reader: Box::new(body), final_url, last_modified, content_type, file_name, size_bytes })
     }
 
@@ -255,7 +256,11 @@ impl Fetch for HttpFetch {
         let size_bytes = Some(opened.size_bytes);
         let transfer = self.reporter.transfer(TransferKind::Fetch, source.url.clone(), size_bytes);
         Ok(Fetched {
-            reader: Box::new(Shown { body: opened.reader, transfer: Some(transfer) }),
+            reader: Box::new(Shown {
+                body: opened.reader,
+                transfer: Some(transfer),
+                pace: Pace::new(self.options.stall_timeout),
+            }),
             final_url: source.url.clone(),
             last_modified: opened.last_modified,
             content_type: None,
@@ -265,15 +270,20 @@ impl Fetch for HttpFetch {
     }
 }
 
-/// A body whose progress is shown.
+/// A body whose progress is shown, and which has to make some.
 struct Shown<R> {
     body: R,
     transfer: Option<Transfer>,
+    pace: Pace,
 }
 
 impl<R: Read> Read for Shown<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
         let count = self.body.read(buffer)?;
+        if !self.pace.goes_on(began.elapsed(), count as u64) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the transfer stalled"));
+        }
         if count == 0 && !buffer.is_empty() {
             if let Some(transfer) = self.transfer.take() {
                 transfer.finish("done");
@@ -298,6 +308,9 @@ impl Read for Body {
             match self.runtime.block_on(async { self.response.chunk().await }) {
                 Ok(Some(chunk)) => self.chunk = chunk,
                 Ok(None) => return Ok(0),
+                Err(error) if error.is_timeout() => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, causes(error)));
+                }
                 Err(error) => return Err(io::Error::other(causes(error))),
             }
         }

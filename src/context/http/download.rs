@@ -62,7 +62,8 @@ pub fn download(
                 break (file, counted, fetched.last_modified);
             }
             Err(Broken::Write(source)) => return Err(ContextError::file("write into", into)(source)),
-            Err(Broken::Read(error)) if broken == RESTARTS => {
+            // Who has waited in vain does not wait again.
+            Err(Broken::Read(error)) if broken == RESTARTS || error.kind() == io::ErrorKind::TimedOut => {
                 return Err(ContextError::Download {
                     url: without_credentials(url),
                     reason: error.to_string(),

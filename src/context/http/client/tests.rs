@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::sync::Mutex;
 
 use super::*;
@@ -195,4 +196,29 @@ fn a_text_is_put_again_until_it_is_taken() {
     let refusing = Server::start(|_, _| Answer::new(403, ""));
     let error = client(&log).put(&refusing.url, "text/plain", b"x").unwrap_err().to_string();
     assert!(error.contains("cannot upload to") && error.contains("403"), "{error}");
+}
+
+#[test]
+fn a_download_that_trickles_is_given_up_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/file", listener.local_addr().unwrap());
+    let (asked, asks) = std::sync::mpsc::channel();
+    threads::spawn("trickle", move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            asked.send(()).unwrap();
+            let _ = connection.read(&mut [0; 4096]);
+            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+            while connection.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    })
+    .unwrap();
+    let options = HttpOptions { stall_timeout: Duration::from_millis(400), ..options() };
+    let client = HttpFetch::new(options, Reporter::silent());
+    let into = tempfile::tempdir().unwrap();
+    let error = crate::context::http::download(&client, &url, &[], into.path(), None).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot download `{url}`: the transfer stalled"));
+    assert_eq!(asks.try_iter().count(), 1);
 }
