@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use tempfile::NamedTempFile;
 
 use super::{Destination, OpenStdout, OutputError};
@@ -61,6 +62,25 @@ pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
     let mut file = PendingFile::create(path)?;
     file.write_all(bytes).map_err(|source| OutputError::write(path, source))?;
     file.finish()
+}
+
+/// Writes a small file of results. One that is there is written to, as it may be a mount; a link to a file is replaced, since a
+/// step in place may have planted it; and a pipe must have a reader. Below `/dev` and `/proc` links lead to what this process
+/// has open.
+pub fn write_result(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
+    let fail = |source| OutputError::write(path, source);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o666);
+    let is_link = fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
+    let leads_on = ["/dev", "/proc"].iter().any(|kernels| path.starts_with(kernels))
+        || fs::metadata(path).is_ok_and(|there| !there.is_file());
+    if is_link && !leads_on {
+        return write_file(path, bytes);
+    }
+    let flags = if leads_on { flags } else { flags | OFlags::NOFOLLOW };
+    let mut file = File::from(rustix::fs::open(path, flags, mode).map_err(|errno| fail(errno.into()))?);
+    file.write_all(bytes).map_err(|source| fail(explain(path, source)))?;
+    close(file).map_err(fail)
 }
 
 /// A file under construction; dropped without [`PendingFile::finish`] it leaves nothing behind.
@@ -215,6 +235,35 @@ mod tests {
         file.write_all(b"half").unwrap();
         drop(file);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn results_go_to_the_file_that_is_there_and_never_through_a_link_to_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let (iid, other, link, null) = (at("iid"), at("other"), at("link"), at("null"));
+        fs::write(&iid, "longer than before").unwrap();
+        let same = fs::File::open(&iid).unwrap();
+        write_result(&iid, b"new").unwrap();
+        assert_eq!(io::read_to_string(same).unwrap(), "new");
+        fs::write(&other, "the job's").unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        write_result(&link, b"new").unwrap();
+        assert_eq!(
+            (fs::read(&other).unwrap(), fs::read(&link).unwrap()),
+            (b"the job's".to_vec(), b"new".to_vec())
+        );
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        write_result(&null, b"new").unwrap();
+        assert!(fs::symlink_metadata(&null).unwrap().is_symlink());
+        let fifo = at("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, Mode::RWXU).unwrap();
+        assert!(write_result(&fifo, b"new").is_err());
+        // What standard output is, a file too.
+        let log = fs::File::create(at("log")).unwrap();
+        let open = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&log));
+        write_result(Path::new(&open), b"new").unwrap();
+        assert_eq!(fs::read(at("log")).unwrap(), b"new");
     }
 
     #[test]

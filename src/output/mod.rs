@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::OutputError;
+pub use file::write_result;
 pub use image::{copy_blob, read_image, select_manifest};
 pub use whole::{LayoutTarget, Whole, write_whole};
 

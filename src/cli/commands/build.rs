@@ -1,7 +1,6 @@
 //! `kiln build`.
 
-use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -18,7 +17,7 @@ use crate::cli::signals::{self, Ending};
 use crate::cli::{commit, verify, wire};
 use crate::event::Reporter;
 use crate::oci::Reference;
-use crate::output::Receipt;
+use crate::output::{Receipt, write_result};
 use crate::sandbox::{self, Cancel, Entered, Isolation};
 
 /// Builds an image; its digest goes to `out` unless an archive does.
@@ -159,13 +158,7 @@ fn write_reports(invocation: &Invocation, outcome: &Outcome) -> Result<(), Failu
 
 /// Writes a small file of results.
 pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
-    let write = || -> io::Result<()> {
-        let mut file = fs::File::create(path)?;
-        file.write_all(text.as_bytes())?;
-        // Network file systems, and some quotas, say only now what they could not take.
-        Ok(nix::unistd::close(file)?)
-    };
-    write().map_err(|source| Failure::File { action: "write", path: path.to_owned(), source })
+    Ok(write_result(path, text.as_bytes())?)
 }
 
 /// Describes the result under buildx's keys.

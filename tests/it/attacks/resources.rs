@@ -174,6 +174,25 @@ fn too_little_memory_is_an_error_or_makes_no_difference() {
     }
 }
 
+/// Files of results where a step in place may have left a link or a pipe that nobody reads.
+#[test]
+fn results_are_written_through_no_link_and_wait_for_nobody() {
+    let kiln = Kiln::new();
+    let context = Context::new("FROM scratch\nCOPY file /\n").file("file", "content");
+    let (job, link, fifo) = (kiln.scratch("job"), kiln.scratch("link"), kiln.scratch("fifo"));
+    fs::write(&job, "the job's").unwrap();
+    std::os::unix::fs::symlink(&job, &link).unwrap();
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for option in ["--iidfile", "--metadata-file"] {
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&job, &link).unwrap();
+        kiln.build(&context, &[&format!("{option}={}", link.display())]).ok();
+        assert!(fs::read_to_string(&link).unwrap().contains("sha256:"));
+        assert_eq!(fs::read_to_string(&job).unwrap(), "the job's");
+        kiln.build(&context, &[&format!("{option}={}", fifo.display())]).fails(1, &["cannot write", "fifo"]);
+    }
+}
+
 /// Standard output and files that take nothing: the result is lost, and that is no success.
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
