@@ -285,7 +285,7 @@ fn recover_swap(state_dir: &Path) -> Result<(Vec<String>, bool), SandboxError> {
     let is_alive = is_cut_short && !keeper::wait().map_err(setup)?;
     let begin = std::time::Instant::now();
     let recovered = loop {
-        match swap::Swap::recover(state_dir, reap::kill_orphans) {
+        match swap::Swap::recover(state_dir, |since| reap::kill_orphans(Some(since))) {
             // The process that watched over the step of a killed kiln is putting everything back just now.
             Err(error)
                 if error.kind() == std::io::ErrorKind::WouldBlock && begin.elapsed() < keeper::PATIENCE =>
@@ -308,6 +308,10 @@ fn recover_swap(state_dir: &Path) -> Result<(Vec<String>, bool), SandboxError> {
     if is_alive {
         // A kiln between two steps.
         return Ok((said, is_known));
+    }
+    if is_cut_short && is_known {
+        // Of a kiln that was killed between two steps, or whose steps were in a chroot; or a step has removed the journal.
+        reap::kill_orphans(None).map_err(setup)?;
     }
     if let Some(told) = successor::take_note(state_dir).map_err(setup)? {
         is_known = false;

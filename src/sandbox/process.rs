@@ -34,8 +34,9 @@ pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// What steps without namespaces have to do without, beside the job's own processes: who has one capability less than
-/// they cannot look into them in /proc. podman's containers lack this one anyway.
-const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
+/// they cannot look into them in /proc. podman's containers lack this one anyway. Nothing that a step starts gets it back, so
+/// by this it is known when nobody is left who watched over it.
+pub(super) const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
 
 /// Soft limit of open files unless the task says otherwise: programs that close every possible descriptor, or size
 /// tables by the limit, take minutes or gigabytes with the millions that daemons hand down.

@@ -12,14 +12,16 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait, waitpid,
 };
+use rustix::thread::CapabilitySet;
 
+use super::process::MARK;
 use super::task::Exit;
 
 /// How long fewer and fewer processes have to be left of those that are killed. One in the middle of a read from a dead disk
@@ -161,51 +163,83 @@ pub(super) fn end_all(children: &Children, patience: Duration) -> io::Result<Nob
 /// exiting, is missed by most looks through /proc.
 const EMPTY_LOOKS: u32 = 100;
 
-/// Kills what a step left behind that outlived kiln, its keeper and the watcher, which were killed all at once: orphans of this
-/// container's first process, and what they have started, of the container's own root and control group, younger than the
-/// step's beginning, and in no session of the first process or of kiln.
+/// Kills what a step left behind that outlived kiln, its keeper and the watcher, which were killed all at once: whatever is in
+/// this container, in no session of its first process or of kiln, and has lost for good what steps have to do without
+/// ([`MARK`]). Who has adopted it, what it made of its root and when it began are no matter.
 ///
-/// Other orphans may be the job's. An error says that there is one that cannot be caught: it is another process each time.
-pub(super) fn kill_orphans(since: u64) -> io::Result<()> {
-    let me = rustix::process::getpid();
+/// Where the container lacks that capability itself, this is orphans of the container's first process, and what they have
+/// started, that are younger than the step, which began at `since`. An error says that there is an older one, which may be the
+/// job's or the step's, for the step could write that time; or one that cannot be caught: it is another process each time.
+pub(super) fn kill_orphans(since: Option<u64>) -> io::Result<()> {
     let Some(first) = Process::read(Pid::INIT)? else { return Ok(()) };
-    let sessions = [first.session, session()?];
-    let place = Place::of(me)?;
-    let may_be = |process: &Process, found: &[Process]| {
-        let is_below = process.parent == 1
-            || found.iter().any(|other| other.pid.as_raw_nonzero().get() == process.parent);
-        is_below
-            && process.pid != me
-            && process.pid != Pid::INIT
-            // They do no harm any more; who should collect them may be long in doing so.
-            && !process.is_zombie
-            && process.started >= since
-            && !sessions.contains(&process.session)
-    };
-    let mut empty_looks = 0;
+    let hunt = Hunt { sessions: [first.session, session()?], here: Here::look()?, since };
+    let (mut empty_looks, mut doubtful) = (0, None);
     let ended = until_none(|killed| {
-        let mut others = processes()?;
-        let (mut found, mut escaped): (Vec<Process>, bool) = (Vec::new(), false);
-        while let Some(at) = others.iter().position(|process| may_be(process, &found)) {
-            let process = others.swap_remove(at);
-            match place.has(process.pid) {
-                Ok(true) => found.push(process),
-                Ok(false) => {}
-                Err(error) if is_gone(&error) => escaped = true,
-                Err(error) => return Err(error),
-            }
-        }
-        found.iter().try_for_each(|process| kill(process.pid))?;
-        killed.extend(found.iter().map(|process| process.pid));
-        empty_looks = if found.is_empty() && !escaped { empty_looks + 1 } else { 0 };
+        let escaped = hunt.kill_some(killed, &mut doubtful)?;
+        empty_looks = if killed.is_empty() && !escaped { empty_looks + 1 } else { 0 };
         Ok(empty_looks < EMPTY_LOOKS)
     });
-    ended.map(drop).map_err(|error| match error.kind() {
+    ended.map_err(|error| match error.kind() {
         io::ErrorKind::TimedOut => {
             io::Error::other("what a step left running does not end; go on in a new container")
         }
         _ => error,
+    })?;
+    doubtful.map_or(Ok(()), |pid: Pid| {
+        let pid = pid.as_raw_nonzero();
+        Err(io::Error::other(format!(
+            "process {pid} may be the job's, or what a step left running that says it is older; end it, or go on in a new container"
+        )))
     })
+}
+
+/// Whom [`kill_orphans`] looks for.
+struct Hunt {
+    /// The job's, and kiln's.
+    sessions: [i32; 2],
+    here: Here,
+    since: Option<u64>,
+}
+
+impl Hunt {
+    /// Kills who is found; tells whether somebody ended before it was known whose it is, and who is left in doubt.
+    fn kill_some(&self, killed: &mut HashSet<Pid>, doubtful: &mut Option<Pid>) -> io::Result<bool> {
+        let me = rustix::process::getpid();
+        let (mut unmarked, mut escaped) = (Vec::new(), false);
+        let is_below = |process: &Process, killed: &HashSet<Pid>| {
+            process.parent == 1 || Pid::from_raw(process.parent).is_some_and(|pid| killed.contains(&pid))
+        };
+        *doubtful = None;
+        for pid in pids_of_all()? {
+            let Some(process) = Process::read(pid)? else { continue };
+            if pid == me || pid == Pid::INIT || process.has_ended || self.sessions.contains(&process.session)
+            {
+                continue;
+            }
+            match self.here.whose(pid) {
+                // At once: it may be another process in a moment.
+                Ok(Whose::Steps) => {
+                    kill(pid)?;
+                    killed.insert(pid);
+                }
+                Ok(Whose::Unmarked) => unmarked.push(process),
+                Ok(Whose::Others) => {}
+                Err(error) if is_gone(&error) => escaped |= is_below(&process, killed),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(since) = self.since else { return Ok(escaped) };
+        while let Some(at) = unmarked.iter().position(|process| is_below(process, killed)) {
+            let process = unmarked.swap_remove(at);
+            if process.started < since {
+                *doubtful = Some(process.pid);
+            } else {
+                kill(process.pid)?;
+                killed.insert(process.pid);
+            }
+        }
+        Ok(escaped)
+    }
 }
 
 /// Returns the session of this process; 0 if it began outside of the pid namespace.
@@ -319,7 +353,8 @@ fn children_by_parent() -> io::Result<Vec<Pid>> {
 #[derive(Debug, Clone)]
 struct Process {
     pid: Pid,
-    is_zombie: bool,
+    /// Every thread of it: where only the first has ended, the process is called a zombie as well.
+    has_ended: bool,
     parent: i32,
     session: i32,
     started: u64,
@@ -342,7 +377,7 @@ impl Process {
             std::str::from_utf8(text.get(end + 2..)?).ok()?.split_ascii_whitespace().collect();
         Some(Self {
             pid,
-            is_zombie: matches!(*fields.first()?, "Z" | "X"),
+            has_ended: matches!(*fields.first()?, "Z" | "X") && fields.get(17)?.parse::<u32>().ok()? <= 1,
             parent: fields.get(1)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
@@ -351,52 +386,113 @@ impl Process {
 }
 
 fn processes() -> io::Result<Vec<Process>> {
+    pids_of_all()?.into_iter().filter_map(|pid| Process::read(pid).transpose()).collect()
+}
+
+fn pids_of_all() -> io::Result<Vec<Pid>> {
+    numbers(Path::new("/proc"))
+}
+
+/// Returns the names of a directory of /proc that are numbers of processes or threads.
+fn numbers(directory: &Path) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")? {
+    for entry in std::fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
-            continue;
-        };
-        found.extend(Process::read(pid)?);
+        found.extend(name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw));
     }
     Ok(found)
 }
 
-/// Where a process is: its root and mounts, and its control groups.
-#[derive(Debug)]
-struct Place {
-    root: (u64, u64),
-    mounts: std::path::PathBuf,
-    groups: String,
+/// Whose a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// It has the mark of a step's, which goes over to all it starts and cannot be put off.
+    Steps,
+    /// It is here, and may be a step's.
+    Unmarked,
+    /// It is the job's, or in another container.
+    Others,
 }
 
-impl Place {
+/// What /proc says of a thread that a step cannot change: its control groups only where it may write to those.
+#[derive(Debug)]
+struct Whereabouts {
+    bounding: CapabilitySet,
+    groups: String,
+    /// `None` if it lets nobody look.
+    mounts: Option<PathBuf>,
+}
+
+impl Whereabouts {
+    /// Of any thread of a process; the first may have ended.
     fn of(pid: Pid) -> io::Result<Self> {
-        let (root, mounts) = Self::files_of(pid)?;
-        Ok(Self { root, mounts, groups: Self::groups_of(pid)? })
-    }
-
-    /// Tells whether another process is here. One may have a user or a setting that lets nobody see its root: then its
-    /// control groups decide alone, which it cannot hide.
-    fn has(&self, pid: Pid) -> io::Result<bool> {
-        if Self::groups_of(pid)? != self.groups {
-            return Ok(false);
+        let mut gone = io::ErrorKind::NotFound.into();
+        for thread in numbers(&PathBuf::from(format!("/proc/{}/task", pid.as_raw_nonzero())))? {
+            match Self::of_thread(Path::new(&format!(
+                "/proc/{}/task/{}",
+                pid.as_raw_nonzero(),
+                thread.as_raw_nonzero()
+            ))) {
+                Err(error) if is_gone(&error) => gone = error,
+                other => return other,
+            }
         }
-        match Self::files_of(pid) {
-            Ok((root, mounts)) => Ok(root == self.root && mounts == self.mounts),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
-            Err(error) => Err(error),
+        Err(gone)
+    }
+
+    fn of_thread(at: &Path) -> io::Result<Self> {
+        let mounts = match std::fs::read_link(at.join("ns/mnt")) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            other => Some(other?),
+        };
+        let status = std::fs::read(at.join("status"))?;
+        let bounding = bounding(&status).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { bounding, groups: std::fs::read_to_string(at.join("cgroup"))?, mounts })
+    }
+}
+
+/// Finds the bounding set in what proc_pid_status(5) says.
+fn bounding(status: &[u8]) -> Option<CapabilitySet> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let bits = lines.find_map(|line| line.strip_prefix(b"CapBnd:"))?.trim_ascii();
+    let bits = u64::from_str_radix(std::str::from_utf8(bits).ok()?, 16).ok()?;
+    Some(CapabilitySet::from_bits_retain(bits))
+}
+
+/// This container, as kiln sees it.
+#[derive(Debug)]
+struct Here {
+    own: Whereabouts,
+    /// Its first process is the container's: nobody else's are to be seen.
+    is_alone: bool,
+}
+
+impl Here {
+    fn look() -> io::Result<Self> {
+        let own = Whereabouts::of(rustix::process::getpid())?;
+        let is_alone = Whereabouts::of(Pid::INIT)?.mounts == own.mounts;
+        Ok(Self { own, is_alone })
+    }
+
+    fn whose(&self, pid: Pid) -> io::Result<Whose> {
+        Ok(self.judge(&Whereabouts::of(pid)?))
+    }
+
+    /// Who is here has kiln's control groups, which also tell a machine's services from each other, and its mounts.
+    fn judge(&self, of: &Whereabouts) -> Whose {
+        let own = &self.own;
+        // In a user namespace of its own a process has all capabilities; so it may have left the mounts, too.
+        let has_more = !own.bounding.contains(of.bounding);
+        let is_telling = own.bounding.contains(MARK | CapabilitySet::SETPCAP);
+        let is_marked = is_telling && !of.bounding.contains(MARK);
+        let has_left = has_more && self.is_alone;
+        let is_here = of.groups == own.groups && (of.mounts.is_none() || of.mounts == own.mounts || has_left);
+        match is_here {
+            false => Whose::Others,
+            _ if is_marked && (of.mounts.is_some() || self.is_alone) => Whose::Steps,
+            _ if is_telling && !is_marked && !has_more => Whose::Others,
+            _ => Whose::Unmarked,
         }
-    }
-
-    fn files_of(pid: Pid) -> io::Result<((u64, u64), std::path::PathBuf)> {
-        let at = format!("/proc/{}", pid.as_raw_nonzero());
-        let root = rustix::fs::stat(format!("{at}/root/"))?;
-        Ok(((root.st_dev, root.st_ino), std::fs::read_link(format!("{at}/ns/mnt"))?))
-    }
-
-    fn groups_of(pid: Pid) -> io::Result<String> {
-        std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))
     }
 }
 
@@ -410,6 +506,7 @@ fn exit_of(status: WaitStatus) -> Option<Exit> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::process::DEFAULT_CAPABILITIES;
     use super::*;
 
     #[test]
@@ -417,7 +514,55 @@ mod tests {
         let text = b"7 (a) R 1) (b) S 5 7 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
         let process = Process::parse(Pid::INIT, text).unwrap();
         assert_eq!((process.parent, process.session, process.started), (5, 6, 4711));
-        assert!(!process.is_zombie);
+        assert!(!process.has_ended);
+    }
+
+    #[test]
+    fn a_process_has_ended_when_all_of_its_threads_have() {
+        let ended = |state: &str, threads: u32| {
+            let text = format!("7 (a) {state} 5 7 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 {threads} 0 4711 9 9");
+            Process::parse(Pid::INIT, text.as_bytes()).unwrap().has_ended
+        };
+        assert_eq!([ended("Z", 1), ended("Z", 2), ended("X", 0), ended("S", 1)], [true, false, true, false]);
+    }
+
+    #[test]
+    fn who_came_from_a_step_is_told_by_what_it_cannot_put_off() {
+        let (all, docker) = (CapabilitySet::all(), DEFAULT_CAPABILITIES);
+        let step = docker.difference(MARK);
+        let of = |bounding, groups: &str, mounts: &str| Whereabouts {
+            bounding,
+            groups: groups.to_owned(),
+            mounts: (!mounts.is_empty()).then(|| mounts.into()),
+        };
+        let (own, below, beside) = ("0::/a\n", "0::/a/b\n", "0::/../c\n");
+        let judge = |own_bounding, is_alone, other| {
+            Here { own: of(own_bounding, own, "mnt:1"), is_alone }.judge(&other)
+        };
+        use Whose::{Others, Steps, Unmarked};
+        for (bounding, groups, mounts, alone, shared) in [
+            (step, own, "mnt:1", Steps, Steps),
+            // A service of a container that has them.
+            (CapabilitySet::empty(), beside, "mnt:1", Others, Others),
+            (step, own, "", Steps, Unmarked),
+            (step, below, "", Others, Others),
+            // A sidecar with fewer capabilities.
+            (step, beside, "", Others, Others),
+            (step, beside, "mnt:2", Others, Others),
+            // The job's own.
+            (docker, own, "mnt:1", Others, Others),
+            (docker, own, "", Others, Others),
+            // By way of a user namespace, or the machine's.
+            (all, own, "mnt:2", Unmarked, Others),
+            (all, own, "mnt:1", Unmarked, Unmarked),
+            (all, beside, "mnt:2", Others, Others),
+        ] {
+            let found = [true, false].map(|is_alone| judge(docker, is_alone, of(bounding, groups, mounts)));
+            assert_eq!(found, [alone, shared], "{bounding:?} {groups} {mounts}");
+        }
+        // Where kiln has no more than a step nothing tells.
+        assert_eq!(judge(step, true, of(step, own, "mnt:1")), Unmarked);
+        assert_eq!(judge(step, true, of(step, beside, "mnt:1")), Others);
     }
 
     #[test]
