@@ -50,7 +50,7 @@ pub(super) fn images(
     };
     request.platform = Some(platform.clone());
     let fetch = wire::open_fetch(config, reporter.clone());
-    let work_dir = temporary_directory(&environment.store_root(None))?;
+    let work_dir = temporary_directory(&environment.store_root(None), reporter)?;
     let bench = Workbench {
         reporter,
         fetch: fetch.as_ref(),

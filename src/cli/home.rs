@@ -6,6 +6,9 @@
 //! Layers and cache mounts hold other people's setuid files, and the store private images: the directory is 0700 and
 //! this user's, and nothing in it is a link to somewhere else. `--root` itself may be anybody's, a link or a volume;
 //! it is never changed. Whoever may rename entries of `--root` can take the directory away: that is not held here.
+//!
+//! A step in place could write to all of it. So nobody gets the directory before what a kiln left that was killed beside such a
+//! step is put right.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -18,10 +21,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
+use super::fail::Failure;
 use crate::blob::{RECORDS_DIRECTORY, Store};
+use crate::event::Reporter;
+use crate::sandbox::{self, Entered};
 
 /// What it is called.
 const NAME: &str = "kiln";
+
+/// Where in it the sandbox keeps its state.
+const SANDBOX: &str = "sandbox";
 
 /// Its owner's alone.
 const PRIVATE: Mode = Mode::RWXU;
@@ -29,10 +38,18 @@ const PRIVATE: Mode = Mode::RWXU;
 /// Everybody else's permission bits.
 const OTHERS: u32 = 0o077;
 
-/// kiln's own directory, found to be private.
+/// kiln's own directory, found to be private, and put right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     path: PathBuf,
+}
+
+/// A build's directory, and what it runs in: both stay what they are while it runs.
+pub struct Site {
+    /// kiln's own directory.
+    pub home: Home,
+    /// What was entered.
+    pub entered: Entered,
 }
 
 /// Why a directory cannot be kiln's own.
@@ -95,8 +112,40 @@ impl HomeError {
 }
 
 impl Home {
-    /// Opens, or makes, the directory below `root`.
-    pub fn open(root: &Path) -> Result<Self, HomeError> {
+    /// Opens, or makes, the directory below `root`. What had to be put right is told to `reporter`.
+    pub fn open(root: &Path, reporter: &Reporter) -> Result<Self, Failure> {
+        let home = Self::find(root)?;
+        if let Some(told) = home.put_right()? {
+            reporter.warning(told);
+        }
+        Ok(home)
+    }
+
+    /// The same at a build's start, which looks for more; returns what to warn of.
+    pub fn begin(root: &Path) -> Result<(Self, Option<String>), Failure> {
+        let home = Self::find(root)?;
+        let repaired = sandbox::recover(&home.sandbox(), &home.names())?;
+        Ok((home, repaired))
+    }
+
+    /// Puts right what is left in the directory below `root`, if there is one: for who believes or writes anything else in the
+    /// container. Returns what to warn of.
+    pub fn put_right_at(root: &Path) -> Result<Option<String>, Failure> {
+        // One that is somebody else's is none of theirs.
+        match sandbox::needs_recovery(&root.join(NAME).join(SANDBOX)) {
+            true => Self::find(root)?.put_right(),
+            false => Ok(None),
+        }
+    }
+
+    fn put_right(&self) -> Result<Option<String>, Failure> {
+        match sandbox::needs_recovery(&self.sandbox()) {
+            true => Ok(sandbox::recover(&self.sandbox(), &self.names())?),
+            false => Ok(None),
+        }
+    }
+
+    fn find(root: &Path) -> Result<Self, HomeError> {
         let path = root.join(NAME);
         std::fs::create_dir_all(root).map_err(failed("create", root))?;
         match rustix::fs::mkdirat(rustix::fs::CWD, &path, PRIVATE) {
@@ -150,7 +199,7 @@ impl Home {
 
     /// Returns where the sandbox keeps its state.
     pub fn sandbox(&self) -> PathBuf {
-        self.path.join("sandbox")
+        self.path.join(SANDBOX)
     }
 
     /// Returns where builds have their directories.
@@ -161,15 +210,15 @@ impl Home {
 
 /// Makes a directory of this user's alone for what is downloaded. An image with nothing in it, as kiln's own, has no
 /// `/tmp`; then it is in kiln's own directory below `root`.
-pub fn temporary_directory(root: &Path) -> Result<tempfile::TempDir, HomeError> {
+pub fn temporary_directory(root: &Path, reporter: &Reporter) -> Result<tempfile::TempDir, Failure> {
     let mut private = tempfile::Builder::new();
     private.permissions(Permissions::from_mode(PRIVATE.as_raw_mode()));
     match private.tempdir() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let home = Home::open(root)?;
-            private.tempdir_in(&home.path).map_err(failed("create a directory in", &home.path))
+            let home = Home::open(root, reporter)?;
+            Ok(private.tempdir_in(&home.path).map_err(failed("create a directory in", &home.path))?)
         }
-        made => made.map_err(failed("create a directory in", &std::env::temp_dir())),
+        made => Ok(made.map_err(failed("create a directory in", &std::env::temp_dir()))?),
     }
 }
 
@@ -225,24 +274,24 @@ mod tests {
         fs::set_permissions(&root, fs::Permissions::from_mode(0o1777)).unwrap();
         symlink(&root, &link).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-        Home::open(&link).unwrap();
+        Home::find(&link).unwrap();
         assert_eq!((mode(&root), mode(&root.join("kiln"))), (0o1777, 0o700));
         fs::set_permissions(root.join("kiln"), fs::Permissions::from_mode(0o755)).unwrap();
-        Home::open(&root).unwrap();
+        Home::find(&root).unwrap();
         assert_eq!(mode(&root.join("kiln")), 0o700, "opened by a step's `chmod`, and closed again");
     }
 
     #[test]
     fn links_are_refused() {
         let scratch = tempfile::tempdir().unwrap();
-        let refused = |root: &Path| matches!(Home::open(root), Err(HomeError::Link { .. }));
+        let refused = |root: &Path| matches!(Home::find(root), Err(HomeError::Link { .. }));
         let itself = scratch.path().join("itself");
         fs::create_dir(&itself).unwrap();
         symlink("/etc", itself.join("kiln")).unwrap();
         assert!(refused(&itself));
         let entry = scratch.path().join("entry");
         for name in ["store", "anything"] {
-            let home = Home::open(&entry).unwrap();
+            let home = Home::find(&entry).unwrap();
             symlink("/etc", home.path.join(name)).unwrap();
             assert!(refused(&entry), "{name}");
             fs::remove_file(home.path.join(name)).unwrap();

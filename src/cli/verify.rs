@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::commands::diff_json;
 use super::fail::Failure;
+use super::home::Site;
 use super::request::{CacheSetup, Invocation};
 use super::wire;
 use crate::build::{
@@ -24,7 +25,6 @@ use crate::compare::{
 };
 use crate::event::{Event, Report, Reporter};
 use crate::oci::{Digest, Image};
-use crate::sandbox::Entered;
 
 /// The coarsest time that is written into files: zip counts in two seconds.
 const CLOCK_STEP: Duration = Duration::from_millis(2100);
@@ -97,7 +97,7 @@ impl Unverified {
 /// Builds, builds again, and hands the image to the outputs if both are the same.
 pub(super) fn build_twice(
     invocation: &Invocation,
-    entered: &Entered,
+    site: &Site,
     services: &Services,
 ) -> Result<Outcome, Failure> {
     if invocation.request.epoch == EpochChoice::Now {
@@ -108,7 +108,7 @@ pub(super) fn build_twice(
     let begun = Instant::now();
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
     let gate = |first: &Finished| {
-        let checked = build_again(&invocation, entered, services, begun, first);
+        let checked = build_again(&invocation, site, services, begun, first);
         let passed = checked.is_ok();
         *failure.lock().expect("no panic while a failure is kept") = checked.err();
         passed
@@ -137,7 +137,7 @@ fn keep_stdin(invocation: &mut Invocation, services: &Services) -> Result<(), Fa
 
 fn build_again(
     invocation: &Invocation,
-    entered: &Entered,
+    site: &Site,
     services: &Services,
     begun: Instant,
     first: &Finished,
@@ -154,7 +154,7 @@ fn build_again(
     again.request.jobs = other(invocation.request.jobs).expect("not 0");
     again.request.compression_threads = other(invocation.request.compression_threads).expect("not 0");
     let quiet = Reporter::new(Again(reporter.clone()));
-    let workshop = wire::open_second_workshop(&again, entered, services, &quiet)?;
+    let workshop = wire::open_second_workshop(&again, site, services, &quiet)?;
     let how = format!(
         "no cache, {} storage, {} compressing",
         workshop.services.storage.name(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::fail::Failure;
-use super::home::Home;
+use super::home::{Home, Site};
 use super::request::{Invocation, writes_stdout};
 use super::values::CachePlace;
 use crate::blob::{RECORDS_DIRECTORY, Store};
@@ -101,17 +101,17 @@ pub fn open_work_dir(home: &Home, reporter: &Reporter) -> Result<WorkDir, Failur
 /// cache mounts of its own. Steps run where they ran.
 pub fn open_second_workshop(
     invocation: &Invocation,
-    entered: &Entered,
+    site: &Site,
     first: &Services,
     reporter: &Reporter,
 ) -> Result<Workshop, Failure> {
-    let mut workshop = open_workshop(invocation, entered, Arc::clone(&first.cancel), reporter)?;
+    let mut workshop = open_workshop(invocation, site, Arc::clone(&first.cancel), reporter)?;
     let services = &mut workshop.services;
     services.launch = Arc::clone(&first.launch);
     services.steps_running = Arc::clone(&first.steps_running);
     services.cache_mounts_dir = services.work_dir.join("mounts");
     // A storage that is not the best here is a directory already.
-    let trees = Home::open(&invocation.root)?.trees();
+    let trees = site.home.trees();
     services.storage =
         rootfs::open(StorageKind::Directory, &services.work_dir, &trees, &services.ground, reporter.clone())?;
     Ok(workshop)
@@ -120,14 +120,13 @@ pub fn open_second_workshop(
 /// Opens everything for a build.
 pub fn open_workshop(
     invocation: &Invocation,
-    entered: &Entered,
+    Site { home, entered }: &Site,
     cancel: Arc<Cancel>,
     reporter: &Reporter,
 ) -> Result<Workshop, Failure> {
-    let home = Home::open(&invocation.root)?;
     let own_files = invocation.registry.credentials.own_files.clone();
-    let store = open_store(&home, reporter)?;
-    let work_dir = open_work_dir(&home, reporter)?;
+    let store = open_store(home, reporter)?;
+    let work_dir = open_work_dir(home, reporter)?;
     let client = open_client(invocation.registry.clone(), reporter.clone())?;
     let parts = OutputParts {
         client: client.clone(),
@@ -155,7 +154,7 @@ pub fn open_workshop(
         allow_visible_credentials: invocation.sandbox.allow_visible_credentials,
         hardened: invocation.sandbox.hardened,
         own_files: own_files.clone(),
-        kiln_files: kiln_files(invocation, &home),
+        kiln_files: kiln_files(invocation, home),
         cache_directories: cache_files(invocation),
         volume_limit_bytes: invocation.request.volume_limit_bytes,
     };
@@ -238,7 +237,6 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
         caches: _,
         isolation: _,
         sandbox: _,
-        root: _,
         verify: _,
         reports: _,
         progress: _,

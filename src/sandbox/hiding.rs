@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::guard::Guard;
 use super::keeper::Keeper;
 use super::neighbours::Neighbours;
-use super::private::{Private, Record, Visible};
+use super::private::{Private, Reach, Record, Visible};
 use super::wire::Order;
 use super::{Ended, Entered, LaunchKind, LaunchOptions, SandboxError, Task, reap, step, successor};
 use crate::event::OutputStream;
@@ -32,7 +32,9 @@ struct Held {
 impl Hiding {
     /// Opens the files; nothing is emptied yet.
     pub(super) fn open(entered: &Entered, mut options: LaunchOptions) -> Result<Self, SandboxError> {
-        let (private, mut visible) = Private::open(&options.state_dir, &options.private_files)
+        let is_in_place = entered.launch == LaunchKind::InPlace;
+        let reach = Reach::of_steps(is_in_place);
+        let (private, mut visible) = Private::open(&options.state_dir, reach, &options.private_files)
             .map_err(|source| SandboxError::Setup { action: "open the credentials".to_owned(), source })?;
         let neighbours = Neighbours::look(&options.secret_values).map_err(|source| SandboxError::Setup {
             action: "look at the processes of other users".to_owned(),
@@ -49,7 +51,6 @@ impl Hiding {
             options.kiln_files.work.extend(names);
         }
         let held = Mutex::new(Held { private, guard: None });
-        let is_in_place = entered.launch == LaunchKind::InPlace;
         Ok(Self { options, held, visible, keeper: entered.keeper.clone(), is_in_place })
     }
 

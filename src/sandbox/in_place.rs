@@ -15,6 +15,7 @@ use super::hiding::Hiding;
 use super::laid::Laying;
 use super::mounting::{mount_id, mount_points};
 use super::placing::Placed;
+use super::presence::Presence;
 use super::supervise::Connection;
 use super::surroundings::Surroundings;
 use super::swap::Swap;
@@ -34,11 +35,20 @@ pub(super) struct InPlace {
     volumes: Mutex<Option<Volumes>>,
     warned: AtomicBool,
     disks_are_open: bool,
+    #[expect(dead_code, reason = "it is held for its lock")]
+    presence: Presence,
 }
 
 impl InPlace {
     pub(super) fn new(entered: &Entered, options: LaunchOptions) -> Result<Self, SandboxError> {
+        let state_dir = options.state_dir.clone();
+        let presence = std::fs::create_dir_all(&state_dir).and_then(|()| Presence::begin(&state_dir));
+        let presence = presence.map_err(|source| SandboxError::Setup {
+            action: format!("lock `{}`", state_dir.display()),
+            source,
+        })?;
         Ok(Self {
+            presence,
             disks_are_open: devices::are_kept_away(&options.state_dir).is_err(),
             hiding: Hiding::open(entered, options)?,
             hosts: std::fs::read_to_string("/etc/hosts").unwrap_or_default(),

@@ -173,7 +173,7 @@ impl Journal {
 
     /// Tells whether a swap has begun and not ended.
     pub(super) fn exists(state_dir: &Path) -> bool {
-        state_dir.join(NAME).exists()
+        state_dir.join(NAME).symlink_metadata().is_ok()
     }
 
     /// Takes over the journal of a process that died; `None` if there is none. `WouldBlock` if its process lives.

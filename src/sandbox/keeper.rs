@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cache_files::{CacheFiles, Depth};
 use super::guard::KilnFiles;
-use super::private::{Record, receive_descriptors, send_descriptors};
+use super::presence::Presence;
+use super::private::{Reach, Record, receive_descriptors, send_descriptors};
 use super::reap::{self, Children};
 use super::successor::Successor;
 use super::surroundings::Surroundings;
@@ -87,6 +88,9 @@ struct Held {
     /// The same, before that step.
     cache_files: Option<CacheFiles>,
     surroundings: Option<Surroundings>,
+    /// Where steps are in place.
+    #[expect(dead_code, reason = "it is held for its lock")]
+    presence: Option<Presence>,
 }
 
 /// kiln's connection to its keeper.
@@ -190,6 +194,15 @@ pub(super) fn wait() -> io::Result<bool> {
     }
 }
 
+/// Tells whether somebody holds `/` now.
+pub(super) fn is_claimed() -> io::Result<bool> {
+    match flock(&std::fs::File::open("/")?, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(false),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// The keeper's life; returns its exit code.
 fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
     // As in kiln: what cannot be hidden is no reason to end.
@@ -254,10 +267,20 @@ fn listen(
         (Word::Charge(charge), _) => {
             let Charge { state_dir, secrets_dir, records, kiln_files, caches, is_in_place } = *charge;
             let surroundings = is_in_place.then(|| Surroundings::note(&records)).transpose()?;
-            let successor = Successor::new(descriptors, &state_dir, records, kiln_files)?;
+            let presence = is_in_place.then(|| Presence::begin(&state_dir)).transpose()?;
+            let successor =
+                Successor::new(descriptors, &state_dir, (Reach::of_steps(is_in_place), records), kiln_files)?;
             let (noted, cache_files) = (Noted::default(), None);
-            *held =
-                Some(Held { state_dir, secrets_dir, successor, noted, caches, cache_files, surroundings });
+            *held = Some(Held {
+                state_dir,
+                secrets_dir,
+                successor,
+                noted,
+                caches,
+                cache_files,
+                surroundings,
+                presence,
+            });
         }
         (Word::StepBegins, Some(held)) => {
             held.successor.step_begins();

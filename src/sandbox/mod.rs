@@ -38,6 +38,7 @@ mod neighbours;
 mod network;
 mod overlay;
 mod placing;
+mod presence;
 mod private;
 mod probe;
 mod process;
@@ -58,6 +59,9 @@ mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use presence::Alone;
+use private::Reach;
 
 use crate::event::OutputStream;
 use crate::own_files::OwnFiles;
@@ -208,13 +212,25 @@ impl Launch for NoLaunch {
     }
 }
 
+/// Tells whether there is anything for [`recover`] in a state directory after steps in place, or somebody at work: who reads the
+/// store then reads what a step may have written. It costs a few looks.
+pub fn needs_recovery(state_dir: &Path) -> bool {
+    journal::Journal::exists(state_dir)
+        || private::is_noted(state_dir, Reach::All)
+        || successor::is_noted(state_dir)
+        || volumes::are_unsettled(state_dir)
+        || Alone::now(state_dir).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
 /// Puts the container's own files back if a kiln that ran steps in place was killed half-way.
 ///
-/// Called at start, before anything else reads the file system; returns what was repaired, for a warning. Files with
-/// credentials are not refilled: if nobody did it who still knew their content, they are lost. Nor does anybody know then
-/// what the step made of `names` ([`KilnFiles::names`]): these are removed.
+/// Called before anything else reads the file system; returns what was repaired, for a warning. Another kiln whose steps are in
+/// place, and what is left of one, is waited for a moment; then it is [`SandboxError::Occupied`]. Files with credentials are not
+/// refilled: if nobody did it who still knew their content, they are lost. Nor does anybody know then what the step made of `names`
+/// ([`KilnFiles::names`]): these are removed.
 pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, SandboxError> {
     dev_entries::check_null()?;
+    let _alone = wait_for_others(state_dir)?;
     let (mut told, mut is_known) = recover_swap(state_dir)?;
     let setup =
         |source| SandboxError::Setup { action: "put the container's volumes back".to_owned(), source };
@@ -243,6 +259,18 @@ pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, Sa
         }
     }
     Ok((!told.is_empty()).then(|| told.join("; ")))
+}
+
+/// Waits until nobody is at work in a state directory. A step that outlived all of kiln may have taken the lock.
+fn wait_for_others(state_dir: &Path) -> Result<Alone, SandboxError> {
+    let setup = |source| SandboxError::Setup { action: "wait for a kiln that was killed".to_owned(), source };
+    let is_busy = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+    let mut alone = Alone::within(state_dir, keeper::PATIENCE);
+    if alone.as_ref().is_err_and(is_busy) && !keeper::is_claimed().map_err(setup)? {
+        reap::kill_orphans(None).map_err(setup)?;
+        alone = Alone::within(state_dir, keeper::PATIENCE);
+    }
+    alone.map_err(|error| if is_busy(&error) { SandboxError::Occupied } else { setup(error) })
 }
 
 /// How often what was filled again meanwhile is removed again.
@@ -281,7 +309,9 @@ fn drop_names(names: &[PathBuf]) -> std::io::Result<bool> {
 fn recover_swap(state_dir: &Path) -> Result<(Vec<String>, bool), SandboxError> {
     let setup =
         |source| SandboxError::Setup { action: "put the container's own files back".to_owned(), source };
-    let is_cut_short = journal::Journal::exists(state_dir) || private::is_noted(state_dir);
+    let is_noted = |reach| private::is_noted(state_dir, reach);
+    let is_cut_short =
+        journal::Journal::exists(state_dir) || is_noted(Reach::All) || is_noted(Reach::Credentials);
     let is_alive = is_cut_short && !keeper::wait().map_err(setup)?;
     let begin = std::time::Instant::now();
     let recovered = loop {
@@ -317,7 +347,7 @@ fn recover_swap(state_dir: &Path) -> Result<(Vec<String>, bool), SandboxError> {
         is_known = false;
         said.push(told);
     }
-    is_known &= !private::is_noted(state_dir);
+    is_known &= !is_noted(Reach::All);
     for path in private::settle(state_dir).map_err(setup)? {
         said.push(format!(
             "`{}`, which was hidden from the steps of a kiln that was killed, is lost with all of its processes; nothing is \

@@ -13,7 +13,9 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -31,8 +33,32 @@ use super::neighbours::Neighbours;
 use super::reap::NobodyLeft;
 use super::wire::path;
 
-/// The note in the state directory of what is empty now, for the next start if nobody is left to refill it.
-const NOTE: &str = "emptied.json";
+/// As much of a note is read.
+const LARGEST_NOTE_BYTES: u64 = 16 << 20;
+
+/// What the steps for which files are emptied could write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All that is in the container, kiln's store as well.
+    All,
+    /// Only what is below their root.
+    Credentials,
+}
+
+impl Reach {
+    /// Returns that of steps without namespaces.
+    pub(super) fn of_steps(are_in_place: bool) -> Self {
+        if are_in_place { Self::All } else { Self::Credentials }
+    }
+
+    /// Returns the name of the note in the state directory of what is empty now, for the next start if nobody is left to refill it.
+    fn note(self) -> &'static str {
+        match self {
+            Self::All => "emptied.json",
+            Self::Credentials => "emptied-for-chroot.json",
+        }
+    }
+}
 
 /// How many descriptors go with one message: a round number below the kernel's limit of 253.
 const DESCRIPTORS_A_MESSAGE: usize = 64;
@@ -90,17 +116,22 @@ enum Fill {
 #[derive(Debug)]
 pub(super) struct Private {
     state_dir: OwnedFd,
+    reach: Reach,
     files: Vec<PrivateFile>,
     fill: Fill,
 }
 
 impl Private {
     /// Opens those of `paths` that hold something, and tells which of them cannot be emptied.
-    pub(super) fn open(state_dir: &Path, paths: &[PathBuf]) -> io::Result<(Self, Vec<Visible>)> {
+    pub(super) fn open(
+        state_dir: &Path,
+        reach: Reach,
+        paths: &[PathBuf],
+    ) -> io::Result<(Self, Vec<Visible>)> {
         std::fs::create_dir_all(state_dir)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mut private =
-            Self { state_dir: open(state_dir, flags, Mode::empty())?, files: Vec::new(), fill: Fill::Full };
+        let state_dir = open(state_dir, flags, Mode::empty())?;
+        let mut private = Self { state_dir, reach, files: Vec::new(), fill: Fill::Full };
         let mut visible = Vec::new();
         if paths.is_empty() {
             return Ok((private, visible));
@@ -219,7 +250,7 @@ impl Private {
             return Ok(());
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let note = rustix::fs::openat(&self.state_dir, NOTE, flags, Mode::RUSR | Mode::WUSR)?;
+        let note = rustix::fs::openat(&self.state_dir, self.reach.note(), flags, Mode::RUSR | Mode::WUSR)?;
         File::from(note).write_all(&serde_json::to_vec(&self.records())?)?;
         self.files
             .iter()
@@ -243,7 +274,7 @@ impl Private {
             }
         }
         // One that is not there says nothing to the next start.
-        let _ = unlinkat(&self.state_dir, NOTE, AtFlags::empty());
+        let _ = unlinkat(&self.state_dir, self.reach.note(), AtFlags::empty());
         outcome
     }
 
@@ -257,6 +288,7 @@ impl Private {
     /// Makes the same of what another process handed over: descriptors, and what their files were like.
     pub(super) fn take_over(
         mut descriptors: impl Iterator<Item = OwnedFd>,
+        reach: Reach,
         records: Vec<Record>,
     ) -> io::Result<Self> {
         let mut next = || descriptors.next().ok_or(io::ErrorKind::UnexpectedEof);
@@ -265,7 +297,7 @@ impl Private {
             .into_iter()
             .map(|record| Ok(PrivateFile { record, file: next()?.into(), content: next()?.into() }))
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { state_dir, files, fill: Fill::Empty })
+        Ok(Self { state_dir, reach, files, fill: Fill::Empty })
     }
 }
 
@@ -347,29 +379,44 @@ impl PrivateFile {
 }
 
 /// Tells whether a kiln has emptied files and not refilled them yet.
-pub(super) fn is_noted(state_dir: &Path) -> bool {
-    state_dir.join(NOTE).exists()
+pub(super) fn is_noted(state_dir: &Path, reach: Reach) -> bool {
+    state_dir.join(reach.note()).symlink_metadata().is_ok()
 }
 
 /// Says which files a kiln that was killed with all of its processes left empty, and removes them: nobody shall take what
 /// is left for a secret without content. Nothing is refilled: nobody knows the content any more.
 pub(super) fn settle(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let note = state_dir.join(NOTE);
-    let text = match std::fs::read(&note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
+    let mut lost = Vec::new();
+    for reach in [Reach::All, Reach::Credentials] {
+        settle_one(state_dir, reach, &mut lost)?;
+    }
+    Ok(lost)
+}
+
+fn settle_one(state_dir: &Path, reach: Reach, lost: &mut Vec<PathBuf>) -> io::Result<()> {
+    if !is_noted(state_dir, reach) {
+        return Ok(());
+    }
+    let note = state_dir.join(reach.note());
+    // A step may have put anything there: what is no file says nothing.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut text = Vec::new();
+    match File::options().read(true).custom_flags(flags).open(&note) {
+        Ok(file) if file.metadata()?.is_file() => {
+            file.take(LARGEST_NOTE_BYTES).read_to_end(&mut text)?;
+        }
+        _ => {}
+    }
     // A note cut short was written before anything was emptied.
     let records: Vec<Record> = serde_json::from_slice(&text).unwrap_or_default();
-    let mut lost = Vec::new();
     for record in records {
         if record.find().is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
             std::fs::remove_file(&record.path).map_err(|error| at(&record.path, error))?;
             lost.push(record.path);
         }
     }
-    std::fs::remove_file(note)?;
-    Ok(lost)
+    let name = note.file_name().unwrap_or_default();
+    crate::tree::RootDir::open_exact(state_dir)?.remove_all(name)
 }
 
 /// Sends any number of descriptors.
@@ -426,7 +473,7 @@ mod tests {
     }
 
     fn hide(directory: &Path, paths: &[PathBuf]) -> Private {
-        let (mut private, visible) = Private::open(&directory.join("state"), paths).unwrap();
+        let (mut private, visible) = Private::open(&directory.join("state"), Reach::All, paths).unwrap();
         assert_eq!(visible, []);
         private.empty().unwrap();
         private
@@ -446,7 +493,7 @@ mod tests {
         assert_eq!(private.contents().unwrap(), BTreeMap::from([(path.clone(), b"token".to_vec())]));
         assert!(!format!("{private:?}").contains(&format!("{:?}", b"token")));
         assert_eq!(std::fs::read(&path).unwrap(), b"");
-        assert!(is_noted(&directory.path().join("state")));
+        assert!(is_noted(&directory.path().join("state"), Reach::All));
         // What a step does to the very file is undone.
         std::fs::write(&path, "longer than before").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
@@ -454,7 +501,7 @@ mod tests {
         let after = std::fs::metadata(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"token");
         assert_eq!((after.mode(), after.modified().unwrap()), (before.mode(), before.modified().unwrap()));
-        assert!(!is_noted(&directory.path().join("state")));
+        assert!(!is_noted(&directory.path().join("state"), Reach::All));
     }
 
     #[test]
@@ -501,7 +548,10 @@ mod tests {
         drop((private, ours));
         let descriptors = receive_descriptors(&theirs).unwrap().unwrap();
         assert!(receive_descriptors(&theirs).unwrap().is_none());
-        Private::take_over(descriptors.into_iter(), records).unwrap().fill(NobodyLeft::in_a_test()).unwrap();
+        Private::take_over(descriptors.into_iter(), Reach::All, records)
+            .unwrap()
+            .fill(NobodyLeft::in_a_test())
+            .unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"token");
     }
 
@@ -556,7 +606,8 @@ mod tests {
         std::fs::hard_link(&two, directory.path().join("names")).unwrap();
         let version = PathBuf::from("/proc/sys/kernel/ostype");
         let (private, visible) =
-            Private::open(&directory.path().join("state"), &[fifo, two.clone(), version.clone()]).unwrap();
+            Private::open(&directory.path().join("state"), Reach::All, &[fifo, two.clone(), version.clone()])
+                .unwrap();
         assert_eq!(private.records(), []);
         // What the kernel makes up as it is read has no length, and so no content to hide.
         assert_eq!(visible.iter().map(|file| &file.path).collect::<Vec<_>>(), [&two]);

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::guard::{KilnFiles, Notes};
-use super::private::{Private, Record};
+use super::private::{Private, Reach, Record};
 use super::reap::NobodyLeft;
 use crate::tree::RootDir;
 
@@ -49,12 +49,12 @@ impl Successor {
     pub(super) fn new(
         descriptors: Vec<OwnedFd>,
         state_dir: &Path,
-        records: Vec<Record>,
+        (reach, records): (Reach, Vec<Record>),
         kiln_files: KilnFiles,
     ) -> io::Result<Self> {
         let mut descriptors = descriptors.into_iter();
         let notes = Notes::take_over(kiln_files, state_dir.join(PLANTED), &mut descriptors)?;
-        let private = Private::take_over(descriptors, records)?;
+        let private = Private::take_over(descriptors, reach, records)?;
         Ok(Self { state_dir: state_dir.to_owned(), private, notes, phase: Phase::Between })
     }
 
@@ -141,6 +141,11 @@ fn noted(state_dir: &Path) -> Option<String> {
             Some(text)
         }
     }
+}
+
+/// Tells whether there is a note, whoever wrote it.
+pub(super) fn is_noted(state_dir: &Path) -> bool {
+    state_dir.join(NOTE).symlink_metadata().is_ok()
 }
 
 /// Removes the note, and says what it told.

@@ -19,7 +19,8 @@ use super::SandboxError;
 use super::in_place::Occupied;
 use super::journal::Journal;
 use super::placing::Placed;
-use super::private::receive_descriptors;
+use super::presence::Presence;
+use super::private::{Reach, receive_descriptors};
 use super::reap::{self, Children};
 use super::successor::Successor;
 use super::surroundings::Surroundings;
@@ -75,14 +76,18 @@ pub(super) fn main() -> i32 {
     let Ok(children) = Children::open().and_then(|children| reap::outlive_limits().map(|()| children)) else {
         return 2;
     };
-    let surroundings = match order.launch {
-        LaunchKind::InPlace => Surroundings::note(&order.private).ok(),
-        LaunchKind::Chroot | LaunchKind::Namespaces | LaunchKind::None => None,
+    let (surroundings, presence) = match order.launch {
+        LaunchKind::InPlace => {
+            (Surroundings::note(&order.private).ok(), Some(Presence::begin(&order.state_dir)))
+        }
+        LaunchKind::Chroot | LaunchKind::Namespaces | LaunchKind::None => (None, None),
     };
+    // Held to the end of this process.
+    let Ok(_presence) = presence.transpose() else { return 2 };
     let successor = match descriptors.is_empty() {
         true => None,
         false => {
-            let private = order.private.clone();
+            let private = (Reach::of_steps(order.launch == LaunchKind::InPlace), order.private.clone());
             Successor::new(descriptors, &order.state_dir, private, order.kiln_files.clone()).ok()
         }
     };

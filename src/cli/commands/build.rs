@@ -10,7 +10,7 @@ use crate::build::{Outcome, build};
 use crate::cli::args::{BuildArgs, ProgressArg};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::home::Home;
+use crate::cli::home::{Home, Site};
 use crate::cli::progress::{Progress, bytes};
 use crate::cli::request::{Invocation, RequestError, auth_warnings, invocation};
 use crate::cli::signals::{self, Ending};
@@ -25,13 +25,13 @@ pub(super) fn run(args: &BuildArgs, environment: &Environment, out: &mut dyn Wri
     let isolation: Isolation = args.isolation.parse().map_err(RequestError::Isolation)?;
     let root = environment.store_root(args.store.root.as_ref());
     // Before anything else: this may start the process over, and needs it to have one thread.
-    let (entered, repaired) = enter(isolation, args.force, &root)?;
+    let (site, repaired) = enter(isolation, args.force, &root, environment)?;
     let commit = commit::find(&args.source.context, environment);
     let mut invocation = invocation(args, environment, commit.as_ref(), &mut std::io::stdin())?;
     invocation.warnings.extend(repaired);
     invocation.warnings.extend(auth_warnings(environment));
     let progress = Progress::open(invocation.progress, invocation.debug, environment);
-    let finished = perform(&invocation, &entered, &progress.reporter());
+    let finished = perform(&invocation, &site, &progress.reporter());
     drop(progress);
     if let Err(Failure::Unverified(unverified)) = &finished
         && let Some(path) = &invocation.reports.metadata
@@ -53,24 +53,26 @@ pub(crate) fn enter(
     isolation: Isolation,
     force: bool,
     root: &Path,
-) -> Result<(Entered, Vec<String>), Failure> {
-    let home = Home::open(root)?;
-    let repaired = sandbox::recover(&home.sandbox(), &home.names())?;
+    environment: &Environment,
+) -> Result<(Site, Vec<String>), Failure> {
+    // What was killed may have had the usual root.
+    let usual = Home::put_right_at(&environment.store_root(None))?;
+    let (home, repaired) = Home::begin(root)?;
     let entered = sandbox::enter(isolation, force, &sandbox::probe_for(isolation))?;
     // From here on the arguments are blank for who lists processes; they have been read.
     let concealed = sandbox::conceal().err();
     let told = concealed.map(|error| format!("other processes can look into kiln's own: {error}"));
-    let warnings = repaired.into_iter().chain(told).collect();
-    Ok((entered, warnings))
+    let warnings = usual.into_iter().chain(repaired).chain(told).collect();
+    Ok((Site { home, entered }, warnings))
 }
 
 /// Runs a build to its end; tells whether an output wrote to standard output.
 pub(crate) fn perform(
     invocation: &Invocation,
-    entered: &Entered,
+    site: &Site,
     reporter: &Reporter,
 ) -> Result<(Outcome, bool), Failure> {
-    perform_under(&Watch::start(entered)?, invocation, entered, reporter)
+    perform_under(&Watch::start(&site.entered)?, invocation, site, reporter)
 }
 
 /// The watch for signals, which a process keeps once for all of its builds.
@@ -97,14 +99,14 @@ impl Watch {
 pub(crate) fn perform_under(
     watch: &Watch,
     invocation: &Invocation,
-    entered: &Entered,
+    site: &Site,
     reporter: &Reporter,
 ) -> Result<(Outcome, bool), Failure> {
     for warning in &invocation.warnings {
         reporter.warning(warning.clone());
     }
     let Watch { cancel, ending } = watch;
-    let mut workshop = wire::open_workshop(invocation, entered, Arc::clone(cancel), reporter)?;
+    let mut workshop = wire::open_workshop(invocation, site, Arc::clone(cancel), reporter)?;
     workshop.services.steps_running = Arc::clone(&ending.steps_running);
     *ending.work_dir.lock().unwrap_or_else(PoisonError::into_inner) =
         Some(workshop.services.work_dir.clone());
@@ -112,7 +114,7 @@ pub(crate) fn perform_under(
         false => build(&request, &workshop.services).map_err(Failure::from),
         true => {
             let invocation = Invocation { request, ..invocation.clone() };
-            verify::build_twice(&invocation, entered, &workshop.services)
+            verify::build_twice(&invocation, site, &workshop.services)
         }
     });
     // Before the next build reads them, and whatever became of this one.

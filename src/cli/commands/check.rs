@@ -25,7 +25,7 @@ pub(super) fn run(args: &CheckArgs, environment: &Environment, out: &mut dyn Wri
     registry.retries.count = 0;
     let reporter = Reporter::silent();
     let fetch = wire::open_fetch(&registry, reporter.clone());
-    let work_dir = temporary_directory(&environment.store_root(None))?;
+    let work_dir = temporary_directory(&environment.store_root(None), &reporter)?;
     let bench = Workbench {
         reporter: &reporter,
         fetch: fetch.as_ref(),

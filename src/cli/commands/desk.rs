@@ -56,7 +56,7 @@ impl<'a> Desk<'a> {
         let config = registry_config(&args.registry, environment)?;
         let progress = Progress::open(kind, args.store.debug, environment);
         let reporter = progress.reporter();
-        let store = wire::open_store(&home(&args.store, environment)?, &reporter)?;
+        let store = wire::open_store(&home(&args.store, environment, &reporter)?, &reporter)?;
         auth_warnings(environment).into_iter().for_each(|warning| reporter.warning(warning));
         let client = wire::open_client(config, reporter.clone())?;
         Ok(Self { environment, store, client, reporter, _progress: progress })

@@ -10,7 +10,7 @@ use super::{print, print_json};
 use crate::cli::args::{DoctorArgs, Format};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::home::Home;
+use crate::cli::home::Site;
 use crate::cli::wire;
 use crate::event::Reporter;
 use crate::rootfs::{self, StorageKind};
@@ -20,7 +20,7 @@ use crate::sandbox::{Finding, Isolation, doctor};
 pub(super) fn run(args: &DoctorArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
     let root = environment.store_root(args.store.root.as_ref());
     let mut findings = doctor(Some(&root));
-    findings.push(storage(&root)?);
+    findings.push(storage(&root, environment)?);
     match args.format {
         Format::Json => {
             let value = json!({
@@ -38,21 +38,18 @@ pub(super) fn run(args: &DoctorArgs, environment: &Environment, out: &mut dyn Wr
 }
 
 /// Finds out where a build's files would live, in the namespaces that it would work in.
-fn storage(root: &Path) -> Result<Finding, Failure> {
+fn storage(root: &Path, environment: &Environment) -> Result<Finding, Failure> {
     let finding = |works, detail: String, meaning: &str| Finding {
         name: "storage".to_owned(),
         works,
         detail,
         meaning: meaning.to_owned(),
     };
-    let entered = match enter(Isolation::Auto, false, root) {
-        Ok((entered, _)) => entered,
+    let Site { home, entered } = match enter(Isolation::Auto, false, root, environment) {
+        Ok((site, _)) => site,
         Err(error) => return Ok(finding(false, error.to_string(), "")),
     };
-    let work_dir = match Home::open(root)
-        .map_err(Failure::from)
-        .and_then(|home| wire::open_work_dir(&home, &Reporter::silent()))
-    {
+    let work_dir = match wire::open_work_dir(&home, &Reporter::silent()) {
         Ok(work_dir) => work_dir,
         Err(error) => return Ok(finding(false, error.to_string(), "choose a writable place with `--root`")),
     };

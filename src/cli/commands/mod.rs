@@ -33,10 +33,16 @@ use super::home::Home;
 use super::progress::Progress;
 use super::wire;
 use crate::blob::Store;
+use crate::event::Reporter;
 use crate::text;
 
 /// Runs a command; its result goes to `out`.
 pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
+    match &cli.command {
+        // It does so itself, and tells in its own words.
+        Command::Build(_) | Command::Doctor(_) | Command::Version => {}
+        _ => put_right(environment, || Progress::open(ProgressArg::Plain, false, environment).reporter())?,
+    }
     match cli.command {
         Command::Build(args) => build::run(&args, environment, out),
         Command::Check(args) => check::run(&args, environment, out),
@@ -61,15 +67,28 @@ pub fn run(cli: Cli, environment: &Environment, out: &mut dyn Write) -> Result<(
     }
 }
 
+/// Puts right what a step may have left in the container, whether or not the command has a store: it believes files or writes
+/// credentials there. What was put right is told to the reporter, which is opened only then.
+pub(crate) fn put_right(
+    environment: &Environment,
+    reporter: impl FnOnce() -> Reporter,
+) -> Result<(), Failure> {
+    if let Some(told) = Home::put_right_at(&environment.store_root(None))? {
+        reporter().warning(told);
+    }
+    Ok(())
+}
+
 /// Opens kiln's own directory that the arguments name.
-fn home(args: &StoreArgs, environment: &Environment) -> Result<Home, Failure> {
-    Ok(Home::open(&environment.store_root(args.root.as_ref()))?)
+fn home(args: &StoreArgs, environment: &Environment, reporter: &Reporter) -> Result<Home, Failure> {
+    Home::open(&environment.store_root(args.root.as_ref()), reporter)
 }
 
 /// Opens the store for a command without a view of its own; a long wait for it is told as lines.
 fn open_store(args: &StoreArgs, environment: &Environment) -> Result<Arc<Store>, Failure> {
     let progress = Progress::open(ProgressArg::Plain, args.debug, environment);
-    wire::open_store(&home(args, environment)?, &progress.reporter())
+    let reporter = progress.reporter();
+    wire::open_store(&home(args, environment, &reporter)?, &reporter)
 }
 
 /// Writes a line of a command's result. Names and labels in it are anybody's.

@@ -15,8 +15,8 @@ use crate::{build, cache, rootfs};
 /// Removes images without a name (all images with `--all`), then every blob that no image needs, unpacked
 /// layers, cache mounts and results of steps (within limits: those beyond); nothing that a running build uses.
 pub(super) fn run(args: &PruneArgs, environment: &Environment, out: &mut dyn Write) -> Result<(), Failure> {
-    let home = home(&args.store, environment)?;
     let reporter = Progress::open(ProgressArg::Plain, args.store.debug, environment).reporter();
+    let home = home(&args.store, environment, &reporter)?;
     let store = wire::open_store(&home, &reporter)?;
     for tagged in store.tags()? {
         let goes = args.all || locate::is_nameless(&tagged.reference);

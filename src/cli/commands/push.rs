@@ -49,7 +49,7 @@ pub(crate) fn push_image(
     environment: &Environment,
     reporter: &Reporter,
 ) -> Result<Digest, Failure> {
-    let store = wire::open_store(&Home::open(&environment.store_root(None))?, reporter)?;
+    let store = wire::open_store(&Home::open(&environment.store_root(None), reporter)?, reporter)?;
     let found = locate::in_layout(environment, path)?;
     let found = found.ok_or_else(|| Failure::NoImage { name: path.to_owned() })?;
     let names = destinations(given, path, &found.names)?;

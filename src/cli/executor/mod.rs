@@ -33,17 +33,19 @@ use log::Log;
 use planned::{describe, planned};
 use request::{Execution, execution};
 
-use super::args::CredentialArgs;
+use super::args::{CredentialArgs, ProgressArg};
 use super::commands::build::{Watch, enter, perform_under};
-use super::commands::{credentials, print_listing, push_image};
+use super::commands::{credentials, print_listing, push_image, put_right};
 use super::environment::Environment;
 use super::fail::{FAILED, Failure};
+use super::home::{Home, Site};
+use super::progress::Progress;
 use super::request::Invocation;
 use super::wire;
 use crate::build::{ContextSource, Request};
 use crate::event::{Event, Report, Reporter};
 use crate::output::OutputSpec;
-use crate::sandbox::{Entered, Isolation};
+use crate::sandbox::Isolation;
 
 /// Tells whether a word is one of the executor's flags: an image called with them is meant to be the executor.
 pub fn is_flag(word: &str) -> bool {
@@ -87,7 +89,10 @@ pub fn main(arguments: &[OsString], environment: &Environment) -> u8 {
 pub fn warmer_main(arguments: &[OsString], environment: &Environment) -> u8 {
     let words = std::iter::once(OsString::from("warmer")).chain(arguments.iter().cloned());
     match WarmerCli::try_parse_from(words) {
-        Ok(cli) => with_log(&cli.log.clone(), |log| warmer::run(&cli, environment, &reporter(log))),
+        Ok(cli) => with_log(&cli.log.clone(), |log| {
+            put_right(environment, || reporter(log))?;
+            warmer::run(&cli, environment, &reporter(log))
+        }),
         Err(error) => super::show(&error, FAILED),
     }
 }
@@ -116,8 +121,8 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         None => Isolation::Auto,
     };
     // Before anything else: this may start the process over, and needs it to have one thread.
-    let (entered, repaired) =
-        enter(isolation, args.moot.force == Some(true), &request::root(args, environment))?;
+    let (site, repaired) =
+        enter(isolation, args.moot.force == Some(true), &request::root(args, environment), environment)?;
     let Execution { mut invocation, sub_path, also, results } = execution(args, environment)?;
     invocation.warnings.extend(repaired);
     for note in moot::notes(args, environment) {
@@ -126,14 +131,14 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
     let reporter = reporter(log);
     // Holds the unpacked context until the build is over.
     let _unpacked = match sub_path {
-        Some(path) => Some(unpack::unpack(&mut invocation, &path, &reporter)?),
+        Some(path) => Some(unpack::unpack(&mut invocation, &site.home, &path, &reporter)?),
         None => None,
     };
     let is_dry = args.dryrun == Some(true);
     if is_dry || request::environment_bool(environment, "KANIKO_PRINT_PLAN") {
         // Standard input is read once, and the build needs it.
         if is_dry || invocation.request.context != ContextSource::Stdin {
-            print_plans(&also, &invocation, environment, &reporter)?;
+            print_plans(&also, &invocation, (environment, &site.home), &reporter)?;
         } else {
             reporter.info("KANIKO_PRINT_PLAN: --dryrun prints the plan of a context on standard input");
         }
@@ -145,9 +150,9 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
         true => Some(wire::open_fetch(&invocation.registry, reporter.clone())),
         false => None,
     };
-    let watch = Watch::start(&entered)?;
-    build_also(&also, &mut invocation, &entered, &watch, &reporter)?;
-    let (outcome, _) = perform_under(&watch, &invocation, &entered, &reporter)?;
+    let watch = Watch::start(&site.entered)?;
+    build_also(&also, &mut invocation, &site, &watch, &reporter)?;
+    let (outcome, _) = perform_under(&watch, &invocation, &site, &reporter)?;
     let pushed = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));
     results.write(&invocation.request.names, pushed, &outcome.image.digest(), fetch.as_deref())
 }
@@ -156,15 +161,15 @@ fn build(args: &ExecutorArgs, environment: &Environment, log: &Arc<Log>) -> Resu
 fn print_plans(
     also: &[String],
     invocation: &Invocation,
-    environment: &Environment,
+    (environment, home): (&Environment, &Home),
     reporter: &Reporter,
 ) -> Result<(), Failure> {
-    let Invocation { request, registry, root, .. } = invocation;
+    let Invocation { request, registry, .. } = invocation;
     let pushes = invocation.outputs.iter().any(|output| matches!(output, OutputSpec::Registry { .. }));
     let mut names = if pushes { request.names.as_slice() } else { &[] };
     let further = also.iter().map(|target| Request { target: Some(target.clone()), ..request.clone() });
     for request in std::iter::once(request.clone()).chain(further) {
-        let plan = planned(&request, root, registry, environment, reporter)?;
+        let plan = planned(&request, home, registry, environment, reporter)?;
         print_listing(&mut io::stdout(), describe(&plan, names).trim_end())?;
         names = &[];
     }
@@ -175,7 +180,7 @@ fn print_plans(
 fn build_also(
     targets: &[String],
     invocation: &mut Invocation,
-    entered: &Entered,
+    site: &Site,
     watch: &Watch,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
@@ -184,7 +189,7 @@ fn build_also(
     for target in targets {
         reporter.info(format!("Building the stage {target}, which is not pushed: the first --target is"));
         invocation.request.target = Some(target.clone());
-        perform_under(watch, invocation, entered, reporter)?;
+        perform_under(watch, invocation, site, reporter)?;
         // They were said.
         invocation.warnings.clear();
     }
@@ -213,9 +218,11 @@ fn run_command(command: ExecutorCommand, environment: &Environment) -> u8 {
                 password_stdin,
                 authfile: None,
             };
+            put_right(environment, || Progress::open(ProgressArg::Plain, false, environment).reporter())?;
             credentials(&args, environment, &mut io::stdin(), &mut io::stdout())
         }),
         ExecutorCommand::Push { path, destination, registry, log } => with_log(&log, |log| {
+            put_right(environment, || reporter(log))?;
             let config = registry::registry_config(&registry, environment)?;
             push_image(&path, &destination, config, environment, &reporter(log)).map(drop)
         }),

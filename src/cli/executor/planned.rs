@@ -1,7 +1,6 @@
 //! What a Dockerfile asks for, without a build: for `--dryrun`.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use crate::build::{BuildError, Problem, Request, Workbench, read_dockerfile};
 use crate::cli::environment::Environment;
@@ -19,13 +18,13 @@ use crate::text::line;
 /// Reads and plans a request's Dockerfile.
 pub(super) fn planned(
     request: &Request,
-    root: &Path,
+    home: &Home,
     registry: &RegistryConfig,
     environment: &Environment,
     reporter: &Reporter,
 ) -> Result<Plan, Failure> {
     let fetch = wire::open_fetch(registry, reporter.clone());
-    let work_dir = wire::open_work_dir(&Home::open(root)?, reporter)?;
+    let work_dir = wire::open_work_dir(home, reporter)?;
     let bench = Workbench {
         reporter,
         fetch: fetch.as_ref(),

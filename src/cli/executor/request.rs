@@ -119,7 +119,6 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
             allow_visible_credentials: args.allow_visible_credentials == Some(true),
             hardened: args.hardened == Some(true),
         },
-        root: root(args, environment),
         verify: false,
         reports: Reports::default(),
         // The executor has a log of its own.

@@ -17,10 +17,11 @@ use crate::rootfs::WorkDir;
 /// returned.
 pub(super) fn unpack(
     invocation: &mut Invocation,
+    home: &Home,
     sub_path: &Path,
     reporter: &Reporter,
 ) -> Result<WorkDir, Failure> {
-    let directory = wire::open_work_dir(&Home::open(&invocation.root)?, reporter)?;
+    let directory = wire::open_work_dir(home, reporter)?;
     let context_error = |error: ContextError| Failure::from(BuildError::from(Problem::from(error)));
     let reader: Box<dyn Read + Send> = match &invocation.request.context {
         ContextSource::Stdin => Box::new(std::io::stdin()),

@@ -39,7 +39,7 @@ pub(super) fn run(cli: &WarmerCli, environment: &Environment, reporter: &Reporte
         return Err(Failure::NothingToWarm);
     }
     let client = wire::open_client(config, reporter.clone())?;
-    let store = wire::open_store(&Home::open(&environment.store_root(None))?, reporter)?;
+    let store = wire::open_store(&Home::open(&environment.store_root(None), reporter)?, reporter)?;
     let directory: PathBuf = environment.directory.join(&cli.cache_dir);
     for text in &images {
         let reference: Reference = text.parse()?;

@@ -58,8 +58,6 @@ pub struct Invocation {
     pub isolation: Isolation,
     /// What else is demanded, or waived, of that.
     pub sandbox: SandboxRules,
-    /// kiln's store.
-    pub root: PathBuf,
     /// Whether it is built twice before anything goes out.
     pub verify: bool,
     /// Files to write about the result.
@@ -230,7 +228,6 @@ pub fn invocation(
             allow_visible_credentials: args.allow_visible_credentials,
             hardened: args.hardened,
         },
-        root: environment.store_root(args.store.root.as_ref()),
         verify: args.output.verify,
         reports: Reports {
             image_id: args.output.iidfile.as_ref().map(|path| environment.directory.join(path)),

@@ -430,6 +430,12 @@ pub(super) fn unsettled(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
+/// Tells whether there are any, or some of which nobody has said yet how they are.
+pub(super) fn are_unsettled(state_dir: &Path) -> bool {
+    let directory = state_dir.join(DIRECTORY);
+    [UNCHECKED, UNSETTLED].into_iter().any(|name| directory.join(name).symlink_metadata().is_ok())
+}
+
 /// Forgets what [`keep_unsettled`] kept in mind.
 pub(super) fn forget_unsettled(state_dir: &Path) -> io::Result<()> {
     match std::fs::remove_file(state_dir.join(DIRECTORY).join(UNSETTLED)) {

@@ -357,3 +357,83 @@ fn killing_kiln_gains_no_name_no_record_and_no_program() {
         }
     }
 }
+
+/// A command of each door: to the store, to kiln's directory, to credentials, and to registries.
+const COMMANDS: [&str; 10] = [
+    "kiln images",
+    "kiln copy job/app oci:/kiln/copied:1",
+    "kiln push job/app 127.0.0.1:1/x",
+    "kiln tag job/app job/other",
+    "kiln prune",
+    "kiln cache ls",
+    "kiln login --skip-check -u me -p pass r.example",
+    "kiln check $CONTEXT",
+    "kiln executor push /kiln/layout --destination 127.0.0.1:1/x",
+    "kiln ls-tags 127.0.0.1:1/x",
+];
+
+/// A step exchanges two names, leaves a process, and kills keeper, kiln and watcher at once: they are stopped first.
+#[test]
+fn no_command_believes_a_store_that_a_killed_step_could_write_to() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let base = base::busybox();
+    let step = "w=$PPID; parent() { sed 's/.*) //' /proc/$1/stat | cut -d' ' -f2; }; k=$(parent $w); p=$(parent $k); \
+        cd /kiln/store/kiln/store; sed -e 's#job/app#job/x#g; s#job/evil#job/app#g' index.json > /i; cat /i > index.json; \
+        touch /stage; (setsid sleep 4321 &); sleep 0.1; kill -19 $w $k $p; kill -9 $k $p $w; sleep 60";
+    let context = Context::on_busybox("RUN true\n")
+        .file("app", format!("FROM {base}\nRUN echo good > /app\n"))
+        .file("evil", format!("FROM {base}\nRUN echo evil > /app\n"))
+        .file("attack", format!("FROM {base}\nRUN {step}\n"));
+    let script = "is() { test -e $1 && echo 1 || echo 0; }; digest() { kiln images | grep $1 | tr -s ' ' | cut -d' ' -f3; }; \
+        mkdir -p /kiln/.docker; while read -r command; do \
+            echo '{\"auths\":{\"r.example\":{\"auth\":\"Y2k6czNjcjN0\"}}}' > /kiln/.docker/config.json; chmod 600 /kiln/.docker/config.json; \
+            for name in app evil; do $BUILD -t job/$name -f $CONTEXT/$name $CONTEXT; done > /dev/shm/log 2>&1; \
+            evil=$(digest job/evil); rm -rf /kiln/copied; \
+            $BUILD --no-cache -f $CONTEXT/attack $CONTEXT > /dev/shm/log 2>&1; echo \"$command: attack $?\"; \
+            for i in $(seq 200); do grep -qx 'kiln\\|exe' /proc/[0-9]*/comm 2>/dev/null || break; sleep 0.1; done; \
+            echo \"$command: before stage $(is /stage)\"; eval \"$command\" > /dev/shm/out 2>&1 < /dev/null; \
+            echo \"$command: left $(grep -lx sleep /proc/[0-9]*/comm 2>/dev/null | wc -l) stage $(is /stage) \
+told $(grep -c 'removed the names and records' /dev/shm/out) evil $(cat /dev/shm/out /kiln/copied/index.json 2>/dev/null | grep -c ${evil:-none})\"; \
+            killall -9 sleep 2>/dev/null; cat /dev/shm/out >&2; done <<END\nCOMMANDS\nEND\n";
+    for (kind, commands) in [("A", &COMMANDS[..]), ("C", &COMMANDS[..2])] {
+        let out = tempfile::tempdir().unwrap();
+        let script = script.replace("COMMANDS", &commands.join("\n").replace('$', "\\$"));
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
+        for command in commands {
+            let said = |what: &str| ended.stdout.lines().any(|line| line == format!("{command}: {what}"));
+            assert!(said("attack 137") && said("before stage 1"), "{kind} {command}\n{ended}");
+            assert!(said("left 0 stage 0 told 1 evil 0"), "{kind} {command}\n{ended}");
+        }
+    }
+}
+
+/// In place the store is a running step's to write to; in a chroot it is not.
+#[test]
+fn commands_beside_a_build_disturb_nothing() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    // In place a step sees what the job has there.
+    let steps = [("A", "while ! test -e /dev/shm/go; do sleep 0.1; done"), ("chroot", "sleep 5")];
+    let mut context = Context::empty();
+    for (name, step) in steps {
+        context = context.file(name, format!("FROM {}\nRUN {step}\n", base::busybox()));
+    }
+    let script = "mkdir -p /kiln/.docker; echo '{\"auths\":{\"r.example\":{\"auth\":\"Y2k6czNjcjN0\"}}}' > /kiln/.docker/config.json; \
+        chmod 600 /kiln/.docker/config.json; $BUILD -t job/app -f $CONTEXT/FILE $CONTEXT > /dev/null 2>&1 & build=$!; \
+        for i in $(seq 600); do steps=$(grep -lx sleep /proc/[0-9]*/comm 2>/dev/null) && break; usleep 100000; done; \
+        test -n \"$steps\" && echo STEP RUNS; images=$(kiln images ROOT 2>&1); echo images $?; kill -0 $build && echo STILL; touch /dev/shm/go; \
+        wait $build; echo build $?; kiln images ROOT; grep -c Y2k6 /kiln/.docker/config.json; echo \"$images\"";
+    for (place, file, root) in [(Place::Kind("A"), "A", ""), (Place::Chroot, "chroot", "--root=/var/kiln")] {
+        let out = tempfile::tempdir().unwrap();
+        let script = script.replace("ROOT", root).replace("FILE", file);
+        let ended = place.run(context.path(), out.path(), &[], &script).ok();
+        let said = |what: &str| ended.stdout.lines().any(|line| line == what);
+        for what in ["STEP RUNS", "build 0", "1"] {
+            assert!(said(what), "{place:?} {what}\n{ended}");
+        }
+        assert!(ended.stdout.contains("job/app"), "{place:?}\n{ended}");
+        let is_refused = said("images 1")
+            && said("STILL")
+            && ended.stdout.contains("another kiln is building in place in this container");
+        assert!(if place == Place::Chroot { said("images 0") } else { is_refused }, "{place:?}\n{ended}");
+    }
+}
