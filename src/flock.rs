@@ -1,26 +1,29 @@
 //! Waiting for locks between processes, and saying who is waited for.
 //!
 //! All locks are `flock`s: the kernel drops them when a process dies, however it dies. A lock that is not had at once
-//! is waited for as long as it takes; after a moment, and ever more seldom, the user hears which file it is, who has
+//! is waited for as long as it takes, or as long as such locks are held at most; after a moment, and ever more seldom, the user hears which file it is, who has
 //! locked it, and for how long it has been waited for.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::event::{Event, Reporter};
-use crate::threads;
 
 /// Shorter waits are everyday's.
 const FIRST_NEWS: Duration = Duration::from_secs(2);
 
 /// Each is twice as long as the one before, up to this.
 const MOST_NEWS: Duration = Duration::from_secs(60);
+
+/// How often a lock is tried again: at first, and later.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a lock is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,28 +34,15 @@ pub enum LockKind {
     Exclusive,
 }
 
-/// Locks `file`, which is at `path`, waiting as long as it takes.
-pub fn lock(file: &File, path: &Path, kind: LockKind, reporter: &Reporter) -> Result<(), Errno> {
-    if try_lock(file, kind)? {
-        return Ok(());
+/// Locks `file`, as `wait` says.
+pub fn lock(file: &File, kind: LockKind, mut wait: Wait) -> io::Result<()> {
+    let mut pause = SHORTEST_PAUSE;
+    while !try_lock(file, kind)? {
+        wait.goes_on(file)?;
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    let operation = match kind {
-        LockKind::Shared => FlockOperation::LockShared,
-        LockKind::Exclusive => FlockOperation::LockExclusive,
-    };
-    let (done, is_done) = channel::<()>();
-    let inode = file.metadata().map_or(0, |metadata| metadata.ino());
-    let mut wait = Wait::begin(path, reporter);
-    let tell = move || {
-        while is_done.recv_timeout(wait.pause) == Err(RecvTimeoutError::Timeout) {
-            wait.tell(inode);
-        }
-    };
-    // Without a thread it is waited in silence.
-    let _ = threads::spawn("lock", tell);
-    let locked = retry(|| rustix::fs::flock(file, operation));
-    drop(done);
-    locked
+    Ok(())
 }
 
 /// Locks `file` if that is possible at once.
@@ -85,41 +75,66 @@ pub struct Wait {
     begun: Instant,
     told: Instant,
     pause: Duration,
+    limit: Option<Duration>,
 }
 
 impl Wait {
     /// Begins to wait for the lock at `path`.
     pub fn begin(path: &Path, reporter: &Reporter) -> Self {
         let now = Instant::now();
-        Self { path: path.to_owned(), reporter: reporter.clone(), begun: now, told: now, pause: FIRST_NEWS }
-    }
-
-    /// Says that `file` is still locked, if it is time to.
-    pub fn goes_on(&mut self, file: &File) {
-        if self.told.elapsed() >= self.pause {
-            self.tell(file.metadata().map_or(0, |metadata| metadata.ino()));
+        Self {
+            path: path.to_owned(),
+            reporter: reporter.clone(),
+            begun: now,
+            told: now,
+            pause: FIRST_NEWS,
+            limit: None,
         }
     }
 
-    fn tell(&mut self, inode: u64) {
-        let holders = holders(inode);
-        let (who, hint) = match holders.is_empty() {
-            true => (
-                "a process that cannot be seen from here".to_owned(),
-                "another container or machine may be using the same directory".to_owned(),
-            ),
-            false => {
-                (holders.join(", "), "the work goes on as soon as that process lets go or ends".to_owned())
-            }
+    /// Has it be an error if it takes longer.
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
+    /// Says that `file` is still locked, if it is time to.
+    pub fn goes_on(&mut self, file: &File) -> io::Result<()> {
+        let inode = || file.metadata().map_or(0, |metadata| metadata.ino());
+        if self.limit.is_some_and(|limit| self.begun.elapsed() >= limit) {
+            let text = format!(
+                "for {} s it was held by {}",
+                self.begun.elapsed().as_secs(),
+                named(&holders(inode()))
+            );
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        if self.told.elapsed() >= self.pause {
+            self.tell(&holders(inode()));
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, holders: &[String]) {
+        let hint = match holders {
+            [] => "another container or machine may be using the same directory",
+            _ => "the work goes on as soon as that process lets go or ends",
         };
         let text = format!(
-            "waiting for {} s for the lock `{}`, which is held by {who}",
+            "waiting for {} s for the lock `{}`, which is held by {}",
             self.begun.elapsed().as_secs(),
-            self.path.display()
+            self.path.display(),
+            named(holders)
         );
-        self.reporter.report(Event::Warning { text, hint: Some(hint) });
+        self.reporter.report(Event::Warning { text, hint: Some(hint.to_owned()) });
         self.told = Instant::now();
         self.pause = (self.pause * 2).min(MOST_NEWS);
+    }
+}
+
+fn named(holders: &[String]) -> String {
+    match holders {
+        [] => "a process that cannot be seen from here".to_owned(),
+        _ => holders.join(", "),
     }
 }
 
@@ -169,5 +184,8 @@ mod tests {
         assert!(found.iter().any(|who| who.contains(&std::process::id().to_string())), "{found:?}");
         let second = File::open(file.path()).unwrap();
         assert!(!try_lock(&second, LockKind::Shared).unwrap());
+        let wait = Wait::begin(file.path(), &Reporter::silent()).at_most(Duration::from_millis(5));
+        let error = lock(&second, LockKind::Shared, wait).unwrap_err().to_string();
+        assert!(error.contains(&format!("held by process {}", std::process::id())), "{error}");
     }
 }

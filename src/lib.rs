@@ -25,7 +25,7 @@
 //! | 1 | [`dns`] | names to addresses, by files read once |
 //! | 1 | [`flock`] | waiting for locks between processes, and saying who is waited for |
 //! | 1 | [`stream`] | hashing, verifying, compressing, decompressing, bounded pipes |
-//! | 1 | [`tree`] | files below a root and never above it; walking and copying them |
+//! | 1 | [`tree`] | files below a root and never above it; walking and copying them; opening what kiln keeps |
 //! | 1 | [`dockerfile`] | text to syntax tree, variable expansion, history texts; pure |
 //! | 2 | [`blob`] | content-addressed bytes: sources, and the local store in OCI-layout form |
 //! | 2 | [`layer`] | changes to layers and back: canonical tar, hostile-input checks |

@@ -18,9 +18,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::lock::sweep;
-use super::store::{INGEST, LOCK, touch};
+use super::store::{BLOBS, INGEST, LOCK, check_directories, touch};
 use super::{BlobError, Store, WHOLE_LIMIT_BYTES};
 use crate::oci::Digest;
+use crate::tree::regular::{self, NotRegular};
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +44,7 @@ impl Store {
     /// What this `Store` itself has used stays as well.
     pub fn collect_garbage(&self, grace: Duration) -> Result<Collected, BlobError> {
         let guard = self.lock().exclusive()?;
+        check_directories(self.path())?;
         let ingest = self.path().join(INGEST);
         let oldest_session = sweep(&ingest, &guard)?;
         let now = self.file_system_time()?;
@@ -52,7 +54,7 @@ impl Store {
         }
         let reached = self.reached()?;
         let mut collected = Collected::default();
-        let directory = self.path().join("blobs/sha256");
+        let directory = self.path().join(BLOBS);
         let list = |error| BlobError::io("list", &directory, error);
         for entry in fs::read_dir(&directory).map_err(list)? {
             let entry = entry.map_err(list)?;
@@ -117,7 +119,7 @@ impl Store {
                     pending.push(entry.path());
                     continue;
                 }
-                let manifest = fs::read(entry.path()).ok();
+                let manifest = regular::read(&entry.path()).ok();
                 records.extend(manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok()));
             }
         }
@@ -129,15 +131,17 @@ impl Store {
         const { assert!(MANIFEST_LIMIT_BYTES <= WHOLE_LIMIT_BYTES) };
         let path = self.blob_path(digest);
         let read = || -> std::io::Result<Option<Vec<u8>>> {
-            if fs::metadata(&path)?.len() > MANIFEST_LIMIT_BYTES {
+            if fs::symlink_metadata(&path)?.len() > MANIFEST_LIMIT_BYTES {
                 return Ok(None);
             }
-            fs::read(&path).map(Some)
+            regular::read(&path).map(Some)
         };
         match read() {
             Ok(Some(bytes)) if bytes.first() == Some(&b'{') => Ok(serde_json::from_slice(&bytes).ok()),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            // Damaged: it leads to nothing.
+            Err(error) if NotRegular::is(&error) => Ok(None),
             Err(error) => Err(BlobError::io("read", &path, error)),
         }
     }

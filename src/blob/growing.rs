@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::BlobError;
 use crate::oci::Digest;
+use crate::tree::regular;
 
 /// A blob on its way into the store. Whoever follows it never holds up who writes it.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ enum End {
 
 impl Growing {
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, BlobError> {
-        let file = File::open(path).map_err(|error| BlobError::io("open", path, error))?;
+        let file = regular::open(path).map_err(|error| BlobError::io("open", path, error))?;
         Ok(Arc::new(Self { file, state: Mutex::default(), changed: Condvar::new() }))
     }
 

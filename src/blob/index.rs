@@ -1,12 +1,12 @@
 //! `index.json`: the tags of a layout.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::{BlobError, Store, checked_digest};
 use crate::oci::{Descriptor, annotation, canonical_json, media_type};
+use crate::tree::regular;
 
 pub(super) const LAYOUT_FILE: &str = "oci-layout";
 pub(super) const INDEX_FILE: &str = "index.json";
@@ -104,7 +104,7 @@ impl Store {
 /// Reads the store's index: as JSON, and its entries.
 pub(super) fn read_index(store: &Path) -> Result<(Map<String, Value>, Vec<Descriptor>), BlobError> {
     let path = store.join(INDEX_FILE);
-    let bytes = fs::read(&path).map_err(|error| BlobError::io("read", &path, error))?;
+    let bytes = regular::read(&path).map_err(|error| BlobError::io("read", &path, error))?;
     parse_index(&bytes).map_err(|error| BlobError::BrokenIndex { path, problem: error.to_string() })
 }
 

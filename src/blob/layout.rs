@@ -11,6 +11,7 @@ use super::index::{INDEX_FILE, LAYOUT_FILE, name_of, parse_index};
 use super::{BlobError, BlobSource, WHOLE_LIMIT_BYTES, checked_digest, read_whole};
 use crate::oci::{Descriptor, Digest, annotation};
 use crate::stream::{Codec, VerifyReader};
+use crate::tree::regular;
 
 /// An OCI image layout (image-spec `image-layout.md`), a directory or an uncompressed tar, that is only read.
 ///
@@ -117,7 +118,7 @@ impl Layout {
         match &self.place {
             Place::Directory => {
                 let path = self.path.join(name);
-                let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
+                let opened = regular::open_follow(&path).and_then(|file| Ok((file.metadata()?, file)));
                 match opened {
                     Ok((metadata, file)) => {
                         Ok(Some(OpenMember { reader: Box::new(file), size_bytes: metadata.len() }))
@@ -159,7 +160,7 @@ fn blob_name(digest: &Digest) -> PathBuf {
 fn open_archive(path: &Path) -> Result<Place, BlobError> {
     let failed = |error| BlobError::io("read", path, error);
     let not_a_layout = |problem: String| BlobError::NotALayout { path: path.to_owned(), problem };
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = regular::open_follow(path).map_err(failed)?;
     let mut start = [0; 10];
     let length = file.read_at(&mut start, 0).map_err(failed)?;
     let codec = Codec::detect(&start[..length]);

@@ -8,17 +8,21 @@
 //!
 //! A session's lock file also tells when the session began, by the file system's own clock: see `gc.rs`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::BlobError;
 use super::store::LOCK;
 use crate::event::Reporter;
-use crate::flock::{self, LockKind};
+use crate::flock::{self, LockKind, Wait};
+use crate::tree::regular::{self, NotRegular};
 
 const LOCK_SUFFIX: &str = "lock";
+
+/// Nobody keeps the store's lock for so long: a collection of a large store on a slow disk takes minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The store's lock, held until it is dropped. Every holder opens the file anew: locks belong to open files, so threads
 /// of one process exclude each other as well.
@@ -39,6 +43,11 @@ impl StoreLock {
         Self { path: store.join(LOCK), reporter: reporter.clone() }
     }
 
+    /// Removes what a step has put into the lock's place.
+    pub(super) fn make_way(&self) -> Result<(), BlobError> {
+        regular::make_way(&self.path).map_err(|error| BlobError::io("remove", &self.path, error))
+    }
+
     /// Waits until nobody changes the store as a whole.
     pub(super) fn shared(&self) -> Result<Guard, BlobError> {
         self.take(LockKind::Shared)
@@ -51,10 +60,9 @@ impl StoreLock {
 
     fn take(&self, kind: LockKind) -> Result<Guard, BlobError> {
         let path = &self.path;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|error| BlobError::io("open", path, error))?;
-        flock::lock(&file, path, kind, &self.reporter)
-            .map_err(|error| BlobError::io("lock", path, error.into()))?;
+        let file = regular::open_or_create(path).map_err(|error| BlobError::io("open", path, error))?;
+        let wait = Wait::begin(path, &self.reporter).at_most(PATIENCE);
+        flock::lock(&file, kind, wait).map_err(|error| BlobError::io("lock", path, error))?;
         Ok(Guard { _file: file })
     }
 }
@@ -75,13 +83,12 @@ impl Session {
         for attempt in 0..u32::MAX {
             let id = format!("{}-{attempt}", std::process::id());
             let lock_path = ingest.join(format!("{id}.{LOCK_SUFFIX}"));
-            let created = OpenOptions::new().write(true).create_new(true).open(&lock_path);
-            let file = match created {
+            let file = match regular::create_new(&lock_path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(BlobError::io("create", &lock_path, error)),
             };
-            flock::lock(&file, &lock_path, LockKind::Exclusive, &Reporter::silent())
+            flock::try_lock(&file, LockKind::Exclusive)
                 .map_err(|error| BlobError::io("lock", &lock_path, error.into()))?;
             let directory = ingest.join(id);
             fs::create_dir_all(&directory).map_err(|error| BlobError::io("create", &directory, error))?;
@@ -138,9 +145,11 @@ pub(super) fn sweep(ingest: &Path, _store: &Guard) -> Result<Option<SystemTime>,
 
 /// Tells when a session began; `None` if it is dead.
 fn is_alive(lock_path: &Path) -> Result<Option<SystemTime>, BlobError> {
-    let file = match File::open(lock_path) {
+    let file = match regular::open(lock_path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // No session has such a lock.
+        Err(error) if NotRegular::is(&error) => return Ok(None),
         Err(error) => return Err(BlobError::io("open", lock_path, error)),
     };
     match flock::try_lock(&file, LockKind::Exclusive) {

@@ -27,10 +27,12 @@ use super::{BlobError, BlobSource, StoreWriter, checked_digest, read_whole};
 use crate::event::Reporter;
 use crate::oci::{Descriptor, Digest};
 use crate::stream::VerifyReader;
+use crate::tree::regular::{self, NotRegular};
 
 /// SHA-256 of nothing: the only blob that may be empty.
 const EMPTY_DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+pub(super) const BLOBS: &str = "blobs/sha256";
 pub(super) const INGEST: &str = "ingest";
 pub(super) const LOCK: &str = "lock";
 
@@ -56,11 +58,13 @@ impl Store {
     /// Opens the store at `dir`, creating it if needed, and sweeps what killed processes left. Who keeps its lock for
     /// long is told to `reporter`, now and later.
     pub fn open_telling(dir: &Path, reporter: &Reporter) -> Result<Arc<Self>, BlobError> {
-        for sub in ["blobs/sha256", INGEST] {
+        for sub in [BLOBS, INGEST] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(|error| BlobError::io("create", &path, error))?;
         }
+        check_directories(dir)?;
         let lock = StoreLock::new(dir, reporter);
+        lock.make_way()?;
         let guard = lock.exclusive()?;
         let ingest = dir.join(INGEST);
         sweep(&ingest, &guard)?;
@@ -84,7 +88,7 @@ impl Store {
 
     /// Returns where a blob is, or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.path.join("blobs/sha256").join(digest.hex())
+        self.path.join(BLOBS).join(digest.hex())
     }
 
     /// Tells whether the blob is there; if so it stays for as long as this `Store` is open.
@@ -123,9 +127,15 @@ impl Store {
     fn keep(&self, digest: &Digest) -> Result<File, BlobError> {
         let path = self.blob_path(digest);
         let guard = self.lock.shared()?;
-        let file = match File::open(&path) {
+        let file = match regular::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.missing(digest)),
+            Err(error) if NotRegular::is(&error) => {
+                // As for all that is damaged: it is being reported, or made anew.
+                let _ = regular::remove(&path);
+                let (digest, place) = (digest.clone(), self.path.display().to_string());
+                return Err(BlobError::Damaged { digest, place, problem: error.to_string() });
+            }
             Err(error) => return Err(BlobError::io("open", &path, error)),
         };
         // A power failure can leave a name without its bytes.
@@ -150,9 +160,18 @@ impl Store {
     pub(super) fn replace_file(&self, name: &str, content: &[u8]) -> Result<(), BlobError> {
         let temporary = self.session.temporary();
         let path = self.path.join(name);
-        fs::write(&temporary, content).map_err(|error| BlobError::io("write", &temporary, error))?;
+        regular::create_new(&temporary)
+            .and_then(|mut file| file.write_all(content))
+            .map_err(|error| BlobError::io("write", &temporary, error))?;
         fs::rename(&temporary, &path).map_err(|error| BlobError::io("replace", &path, error))
     }
+}
+
+/// An error if anything would be removed from a store that is in another place: whoever can write to it may put links there.
+pub(super) fn check_directories(store: &Path) -> Result<(), BlobError> {
+    ["blobs", BLOBS, INGEST].map(|sub| store.join(sub)).iter().try_for_each(|path| {
+        regular::check_directory(path).map_err(|error| BlobError::io("use", path, error))
+    })
 }
 
 /// Sets a file's modification time to now by the file system's clock, and leaves the access time.
@@ -213,7 +232,7 @@ impl BlobSource for Store {
     fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
         match self.keep(digest) {
             Ok(_) => Ok(true),
-            Err(BlobError::NotFound { .. }) => Ok(false),
+            Err(BlobError::NotFound { .. } | BlobError::Damaged { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -13,6 +13,7 @@ use super::{BlobError, checked_digest};
 use crate::oci::Descriptor;
 use crate::space::explain;
 use crate::stream::{Counted, HashingWriter};
+use crate::tree::regular;
 
 /// A blob being written, hashed on the way. Dropped without a commit, it leaves nothing.
 ///
@@ -32,7 +33,7 @@ pub struct StoreWriter {
 impl StoreWriter {
     pub(super) fn create(store: &Path, lock: StoreLock, session: Arc<Session>) -> Result<Self, BlobError> {
         let path = session.temporary();
-        let file = File::create_new(&path).map_err(|error| BlobError::io("create", &path, error))?;
+        let file = regular::create_new(&path).map_err(|error| BlobError::io("create", &path, error))?;
         Ok(Self {
             file: Some(HashingWriter::new(file)),
             path,

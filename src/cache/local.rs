@@ -10,7 +10,7 @@
 //! manifests below `records/` refer to. Records are put in place by renaming, after their blobs: killed at any instant, a
 //! build leaves whole records.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use crate::blob::{BlobError, BlobSource, Layout, RECORDS_DIRECTORY, Store};
 use crate::oci::{Descriptor, Digest};
 use crate::registry::Artifact;
 use crate::sandbox::{Anchor, Ground};
+use crate::tree::regular;
 
 /// No manifest of a record is larger.
 const MANIFEST_LIMIT_BYTES: u64 = 4 << 20;
@@ -193,7 +194,7 @@ impl LocalCache {
 fn read(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, CacheError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(limit_bytes).read_to_end(&mut bytes)?;
+        regular::open(path)?.take(limit_bytes).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     match read() {
@@ -205,7 +206,7 @@ fn read(path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, CacheError> {
 
 /// Marks a record as used now. That it cannot be marked in a read-only directory does no harm.
 fn touch(path: &Path) {
-    if let Ok(file) = File::open(path) {
+    if let Ok(file) = regular::open(path) {
         let _ = file.set_modified(SystemTime::now());
     }
 }

@@ -15,6 +15,7 @@ use crate::blob::BlobSource;
 use crate::oci::{
     Descriptor, Digest, Image, Layer, Reference, annotation, canonical_json, descriptor_digest, media_type,
 };
+use crate::tree::regular;
 
 /// Content of the file `oci-layout`.
 pub(super) const LAYOUT_MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -67,7 +68,7 @@ impl LayoutDirectory {
     /// Reads the index that is there.
     fn read_index(&self) -> Result<Option<Value>, OutputError> {
         let path = self.path.join("index.json");
-        let bytes = match fs::read(&path) {
+        let bytes = match regular::read_follow(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(OutputError::Read { path, source }),

@@ -238,15 +238,13 @@ fn mount_step(shared: &Shared, lowers: &[Arc<Lower>], merged: &Path) -> Result<S
 
 /// The upper directory's own metadata is the merged root's: it gets what the root had.
 fn like_root_of(lowers: &[Arc<Lower>], upper: &Path) -> Result<(), RootfsError> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     let set = || -> std::io::Result<()> {
-        let Some(lower) = lowers.first() else {
-            return std::fs::set_permissions(upper, PermissionsExt::from_mode(0o755));
-        };
-        let metadata = std::fs::metadata(lower.path())?;
-        chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
-        std::fs::set_permissions(upper, PermissionsExt::from_mode(metadata.mode() & 0o7777))?;
-        std::fs::File::open(upper)?.set_modified(metadata.modified()?)
+        let root = RootDir::open(upper)?;
+        let Some(lower) = lowers.first() else { return root.set_mode("", 0o755) };
+        let metadata = RootDir::open(lower.path())?.metadata("")?;
+        root.set_owner("", metadata.uid, metadata.gid)?;
+        root.set_mode("", metadata.mode)?;
+        root.set_mtime("", metadata.mtime)
     };
     set().map_err(RootfsError::io("set metadata of", upper))
 }

@@ -48,7 +48,8 @@ struct Node {
     children: AtomicUsize,
 }
 
-/// Begins to remove a directory and everything in it. What can't be removed stays.
+/// Begins to remove a directory and everything in it. What can't be removed stays. No component of `path` is a link, and
+/// none is followed that a step puts there meanwhile.
 pub(super) fn begin(path: &Path) {
     {
         let mut state = REMOVER.lock();
@@ -126,7 +127,7 @@ impl Remover {
             }
             None => {
                 // Too deep for paths, or there is something in the way, which stays.
-                let _ = RootDir::open(&node.path).and_then(|root| root.remove_all(""));
+                let _ = RootDir::open_exact(&node.path).and_then(|root| root.remove_all(""));
                 self.leave(node);
             }
         }
@@ -157,7 +158,7 @@ impl Remover {
 
 /// Removes a directory's files; returns the directories in it.
 fn empty(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let root = match RootDir::open(path) {
+    let root = match RootDir::open_exact(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };

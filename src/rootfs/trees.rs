@@ -20,11 +20,12 @@ use super::workdir::{WorkDir, remove_tree};
 use super::{RootfsError, removal};
 use crate::blob::BlobSource;
 use crate::event::Reporter;
-use crate::flock::{self, LockKind};
+use crate::flock::{self, LockKind, Wait};
 use crate::layer::{Applied, Whiteouts, opaque_attribute};
 use crate::oci::{ChainId, DiffId, Digest, Layer};
 use crate::sandbox::Overlay;
 use crate::threads;
+use crate::tree::regular::{self, NotRegular};
 use crate::tree::{FileKind, RootDir, copy_tree};
 
 /// More threads than this only make the disk's head dance.
@@ -50,10 +51,17 @@ pub(super) fn prune(trees_dir: &Path, reporter: &Reporter) -> Result<usize, Root
         }
     };
     let mut removed = 0;
-    for kind in list(trees_dir)? {
+    for kind in list(trees_dir)?.into_iter().filter(|kind| regular::check_directory(kind).is_ok()) {
         let scratch = WorkDir::create(&kind, reporter)?;
         for lock in list(&kind)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "lock")) {
-            let file = File::open(&lock).map_err(RootfsError::io("open", &lock))?;
+            let file = match regular::open(&lock) {
+                // No build has such a lock.
+                Err(error) if NotRegular::is(&error) => {
+                    regular::remove(&lock).map_err(RootfsError::io("remove", &lock))?;
+                    continue;
+                }
+                other => other.map_err(RootfsError::io("open", &lock))?,
+            };
             // Who uses the tree holds its lock. The lock's file stays: another build may be waiting for it.
             let tree = lock.with_extension("");
             if tree.exists() && flock::try_lock(&file, LockKind::Exclusive) == Ok(true) {
@@ -207,8 +215,7 @@ impl Trees {
     fn find(&self, key: &str) -> Result<Option<Tree>, RootfsError> {
         let (lock, at) = self.open_lock(key)?;
         let take = |kind| {
-            flock::lock(&lock, &at, kind, &self.reporter)
-                .map_err(|errno| RootfsError::io("lock", &at)(errno.into()))
+            flock::lock(&lock, kind, Wait::begin(&at, &self.reporter)).map_err(RootfsError::io("lock", &at))
         };
         take(LockKind::Shared)?;
         let path = self.dir.join(key);
@@ -231,7 +238,7 @@ impl Trees {
     fn claim(&self, key: &str) -> Result<Claim, RootfsError> {
         let path = self.dir.join(key);
         let (lock, at) = self.open_lock(key)?;
-        let mut wait = flock::Wait::begin(&at, &self.reporter);
+        let mut wait = Wait::begin(&at, &self.reporter);
         loop {
             if path.exists()
                 && let Some(tree) = self.find(key)?
@@ -242,14 +249,14 @@ impl Trees {
             if locked.map_err(|errno| RootfsError::io("lock", &at)(errno.into()))? {
                 return Ok(Claim::Mine(lock));
             }
-            wait.goes_on(&lock);
+            wait.goes_on(&lock).map_err(RootfsError::io("lock", &at))?;
             std::thread::sleep(CLAIM_PAUSE);
         }
     }
 
     fn share(&self, lock: File, path: PathBuf) -> Result<Tree, RootfsError> {
-        flock::lock(&lock, &path, LockKind::Shared, &self.reporter)
-            .map_err(|errno| RootfsError::io("lock", &path)(errno.into()))?;
+        flock::lock(&lock, LockKind::Shared, Wait::begin(&path, &self.reporter))
+            .map_err(RootfsError::io("lock", &path))?;
         self.tree(lock, &path)
     }
 
@@ -267,8 +274,8 @@ impl Trees {
 
     fn open_lock(&self, key: &str) -> Result<(File, PathBuf), RootfsError> {
         let path = self.dir.join(format!("{key}.lock"));
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        Ok((file.map_err(RootfsError::io("open", &path))?, path))
+        let file = regular::open_or_create(&path).map_err(RootfsError::io("open", &path))?;
+        Ok((file, path))
     }
 
     fn make_root(&self, parent: &Path) -> Result<RootDir, RootfsError> {

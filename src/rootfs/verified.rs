@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::RootfsError;
 use crate::oci::{DiffId, Digest};
 use crate::stream::HashingWriter;
+use crate::tree::regular::{self, NotRegular};
 use crate::tree::{RootDir, Walk};
 
 /// The beginning of the names of files that hold a blob's diff id.
@@ -30,9 +31,9 @@ fn note_of(dir: &Path, blob: &Digest) -> PathBuf {
 /// Returns the diff id that a blob was found to have, if that is known. A note that a crash has emptied is none.
 pub(super) fn diff_id(dir: &Path, blob: &Digest) -> Result<Option<DiffId>, RootfsError> {
     let note = note_of(dir, blob);
-    match std::fs::read_to_string(&note) {
+    match regular::read_to_string(&note) {
         Ok(text) => Ok(text.parse().ok().map(DiffId::new)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || NotRegular::is(&error) => Ok(None),
         Err(error) => Err(RootfsError::io("read", &note)(error)),
     }
 }
@@ -44,7 +45,7 @@ pub(super) fn note_diff_id(dir: &Path, blob: &Digest, diff_id: &DiffId) -> Resul
 
 /// Removes the notes of blobs whose tree is not kept any more.
 pub(super) fn forget(note: &Path, dir: &Path) {
-    let tree = std::fs::read_to_string(note).ok().and_then(|text| text.parse::<Digest>().ok());
+    let tree = regular::read_to_string(note).ok().and_then(|text| text.parse::<Digest>().ok());
     if tree.is_none_or(|tree| !dir.join(super::trees::diff_key(&DiffId::new(tree))).exists()) {
         // Without it the blob is read once more.
         let _ = std::fs::remove_file(note);
@@ -55,15 +56,15 @@ pub(super) fn forget(note: &Path, dir: &Path) {
 pub(super) fn seal(holder: &Path) -> Result<(), RootfsError> {
     let text = format!("{}\n{}\n", boot_id(), look(&holder.join("tree"))?);
     let path = holder.join(SEAL);
-    std::fs::write(&path, text).map_err(RootfsError::io("write", &path))
+    replace(&path, &text)
 }
 
 /// Tells whether the tree in `holder` is as it was sealed.
 pub(super) fn is_whole(holder: &Path) -> Result<bool, RootfsError> {
     let path = holder.join(SEAL);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match regular::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || NotRegular::is(&error) => return Ok(false),
         Err(error) => return Err(RootfsError::io("read", &path)(error)),
     };
     let (sealed_boot, seal) = text.split_once('\n').unwrap_or_default();
@@ -115,12 +116,5 @@ fn boot_id() -> String {
 
 /// Replaces a small file in one step.
 fn replace(path: &Path, text: &str) -> Result<(), RootfsError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(RootfsError::io("write", path))
+    regular::replace(path, text.as_bytes()).map_err(RootfsError::io("write", path))
 }

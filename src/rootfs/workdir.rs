@@ -12,6 +12,7 @@ use crate::event::Reporter;
 use crate::flock::{LockKind, try_lock};
 use crate::threads;
 use crate::tree::RootDir;
+use crate::tree::regular::{self, NotRegular};
 
 /// Names of builds' directories begin with it; nothing else beside them is touched.
 const PREFIX: &str = "build-";
@@ -35,6 +36,9 @@ impl WorkDir {
     pub fn create(parent: &Path, reporter: &Reporter) -> Result<Self, RootfsError> {
         let create = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         create(parent).map_err(RootfsError::io("create", parent))?;
+        regular::check_directory(parent).map_err(RootfsError::io("use", parent))?;
+        // What is removed below is found again without following links.
+        let parent = &parent.canonicalize().map_err(RootfsError::io("use", parent))?;
         sweep(parent, reporter.clone());
         loop {
             let path = tempfile::Builder::new()
@@ -42,7 +46,8 @@ impl WorkDir {
                 .tempdir_in(parent)
                 .map_err(RootfsError::io("create a directory in", parent))?
                 .keep();
-            let lock = File::create(path.join(LOCK)).map_err(RootfsError::io("create", &path.join(LOCK)))?;
+            let lock =
+                regular::create_new(&path.join(LOCK)).map_err(RootfsError::io("create", &path.join(LOCK)))?;
             let is_ours = try_lock(&lock, LockKind::Shared)
                 .map_err(|errno| RootfsError::io("lock", &path.join(LOCK))(errno.into()))?;
             // A sweep that looked before it was locked may have taken it: then another one.
@@ -95,7 +100,7 @@ pub(super) fn remove_tree(path: &Path) {
 }
 
 fn try_remove_tree(path: &Path) -> io::Result<()> {
-    let root = match RootDir::open(path) {
+    let root = match RootDir::open_exact(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
@@ -107,10 +112,11 @@ fn try_remove_tree(path: &Path) -> io::Result<()> {
 fn sweep(parent: &Path, reporter: Reporter) {
     let Ok(entries) = std::fs::read_dir(parent) else { return };
     let stale: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
-        })
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX)))
+        // A link is no directory of a build's, and what it leads to nobody's to remove.
+        .filter(|entry| entry.file_type().is_ok_and(|file_type| file_type.is_dir()))
+        .map(|entry| entry.path())
         .filter(|path| claim(path))
         .collect();
     if stale.is_empty() {
@@ -136,11 +142,16 @@ fn sweep(parent: &Path, reporter: Reporter) {
 /// Takes a directory that no build holds.
 fn claim(path: &Path) -> bool {
     let lock = path.join(LOCK);
-    let Ok(file) = File::open(&lock) else {
+    let file = match regular::open(&lock) {
+        Ok(file) => file,
+        // No build has such a lock.
+        Err(error) if NotRegular::is(&error) => return regular::remove(&lock).is_ok(),
         // Made this instant, or half removed: only the latter is there for longer.
-        return std::fs::metadata(path)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age.as_secs() > 60));
+        Err(_) => {
+            return std::fs::metadata(path)
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age.as_secs() > 60));
+        }
     };
     try_lock(&file, LockKind::Exclusive) == Ok(true) && std::fs::remove_file(&lock).is_ok()
 }

@@ -13,14 +13,13 @@ use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{
-    FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, ResolveFlags, memfd_create, open, openat2, unlinkat};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -32,9 +31,7 @@ use super::mounting::mount_id;
 use super::neighbours::Neighbours;
 use super::reap::NobodyLeft;
 use super::wire::path;
-
-/// As much of a note is read.
-const LARGEST_NOTE_BYTES: u64 = 16 << 20;
+use crate::tree::regular;
 
 /// What the steps for which files are emptied could write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +246,12 @@ impl Private {
         if self.files.is_empty() {
             return Ok(());
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // Whatever a step put there is not opened.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match unlinkat(&self.state_dir, self.reach.note(), AtFlags::empty()) {
+            Err(Errno::NOENT) => {}
+            other => other?,
+        }
         let note = rustix::fs::openat(&self.state_dir, self.reach.note(), flags, Mode::RUSR | Mode::WUSR)?;
         File::from(note).write_all(&serde_json::to_vec(&self.records())?)?;
         self.files
@@ -399,14 +401,7 @@ fn settle_one(state_dir: &Path, reach: Reach, lost: &mut Vec<PathBuf>) -> io::Re
     }
     let note = state_dir.join(reach.note());
     // A step may have put anything there: what is no file says nothing.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let mut text = Vec::new();
-    match File::options().read(true).custom_flags(flags).open(&note) {
-        Ok(file) if file.metadata()?.is_file() => {
-            file.take(LARGEST_NOTE_BYTES).read_to_end(&mut text)?;
-        }
-        _ => {}
-    }
+    let text = regular::read(&note).unwrap_or_default();
     // A note cut short was written before anything was emptied.
     let records: Vec<Record> = serde_json::from_slice(&text).unwrap_or_default();
     for record in records {

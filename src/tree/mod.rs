@@ -16,6 +16,7 @@ mod holes;
 mod metadata;
 mod modify;
 mod names;
+pub mod regular;
 mod resolve;
 mod root;
 #[cfg(test)]

@@ -13,8 +13,9 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTI
 use rustix::io::Errno;
 
 use super::descent::Descent;
-use super::metadata::look;
+use super::metadata::{Metadata, look};
 use super::names::{Names, ReadBuffer};
+use super::regular::NotRegular;
 use super::resolve::Resolution;
 use super::{FileKind, RootDir, Timestamp};
 
@@ -74,11 +75,16 @@ impl RootDir {
         Ok(rustix::fs::linkat(from_dir, from_name, to_dir, to_name, AtFlags::empty())?)
     }
 
-    /// Opens a file for reading and writing, which is made with `mode` less the umask if it is missing; a link is `ELOOP`.
+    /// Opens a file for reading and writing, which is made with `mode` less the umask if it is missing; a link is
+    /// `ELOOP`, and anything else [`NotRegular`].
     pub fn open_or_create(&self, path: impl AsRef<Path>, mode: u32) -> io::Result<File> {
         let (dir, name) = self.parent(path.as_ref())?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?.into())
+        let file: File = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode & 0o7777))?.into();
+        match Metadata::of(&file)?.kind {
+            FileKind::File => Ok(file),
+            found => Err(NotRegular { found }.into()),
+        }
     }
 
     /// Creates a device node, FIFO, socket or empty regular file; `mode` is exact.

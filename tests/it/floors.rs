@@ -93,6 +93,53 @@ fn the_import_finder_sees_every_form() {
     assert_eq!(found, ["oci", "blob", "tree", "event", "layer", "stream", "plan", "registry"]);
 }
 
+/// Where files are that a step in place can replace by a FIFO, on which an open waits for ever.
+const KEPT: &[&str] = &[
+    "blob",
+    "build/cache_mount.rs",
+    "cache",
+    "output/layout.rs",
+    "rootfs",
+    "sandbox/cache_files.rs",
+    "sandbox/guard.rs",
+    "sandbox/private.rs",
+    "sandbox/successor.rs",
+    "sandbox/volumes",
+];
+
+#[test]
+fn what_kiln_keeps_is_opened_only_if_it_is_a_file() {
+    let plain = [
+        "File::open(",
+        "File::create",
+        "File::options(",
+        "OpenOptions",
+        "fs::read(",
+        "fs::read_to_",
+        "fs::write(",
+    ];
+    let mut faults = Vec::new();
+    for (file, text) in sources() {
+        if !KEPT.iter().any(|kept| file.starts_with(kept))
+            || file.components().any(|part| part.as_os_str() == "tests")
+        {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for (line, code) in code_lines(code) {
+            let is_other = ["\"/proc", "\"/dev/", "PendingFile::"].iter().any(|path| code.contains(path));
+            if plain.iter().any(|call| code.contains(call)) && !is_other && !file.ends_with("tests.rs") {
+                faults.push(format!(
+                    "{}:{line}: use `crate::tree::regular`: {}",
+                    file.display(),
+                    code.trim()
+                ));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// Every Rust file below `src/`, with its path relative to it.
 fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -43,7 +43,7 @@ use super::look::at;
 use super::mounting::mount_points;
 use super::wire::{path, paths};
 use super::{LaunchOptions, SandboxError, Whose};
-use crate::tree::RootDir;
+use crate::tree::{RootDir, regular};
 
 /// In the state directory: the copies, and what is beside them.
 const DIRECTORY: &str = "volumes";
@@ -157,6 +157,7 @@ impl Volumes {
     /// Makes an empty directory for the copies, and locks it.
     fn begin(&self) -> io::Result<File> {
         std::fs::create_dir_all(&self.directory)?;
+        regular::check_directory(&self.directory).map_err(|error| at(&self.directory, error))?;
         let lock = wait_for_lock(&self.directory, || true)?;
         restore(&self.directory)?;
         clear(&self.directory)?;
@@ -250,11 +251,7 @@ impl Volumes {
             left_out: backup.left_out().to_vec(),
         };
         let list: Vec<Unchecked> = self.backups.iter().map(entry).collect();
-        let write = || {
-            let fresh = self.directory.join("fresh");
-            std::fs::write(&fresh, serde_json::to_vec(&list)?)?;
-            std::fs::rename(fresh, self.directory.join(UNCHECKED))
-        };
+        let write = || regular::replace(&self.directory.join(UNCHECKED), &serde_json::to_vec(&list)?);
         write().map_err(|source| SandboxError::Setup { action: "note the volumes".to_owned(), source })
     }
 
@@ -373,7 +370,8 @@ fn few(paths: &[PathBuf]) -> String {
 }
 
 fn lock(directory: &Path) -> io::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
+    let path = directory.join(LOCK);
+    let file = regular::open_or_create(&path).map_err(|error| at(&path, error))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
 }
@@ -397,7 +395,7 @@ fn wait_for_lock(directory: &Path, is_worth_it: impl Fn() -> bool) -> io::Result
 
 /// Removes the copies.
 fn clear(directory: &Path) -> io::Result<()> {
-    let root = RootDir::open(directory)?;
+    let root = RootDir::open_exact(directory)?;
     let kept = [LOCK, UNSETTLED];
     root.read_dir("")?
         .iter()
@@ -407,7 +405,7 @@ fn clear(directory: &Path) -> io::Result<()> {
 
 /// Returns the volumes of which nobody has said yet that they are as they were before a step.
 fn unchecked(directory: &Path) -> io::Result<Vec<Unchecked>> {
-    match std::fs::read(directory.join(UNCHECKED)) {
+    match regular::read(&directory.join(UNCHECKED)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         list => Ok(serde_json::from_slice(&list?)?),
     }
@@ -416,16 +414,18 @@ fn unchecked(directory: &Path) -> io::Result<Vec<Unchecked>> {
 /// Keeps in mind that these are not as they were before a step, for whoever can say so.
 pub(super) fn keep_unsettled(state_dir: &Path, paths: &[PathBuf]) -> io::Result<()> {
     let list: Vec<&OsStr> = paths.iter().map(|path| path.as_os_str()).collect();
-    std::fs::write(state_dir.join(DIRECTORY).join(UNSETTLED), serde_json::to_vec(&list)?)
+    regular::replace(&state_dir.join(DIRECTORY).join(UNSETTLED), &serde_json::to_vec(&list)?)
 }
 
 /// Returns what [`keep_unsettled`] kept in mind.
 pub(super) fn unsettled(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    match std::fs::read(state_dir.join(DIRECTORY).join(UNSETTLED)) {
+    let note = state_dir.join(DIRECTORY).join(UNSETTLED);
+    match regular::read(&note) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         list => {
-            let told = serde_json::from_slice::<Vec<OsString>>(&list?)?;
-            Ok(told.into_iter().map(PathBuf::from).collect())
+            let told = list.and_then(|list| Ok(serde_json::from_slice::<Vec<OsString>>(&list)?));
+            // Whatever else is there was put there by somebody.
+            Ok(told.map_or_else(|_| vec![note], |told| told.into_iter().map(PathBuf::from).collect()))
         }
     }
 }
@@ -438,7 +438,7 @@ pub(super) fn are_unsettled(state_dir: &Path) -> bool {
 
 /// Forgets what [`keep_unsettled`] kept in mind.
 pub(super) fn forget_unsettled(state_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(state_dir.join(DIRECTORY).join(UNSETTLED)) {
+    match regular::remove(&state_dir.join(DIRECTORY).join(UNSETTLED)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -458,7 +458,7 @@ fn restore(directory: &Path) -> io::Result<usize> {
 /// Puts back what is missing in the volumes if kiln is not alive; the copies stay, for whoever comes next.
 pub(super) fn restore_for_dead(state_dir: &Path) -> io::Result<()> {
     let directory = state_dir.join(DIRECTORY);
-    match directory.is_dir().then(|| lock(&directory)) {
+    match regular::check_directory(&directory).is_ok().then(|| lock(&directory)) {
         Some(Ok(_lock)) => restore(&directory).map(drop),
         Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => Ok(()),
@@ -469,9 +469,11 @@ pub(super) fn restore_for_dead(state_dir: &Path) -> io::Result<()> {
 /// Everything else is back already. Returns how many entries were missing. A start is `patient`: it needs them all.
 pub(super) fn recover(state_dir: &Path, patient: bool) -> io::Result<usize> {
     let directory = state_dir.join(DIRECTORY);
-    if !directory.is_dir() {
-        return Ok(0);
+    match regular::check_directory(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other.map_err(|error| at(&directory, error))?,
     }
+    regular::make_way(&directory.join(LOCK))?;
     // Who watched over the step of a killed kiln may be at it.
     let _lock = match wait_for_lock(&directory, || patient && directory.join(UNCHECKED).exists()) {
         // Whose they are is alive.

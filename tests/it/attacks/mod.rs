@@ -9,6 +9,7 @@ mod dev;
 mod git;
 mod hosts;
 mod integrity;
+mod kept;
 mod mounts;
 mod planted;
 mod processes;
