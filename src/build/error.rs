@@ -306,6 +306,9 @@ impl Problem {
                  step was not yours"
                     .to_owned(),
             ),
+            Self::Sandbox(SandboxError::Limited { .. }) => Some(
+                "have the command limit its own processes only (`ulimit`), or use `--ulimit`".to_owned(),
+            ),
             Self::Sandbox(SandboxError::Device { .. }) => Some(
                 "steps in place have the container's `/dev`: leave its devices out of what the command changes".to_owned(),
             ),

@@ -69,6 +69,7 @@ impl Launch for Chroot {
             kiln_files: options.kiln_files.clone(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
+            limits: Some(self.hiding.limits().clone()),
             ..Order::new(LaunchKind::Chroot, task)
         };
         let ended = turn.run(task, &order, output)?;

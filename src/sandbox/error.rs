@@ -145,6 +145,12 @@ pub enum SandboxError {
         /// How that was noticed.
         source: io::Error,
     },
+    /// A step changed limits of kiln's own processes, which other steps would inherit.
+    #[error("a step changed the limits of kiln itself: {what}")]
+    Limited {
+        /// Which, and whose.
+        what: String,
+    },
     /// Signals are to be kept from kiln, and cannot be.
     #[error("`--hardened` needs a kernel with Landlock's signal scope (Linux 6.12): {source}")]
     NotHardened {

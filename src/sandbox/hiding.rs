@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::guard::Guard;
 use super::keeper::Keeper;
+use super::limits::{Limits, OfKiln};
 use super::neighbours::Neighbours;
 use super::private::{Private, Reach, Record, Visible};
 use super::wire::Order;
@@ -20,6 +21,8 @@ pub(super) struct Hiding {
     visible: Vec<Visible>,
     keeper: Option<Arc<Keeper>>,
     is_in_place: bool,
+    limits: Limits,
+    of_kiln: OfKiln,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,16 @@ impl Hiding {
             options.kiln_files.work.extend(names);
         }
         let held = Mutex::new(Held { private, guard: None });
-        Ok(Self { options, held, visible, keeper: entered.keeper.clone(), is_in_place })
+        let keeper = entered.keeper.clone();
+        let noted = Limits::note().and_then(|limits| Ok((limits, OfKiln::note(keeper.is_some())?)));
+        let (limits, of_kiln) = noted
+            .map_err(|source| SandboxError::Setup { action: "look at kiln's limits".to_owned(), source })?;
+        Ok(Self { options, held, visible, keeper, is_in_place, limits, of_kiln })
+    }
+
+    /// Returns the limits that steps begin with.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Returns what the launch was told.
@@ -213,14 +225,15 @@ impl Turn<'_> {
         Ok(ended)
     }
 
-    /// Makes kiln's own files as they were before the step, or says what was done to them. Everything else has been put
-    /// right.
+    /// Makes kiln's own files as they were before the step, or says what was done to them, or to kiln's limits. Everything else
+    /// has been put right.
     pub(super) fn settle(
         &mut self,
         ended: &Result<Ended, SandboxError>,
         output: &mut dyn FnMut(OutputStream, &[u8]),
     ) -> Result<(), SandboxError> {
-        let Some(guard) = &mut self.held.guard else { return Ok(()) };
+        let limited = self.hiding.of_kiln.check();
+        let Some(guard) = &mut self.held.guard else { return limited };
         let found = guard.settle().map_err(|source| SandboxError::Setup {
             action: "look at kiln's own files after the step".to_owned(),
             source,
@@ -244,7 +257,7 @@ impl Turn<'_> {
             );
             output(OutputStream::Stderr, text.as_bytes());
         }
-        let Some(first) = found.offences.first() else { return Ok(()) };
+        let Some(first) = found.offences.first() else { return limited };
         let (path, whose) = match ended {
             Err(SandboxError::OwnFiles { path, whose, .. }) => (path, *whose),
             _ => (&first.path, first.whose),

@@ -93,6 +93,7 @@ impl Launch for InPlace {
             kiln_files: options.kiln_files.clone(),
             hardened: options.hardened,
             disks_are_open: self.disks_are_open,
+            limits: Some(self.hiding.limits().clone()),
             volumes: volumes.orders().to_vec(),
             moving: volumes.moving().map(OsString::from).collect(),
             caches: options.cache_directories.clone(),

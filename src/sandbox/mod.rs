@@ -29,6 +29,7 @@ mod journal;
 mod keeper;
 mod laid;
 mod landlock;
+mod limits;
 mod look;
 mod memory;
 mod mounted_files;

@@ -11,6 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::LaunchKind;
 use super::landlock;
+use super::limits::LIMITS;
 use super::seccomp::{self, Profile};
 use super::supervise::Watcher;
 use super::sys;
@@ -105,31 +106,6 @@ fn enter_directory(cwd: &Path) -> Result<(), Failure> {
         }
         other => other.map_err(|errno| failed(errno.into())),
     }
-}
-
-/// The limits by the names docker's `--ulimit` has for them.
-const LIMITS: [(&str, Resource); 16] = [
-    ("as", Resource::As),
-    ("core", Resource::Core),
-    ("cpu", Resource::Cpu),
-    ("data", Resource::Data),
-    ("fsize", Resource::Fsize),
-    ("locks", Resource::Locks),
-    ("memlock", Resource::Memlock),
-    ("msgqueue", Resource::Msgqueue),
-    ("nice", Resource::Nice),
-    ("nofile", Resource::Nofile),
-    ("nproc", Resource::Nproc),
-    ("rss", Resource::Rss),
-    ("rtprio", Resource::Rtprio),
-    ("rttime", Resource::Rttime),
-    ("sigpending", Resource::Sigpending),
-    ("stack", Resource::Stack),
-];
-
-/// Tells whether there is a limit of this name.
-pub(super) fn is_limit(name: &str) -> bool {
-    LIMITS.iter().any(|(known, _)| *known == name)
 }
 
 fn set_limits(order: &Order) -> Result<(), Failure> {

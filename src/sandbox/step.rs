@@ -10,10 +10,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use super::child::{Role, command};
+use super::limits::LIMITS;
 use super::private::send_descriptors;
 use super::targets::Held;
 use super::wire::{Failure, Order, Receiver, Report, send};
-use super::{Ended, Exit, SandboxError, Task, process, reap};
+use super::{Ended, Exit, SandboxError, Task, reap};
 use crate::event::OutputStream;
 
 /// As much as a pipe holds.
@@ -28,7 +29,8 @@ pub(super) fn run(
     handed: &[BorrowedFd<'_>],
     output: &mut Output<'_>,
 ) -> Result<Ended, SandboxError> {
-    if let Some(limit) = task.ulimits.iter().find(|limit| !process::is_limit(&limit.name)) {
+    let is_limit = |name: &str| LIMITS.iter().any(|(known, _)| *known == name);
+    if let Some(limit) = task.ulimits.iter().find(|limit| !is_limit(&limit.name)) {
         return Err(SandboxError::UnknownUlimit { name: limit.name.clone() });
     }
     if task.cancel.is_cancelled() {

@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use super::SandboxError;
 use super::in_place::Occupied;
 use super::journal::Journal;
+use super::limits::Limits;
 use super::placing::Placed;
 use super::presence::Presence;
 use super::private::{Reach, receive_descriptors};
@@ -274,6 +275,10 @@ fn become_step(order: &Order, connection: &mut Connection, watcher: &Watcher) ->
     }
     if let Err(error) = watcher.die_with() {
         return Failure::setup("tie the step to its watcher", error);
+    }
+    // Before the root changes: it takes /proc.
+    if let Some(Err(failure)) = order.limits.as_ref().map(Limits::take_on) {
+        return failure;
     }
     let ready = match order.launch {
         LaunchKind::Namespaces => namespaces::set_up(order, connection),

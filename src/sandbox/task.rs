@@ -92,7 +92,7 @@ pub struct Task {
     pub dns: Option<Vec<u8>>,
     /// Size of `/dev/shm`; `None` means 64 MiB.
     pub shm_size_bytes: Option<u64>,
-    /// Resource limits; those not named are reset to the kernel's defaults.
+    /// Resource limits; those not named are kiln's own, but for the soft one of open files.
     pub ulimits: Vec<Ulimit>,
     /// Ends the step early.
     pub cancel: Arc<Cancel>,

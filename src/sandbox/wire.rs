@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::guard::KilnFiles;
+use super::limits::Limits;
 use super::private::Record;
 use super::task::{Exit, Mount, Network, Task, Ulimit, User};
 use super::volumes::VolumeOrder;
@@ -64,6 +65,8 @@ pub(super) struct Order {
     pub(super) own_dns: bool,
     pub(super) shm_size_bytes: Option<u64>,
     pub(super) ulimits: Vec<Ulimit>,
+    /// What the step begins with, where a step can change what it would inherit.
+    pub(super) limits: Option<Limits>,
 }
 
 impl Order {
@@ -102,6 +105,7 @@ impl Order {
             own_dns: task.dns.is_some(),
             shm_size_bytes: task.shm_size_bytes,
             ulimits: task.ulimits.clone(),
+            limits: None,
         }
     }
 }
@@ -164,6 +168,7 @@ pub(super) enum Failure {
     NotExecutable { program: String },
     Exec { program: String, cause: Cause },
     NotHardened { cause: Cause },
+    Limited { what: String },
 }
 
 /// An [`io::Error`] on its way from one process to another.
@@ -208,6 +213,7 @@ impl From<Failure> for SandboxError {
             Failure::NotInPath { program } => Self::ExecutableNotFound { program },
             Failure::NoSuchFile { program } => Self::NoSuchExecutable { program },
             Failure::NotExecutable { program } => Self::NotExecutable { program },
+            Failure::Limited { what } => Self::Limited { what },
             Failure::NotHardened { cause } => Self::NotHardened { source: cause.into() },
             Failure::Exec { program, cause } => {
                 Self::Exec { program, reason: errno_text(&cause), source: cause.into() }

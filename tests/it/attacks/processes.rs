@@ -146,6 +146,64 @@ fn limits_on_kilns_processes_gain_nothing() {
     }
 }
 
+/// What a step does to kiln, `$K`, that other steps could inherit; the last is for where there is no /proc.
+const INHERITED: [(&str, &str); 8] = [
+    ("cpu", "exec /limits k 0 1000 /bin/touch /done"),
+    ("stack", "exec /limits k 3 65536 /bin/touch /done"),
+    ("core", "exec /limits k 4 0 /bin/touch /done"),
+    ("keeper", "exec /limits p 0 1000 /bin/touch /done"),
+    ("oom", "echo 1000 > /proc/$K/oom_score_adj"),
+    ("nice", "for t in /proc/$K/task/*; do renice -n 19 -p ${t##*/}; done; true"),
+    ("cpus", "for t in /proc/$K/task/*; do taskset -p 1 ${t##*/}; done; true"),
+    ("all", "exec /limits a 0 1000 /bin/touch /done"),
+];
+
+#[test]
+fn a_step_inherits_nothing_that_another_has_set() {
+    require!(Busybox, Root, Program(RUNTIME), Program("cc"));
+    let base = base::busybox();
+    let show = "RUN echo BEGINS $(ulimit -t) $(ulimit -s) $(ulimit -c) $(ulimit -Hn) $(nproc) \
+                $(cat /proc/self/oom_score_adj) $(cut -d ' ' -f 19 /proc/self/stat) | tee /begins\n";
+    let mut context = with_program(Context::on_busybox(show), "limits");
+    for (name, attack) in INHERITED {
+        let text = format!(
+            "FROM {base} AS evil\nCOPY limits /limits\nRUN K=$(cut -d ' ' -f 4 /proc/$PPID/stat); echo > /done; {attack}\n\
+             FROM {base}\nCOPY --from=evil /done /done\n{show}"
+        );
+        context = context.file(name, text);
+    }
+    let names = INHERITED.map(|(name, _)| name);
+    let last = names.len() - 1;
+    for (place, names) in [
+        (Place::Kind("A"), &names[..last]),
+        (Place::Kind("C"), &names[..last]),
+        (Place::Chroot, &names[last..]),
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let script = format!(
+            "$BUILD $CONTEXT > $OUT/honest 2>&1; for name in {}; do \
+             $BUILD --no-cache -f $CONTEXT/$name $CONTEXT > $OUT/$name 2>&1; echo $name $? >> $OUT/codes; done; exit 0",
+            names.join(" ")
+        );
+        let outcome = place.run(context.path(), out.path(), &[], &script).ok();
+        let read = |name: &str| std::fs::read_to_string(out.path().join(name)).unwrap();
+        let begins = |log: &str| {
+            let mut lines = log.lines().filter_map(|line| Some(line.split_once(" BEGINS ")?.1.to_owned()));
+            lines.rfind(|line| !line.contains('$'))
+        };
+        let honest = begins(&read("honest"));
+        assert!(honest.is_some(), "{place:?}: {}\n{outcome}", read("honest"));
+        for name in names {
+            let log = read(name);
+            let has_failed = read("codes").contains(&format!("{name} 1\n"))
+                && log.contains("a step changed the limits of kiln itself: `");
+            // What is not kiln's alone is set back, if the kernel lets a step change it at all.
+            let is_as_before = ["nice", "cpus"].contains(name) && begins(&log) == honest;
+            assert!(has_failed || is_as_before, "{place:?} {name}: {honest:?}\n{log}\n{outcome}");
+        }
+    }
+}
+
 #[test]
 fn a_storm_of_forks_ends_with_its_step() {
     require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
