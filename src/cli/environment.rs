@@ -1,12 +1,13 @@
 //! What the process was given beside its arguments: environment, working directory, terminals, user.
 //!
 //! Read once, here; everything else in `cli/` takes this value, so that it can be tested without touching
-//! the process.
+//! the process. Paths of the machine that kiln reads unasked come from here alone, and are remembered ([`OwnPaths`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stderr, stdin, stdout};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sandbox::OWN_IMAGE_MARKER;
 use crate::threads;
@@ -32,6 +33,25 @@ pub struct Environment {
     pub own_image: bool,
     /// How many CPUs may be used.
     pub cpus: usize,
+    /// What was asked for of the machine's own files.
+    pub own_paths: OwnPaths,
+}
+
+/// Paths of the machine that kiln reads or runs unasked, whether something is there or not. Clones are the same.
+///
+/// What a step puts there the next command would believe: who keeps kiln's own files from steps looks at all of them.
+#[derive(Debug, Clone, Default)]
+pub struct OwnPaths(Arc<Mutex<BTreeSet<PathBuf>>>);
+
+impl OwnPaths {
+    /// Lists those that were asked for until now.
+    pub fn list(&self) -> Vec<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn add(&self, path: &Path) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+    }
 }
 
 impl Environment {
@@ -47,7 +67,33 @@ impl Environment {
             is_root: rustix::process::geteuid().is_root(),
             own_image: Path::new(OWN_IMAGE_MARKER).exists(),
             cpus: threads::count(usize::MAX),
+            own_paths: OwnPaths::default(),
         }
+    }
+
+    /// Returns the path of one of the machine's own files or directories, for who reads or runs it.
+    pub fn own(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = self.directory.join(path);
+        self.own_paths.add(&path);
+        path
+    }
+
+    /// Returns a path in the user's home directory.
+    pub fn in_home(&self, rest: impl AsRef<Path>) -> PathBuf {
+        self.own(self.home().join(rest))
+    }
+
+    /// Returns a path where the user's configuration is: XDG's directory.
+    pub fn in_config(&self, rest: impl AsRef<Path>) -> PathBuf {
+        match self.os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()) {
+            Some(path) => self.own(Path::new(path).join(rest)),
+            None => self.in_home(Path::new(".config").join(rest)),
+        }
+    }
+
+    /// Returns the path that a variable has, if it is set.
+    pub fn named(&self, variable: &str) -> Option<PathBuf> {
+        self.set_var(variable).map(|path| self.own(path))
     }
 
     /// Returns what the `git` program needs to know: where programs are, and how the network is reached.
@@ -65,11 +111,16 @@ impl Environment {
             "NO_PROXY",
             "no_proxy",
         ];
+        const PROGRAMS: [&str; 4] = ["git", "git-remote-http", "git-remote-https", "ssh"];
         let known = |name: &&str| Some((OsString::from(*name), self.os(name)?.to_owned()));
         let mut variables: Vec<_> = NAMES.iter().filter_map(known).collect();
         let path = self.os("PATH").unwrap_or_default();
         let mut places: Vec<PathBuf> =
             std::env::split_paths(path).filter(|place| place.is_absolute()).collect();
+        for place in &places {
+            PROGRAMS.iter().for_each(|name| self.own_paths.add(&place.join(name)));
+        }
+        self.named("GIT_SSL_CAINFO");
         if let Some(index) = places.iter().position(|place| place.join("git").is_file()) {
             places[..=index].rotate_right(1);
             // kiln's own image has git's parts in one directory.
@@ -103,20 +154,11 @@ impl Environment {
         self.var(name).filter(|value| !value.is_empty())
     }
 
-    /// Returns the user's home directory.
-    pub fn home(&self) -> PathBuf {
+    fn home(&self) -> PathBuf {
         match self.os("HOME") {
             Some(home) if !home.is_empty() => home.into(),
             _ if self.is_root => "/root".into(),
             _ => "/".into(),
-        }
-    }
-
-    /// Returns where the user's configuration is: XDG's directory.
-    pub fn config_home(&self) -> PathBuf {
-        match self.os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()) {
-            Some(path) => path.into(),
-            None => self.home().join(".config"),
         }
     }
 

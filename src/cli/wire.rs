@@ -207,7 +207,7 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     let local = cache_files(invocation).into_iter().map(|cache| cache.path);
     let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
     work.extend(Store::CONTENT.map(|name| store.join(name)));
-    work.extend(private_files(invocation).into_iter().chain(local));
+    work.extend(local);
     let request = &invocation.request;
     let named = request.named_contexts.values().filter_map(|named| match named {
         NamedContext::Files(source) => Some(source),
@@ -217,7 +217,23 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
         ContextSource::Directory(path) => std::path::absolute(path).ok(),
         _ => None,
     });
-    KilnFiles { fixed, names: home.names(), container, jobs: jobs.collect(), work }
+    KilnFiles {
+        fixed,
+        names: home.names(),
+        container,
+        jobs: jobs.collect(),
+        work,
+        read: read_files(invocation),
+    }
+}
+
+/// Lists what kiln reads or runs by its path without being asked to, in this build or the next command, whether it is there or
+/// not.
+fn read_files(invocation: &Invocation) -> Vec<PathBuf> {
+    let RegistryConfig { credentials, key_files, .. } = &invocation.registry;
+    let mut files = invocation.own_paths.list();
+    files.extend(credentials.paths().into_iter().chain(credentials.programs()).chain(key_files.clone()));
+    files.into_iter().filter_map(|path| std::path::absolute(path).ok()).collect()
 }
 
 /// Where Kubernetes mounts a pod's own credential, unless it is told not to.
@@ -231,6 +247,8 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
         request,
         registry,
         ssh_agent,
+        // Others are among the credentials below.
+        own_paths: _,
         // Variables that are no paths of credentials.
         git_environment: _,
         outputs: _,

@@ -4,7 +4,8 @@
 //! those that nobody changes while kiln runs (the program, git, authorities, the shell's directory), of which there is a
 //! copy in a file without a name; those that kiln itself writes between steps (tags, records), which it leaves
 //! alone while one runs; and in kiln's own image all the rest of the container, where kiln and the job look for programs and
-//! configuration. A time of last change cannot be set back, so only what has another is looked into.
+//! configuration: elsewhere, too, exactly what kiln reads or runs by its path, above all where nothing is yet. Only the files of
+//! credentials that are empty meanwhile have other rules (`private`). A time of last change cannot be set back, so only what has another is looked into.
 //!
 //! A changed mode, owner, attribute or time is put back and told of; anything else fails the step. What takes part in the build
 //! itself, and is verified whenever it is read, is no business of this.
@@ -12,7 +13,7 @@
 //! All of it is in files without names, too, of which the keeper and the process that watches over a step hold descriptors:
 //! when kiln is killed they do the same in its stead ([`Notes`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -20,12 +21,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, StatVfsMountFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use super::Whose;
 use super::look::dress;
 use super::mounting::mount_points;
+use super::private::Record;
 use super::volumes::Writers;
 use super::wire::{path, paths};
 use crate::tree::{FileKind, Metadata, RootDir, Walk, Xattrs};
@@ -57,6 +59,9 @@ pub struct KilnFiles {
     /// What is not looked at, and not looked into.
     #[serde(with = "paths")]
     pub work: Vec<PathBuf>,
+    /// What kiln reads or runs by its path: of the container's own wherever it is, and whatever else is there.
+    #[serde(with = "paths")]
+    pub read: Vec<PathBuf>,
 }
 
 /// What was known of an entry before a step.
@@ -102,6 +107,7 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct Notes {
     files: KilnFiles,
+    emptied: Vec<Record>,
     aside: PathBuf,
     parts: [Part; 3],
 }
@@ -109,22 +115,23 @@ pub(super) struct Notes {
 impl Notes {
     /// Takes over [`Guard::descriptors`], which are the first of `descriptors`.
     pub(super) fn take_over(
-        files: KilnFiles,
+        (files, emptied): (KilnFiles, Vec<Record>),
         aside: PathBuf,
         descriptors: &mut impl Iterator<Item = OwnedFd>,
     ) -> io::Result<Self> {
         let mut next = || descriptors.next().map(File::from).ok_or(io::ErrorKind::UnexpectedEof);
         let mut part = || Ok::<_, io::Error>(Part { known: Entries::new(), note: next()?, copy: next()? });
-        Ok(Self { files, aside, parts: [part()?, part()?, part()?] })
+        Ok(Self { files, emptied, aside, parts: [part()?, part()?, part()?] })
     }
 
     /// Makes everything as it was before the step that ran last.
     pub(super) fn settle(self) -> io::Result<Found> {
-        let Self { files, aside, parts: [mut fixed, mut names, mut container] } = self;
+        let Self { files, emptied, aside, parts: [mut fixed, mut names, mut container] } = self;
         for part in [&mut fixed, &mut names, &mut container] {
             part.known = read_note(&part.note)?;
         }
-        Guard { files, slash: RootDir::open(Path::new("/"))?, aside, fixed, names, container }.settle()
+        let slash = RootDir::open(Path::new("/"))?;
+        Guard { files, emptied, slash, aside, fixed, names, container }.settle()
     }
 }
 
@@ -132,6 +139,8 @@ impl Notes {
 #[derive(Debug)]
 pub(super) struct Guard {
     files: KilnFiles,
+    /// Files of credentials: who empties them refills them.
+    emptied: Vec<Record>,
     /// Paths are below `/`, and never above.
     slash: RootDir,
     /// Where what was planted is moved to.
@@ -162,19 +171,22 @@ pub(super) struct Found {
 }
 
 impl Guard {
-    /// Takes note of everything; no step has run yet. What is found later to be planted goes to `aside`.
-    pub(super) fn new(files: &KilnFiles, aside: PathBuf) -> io::Result<Self> {
+    /// Takes note of everything but the files that are `emptied`; no step has run yet. What is found later to be planted goes
+    /// to `aside`.
+    pub(super) fn new(files: &KilnFiles, emptied: Vec<Record>, aside: PathBuf) -> io::Result<Self> {
         let slash = RootDir::open(Path::new("/"))?;
         let directory = aside.parent().unwrap_or(Path::new("/"));
         let on_disk = || tempfile::tempfile_in(directory);
         // These are small, and others after every step.
         let in_memory = || Ok::<_, io::Error>(File::from(memfd_create(c"names", MemfdFlags::CLOEXEC)?));
-        let (mut fixed, names) = (Part::new(on_disk()?)?, Part::new(in_memory()?)?);
+        let (fixed, names) = (Part::new(on_disk()?)?, Part::new(in_memory()?)?);
         let container = Part::new(on_disk()?)?;
-        let entries = look(&slash, &files.fixed, files)?;
-        note(&slash, entries, (&mut fixed.known, Some(&mut fixed.copy)), u64::MAX)?;
-        fixed.write_note()?;
-        Ok(Self { files: files.clone(), slash, aside, fixed, names, container })
+        let mut guard = Self { files: files.clone(), emptied, slash, aside, fixed, names, container };
+        let entries = guard.look(&guard.files.fixed, &guard.files)?;
+        let Part { known, copy, .. } = &mut guard.fixed;
+        note(&guard.slash, entries, (known, Some(copy)), u64::MAX)?;
+        guard.fixed.write_note()?;
+        Ok(guard)
     }
 
     /// Returns the descriptors by which another process knows the same, now and later ([`Notes::take_over`]).
@@ -186,12 +198,12 @@ impl Guard {
 
     /// Takes note of what kiln itself, and the job, may have changed since the last step.
     pub(super) fn begin(&mut self) -> io::Result<()> {
-        let Part { known, copy, .. } = &mut self.names;
-        copy.set_len(0)?;
-        copy.rewind()?;
-        known.clear();
+        self.names.known.clear();
+        self.names.copy.set_len(0)?;
+        self.names.copy.rewind()?;
         for place in &self.files.names {
-            let entries = look(&self.slash, std::slice::from_ref(place), &self.files)?;
+            let entries = self.look(std::slice::from_ref(place), &self.files)?;
+            let Part { known, copy, .. } = &mut self.names;
             // Of a directory of records there is no copy: one that was touched is not used again.
             let is_file = entries.get(place).is_some_and(|metadata| metadata.kind == FileKind::File);
             let mut noted = Entries::new();
@@ -208,10 +220,10 @@ impl Guard {
     /// Makes everything as it was before the step.
     pub(super) fn settle(&mut self) -> io::Result<Found> {
         let mut found = Found::default();
-        let now = look(&self.slash, &self.files.fixed, &self.files)?;
+        let now = self.look(&self.files.fixed, &self.files)?;
         let keeper = Keeper { slash: &self.slash, aside: &self.aside, work: &self.files.work };
         keeper.settle(Kind::Fixed, &mut self.fixed, &now, &mut found)?;
-        let now = look(&self.slash, &self.files.names, &self.files)?;
+        let now = self.look(&self.files.names, &self.files)?;
         keeper.settle(Kind::Names, &mut self.names, &now, &mut found)?;
         if !found.put_back.is_empty() || !found.offences.is_empty() {
             self.fixed.write_note()?;
@@ -222,13 +234,20 @@ impl Guard {
         Ok(found)
     }
 
-    /// Lists the container's own files, without volumes, and without what is kept more strictly.
+    /// Lists the container's own files, without volumes, and what kiln reads of them, volumes or not; both without what is
+    /// kept more strictly.
     fn look_at_container(&self) -> io::Result<BTreeMap<PathBuf, Metadata>> {
-        let KilnFiles { fixed, names, container, jobs, work } = &self.files;
-        if container.is_empty() {
-            return Ok(BTreeMap::new());
-        }
         let mounts = mount_points()?;
+        let mut entries = self.look(&self.files.read, &KilnFiles::default())?;
+        entries.retain(|path, metadata| {
+            // Those that lie on a mount each are put back by who looks after the surroundings.
+            let is_around = mounts.contains(path) && metadata.kind == FileKind::File;
+            metadata.kind != FileKind::Socket && !self.fixed.known.contains_key(path) && !is_around
+        });
+        let KilnFiles { fixed, names, container, jobs, work, read: _ } = &self.files;
+        if container.is_empty() {
+            return Ok(entries);
+        }
         let busy = BUSY.map(PathBuf::from);
         let others = mounts
             .iter()
@@ -239,10 +258,38 @@ impl Guard {
             .filter(|path| *path != Path::new("/"));
         let work = work.iter().chain(others).cloned().collect();
         let files = KilnFiles { work, ..KilnFiles::default() };
-        let mut entries = look(&self.slash, container, &files)?;
+        let mut others = self.look(container, &files)?;
         // The root of a volume is no entry of the container's.
-        entries.retain(|path, _| !mounts.contains(path) || path == Path::new("/"));
+        others.retain(|path, _| !mounts.contains(path) || path == Path::new("/"));
+        entries.extend(others);
         Ok(entries)
+    }
+
+    /// Lists `places` and what is below them, links not followed, without what the work of `files` is and what other places
+    /// there are; what is not there is left out, and so is who is emptied.
+    fn look(&self, places: &[PathBuf], files: &KilnFiles) -> io::Result<BTreeMap<PathBuf, Metadata>> {
+        let mut found = look(&self.slash, places, files)?;
+        found.retain(|_, metadata| {
+            !self.emptied.iter().any(|record| record.is_inode(metadata.dev, metadata.ino))
+        });
+        Ok(found)
+    }
+}
+
+impl KilnFiles {
+    /// Adds what links lead to at the paths that are read; no step has run yet.
+    pub(super) fn follow_links(&mut self) {
+        let is_read_only = |path: &PathBuf| {
+            rustix::fs::statvfs(path).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
+        };
+        let mut all: BTreeSet<PathBuf> = self.read.drain(..).collect();
+        // On a read-only mount no step changes anything, but who is outside of the container may.
+        let targets = all.iter().filter_map(|path| std::fs::canonicalize(path).ok());
+        let targets: Vec<PathBuf> = targets.filter(|path| !is_read_only(path)).collect();
+        all.extend(targets);
+        // What the kernel makes up is another each time.
+        all.retain(|path| !["/dev", "/proc", "/sys"].iter().any(|place| path.starts_with(place)));
+        self.read.extend(all);
     }
 }
 
@@ -282,8 +329,6 @@ fn read_note(note: &File) -> io::Result<Entries> {
     Ok(noted.into_iter().map(|Noted(path, known)| (path.into(), known)).collect())
 }
 
-/// Lists `places` and what is below them, links not followed, without what the work is and what other places there are;
-/// what is not there is left out.
 fn look(slash: &RootDir, places: &[PathBuf], files: &KilnFiles) -> io::Result<BTreeMap<PathBuf, Metadata>> {
     let mut found = BTreeMap::new();
     let missing =
@@ -559,6 +604,8 @@ impl Keeper<'_> {
         match &known.content {
             Content::Link(target) => self.slash.symlink(target, path)?,
             Content::Copy(start) => {
+                let directory = path.parent().unwrap_or(Path::new("/"));
+                self.slash.create_dir_all(directory, 0o755, &mut |_| {})?;
                 let mut file = self.slash.create_file(path, 0o600)?;
                 write_part(copy, *start, known.metadata.size_bytes, &mut file)?;
             }
@@ -641,6 +688,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 
+    use super::super::private::{Private, Reach};
     use super::*;
 
     struct Place {
@@ -666,7 +714,7 @@ mod tests {
                 work: vec![at("own/store/work")],
                 ..KilnFiles::default()
             };
-            let mut guard = Guard::new(&files, at("aside/planted")).unwrap();
+            let mut guard = Guard::new(&files, Vec::new(), at("aside/planted")).unwrap();
             guard.begin().unwrap();
             Self { dir, guard }
         }
@@ -780,7 +828,7 @@ mod tests {
             let place = Place::new();
             let descriptors = place.guard.descriptors().map(|fd| fd.try_clone_to_owned().unwrap());
             let notes = Notes::take_over(
-                place.guard.files.clone(),
+                (place.guard.files.clone(), Vec::new()),
                 place.at("aside/planted"),
                 &mut descriptors.into_iter(),
             );
@@ -795,6 +843,59 @@ mod tests {
                 assert!(!place.at(name).exists(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_read_is_guarded_where_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for sub in ["state", "home", "real"] {
+            fs::create_dir(at(sub)).unwrap();
+        }
+        for (name, content) in [("home/empty", ""), ("home/credentials", "token"), ("real/config", "own")] {
+            fs::write(at(name), content).unwrap();
+        }
+        symlink("../real/config", at("home/link")).unwrap();
+        let (mut private, visible) =
+            Private::open(&at("state"), Reach::All, &[at("home/credentials"), at("home/empty")]).unwrap();
+        assert_eq!((private.records().len(), visible), (1, vec![]));
+        let mut files = KilnFiles {
+            read: ["home/credentials", "home/empty", "home/link", "home/.aws/config", "home/certs.d"]
+                .map(at)
+                .to_vec(),
+            ..KilnFiles::default()
+        };
+        files.follow_links();
+        let mut guard = Guard::new(&files, private.records(), at("state/planted")).unwrap();
+        guard.begin().unwrap();
+        private.empty().unwrap();
+        let settle = |guard: &mut Guard| {
+            let found = guard.settle().unwrap();
+            assert_eq!((found.put_back, found.problems), (vec![], vec![]));
+            found.offences.into_iter().map(|offence| offence.path).collect::<Vec<_>>()
+        };
+        // Others' files may come and go.
+        fs::write(at("home/another"), "").unwrap();
+        assert_eq!(settle(&mut guard), Vec::<PathBuf>::new());
+        fs::write(at("home/empty"), "evil").unwrap();
+        fs::write(at("real/config"), "evil").unwrap();
+        for sub in ["home/.aws", "home/certs.d"] {
+            fs::create_dir(at(sub)).unwrap();
+        }
+        fs::write(at("home/.aws/config"), "evil").unwrap();
+        fs::write(at("home/certs.d/ca.crt"), "evil").unwrap();
+        let offences = settle(&mut guard);
+        let expected = ["home/empty", "real/config", "home/.aws/config", "home/certs.d"].map(at);
+        assert_eq!(offences, expected);
+        assert!(!at("home/.aws/config").exists() && !at("home/certs.d").exists());
+        assert_eq!(
+            ["home/empty", "home/link"].map(|name| fs::read_to_string(at(name)).unwrap()),
+            ["", "own"]
+        );
+        // The file that was emptied is not the guard's: nobody refills it too early.
+        assert_eq!(fs::read_to_string(at("home/credentials")).unwrap(), "");
+        fs::rename(at("home/another"), at("home/credentials")).unwrap();
+        assert_eq!(settle(&mut guard), [at("home/credentials")]);
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Hiding {
             why: "a process of another user than root has it in its variables, and steps can become that user",
         }));
         visible.extend(private.readable_for(&neighbours));
+        options.kiln_files.follow_links();
         if entered.launch == LaunchKind::Chroot {
             // Other kilns of this machine may be writing these.
             let names = std::mem::take(&mut options.kiln_files.names);
@@ -95,7 +96,7 @@ impl Hiding {
         self.check()?;
         let mut held = self.held();
         let Held { private, guard } = &mut *held;
-        let guard = self.note(guard)?;
+        let guard = self.note(guard, private)?;
         if !private.is_emptied() {
             if let Some(keeper) = &self.keeper {
                 keeper
@@ -115,7 +116,11 @@ impl Hiding {
     }
 
     /// Of what nobody changes while kiln runs only before the first step.
-    fn note<'a>(&self, slot: &'a mut Option<Guard>) -> Result<&'a mut Guard, SandboxError> {
+    fn note<'a>(
+        &self,
+        slot: &'a mut Option<Guard>,
+        private: &Private,
+    ) -> Result<&'a mut Guard, SandboxError> {
         let failed = |source| SandboxError::Setup { action: "look at kiln's own files".to_owned(), source };
         let guard = match slot {
             Some(guard) => guard,
@@ -123,7 +128,8 @@ impl Hiding {
                 let state_dir = &self.options.state_dir;
                 std::fs::create_dir_all(state_dir).map_err(failed)?;
                 let planted = state_dir.join(successor::PLANTED);
-                slot.insert(Guard::new(&self.options.kiln_files, planted).map_err(failed)?)
+                let guard = Guard::new(&self.options.kiln_files, private.records(), planted);
+                slot.insert(guard.map_err(failed)?)
             }
         };
         guard.begin().map_err(failed)?;

@@ -337,7 +337,12 @@ fn is_made_up(name: &str) -> bool {
 impl Record {
     /// Tells whether this is the file.
     pub(super) fn is(&self, metadata: &std::fs::Metadata) -> bool {
-        (self.device, self.inode) == (metadata.dev(), metadata.ino())
+        self.is_inode(metadata.dev(), metadata.ino())
+    }
+
+    /// The same by the numbers alone.
+    pub(super) fn is_inode(&self, device: u64, inode: u64) -> bool {
+        (self.device, self.inode) == (device, inode)
     }
 
     /// Opens what is at the path now, without following any link; an error if that is not the file.

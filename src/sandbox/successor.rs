@@ -53,7 +53,8 @@ impl Successor {
         kiln_files: KilnFiles,
     ) -> io::Result<Self> {
         let mut descriptors = descriptors.into_iter();
-        let notes = Notes::take_over(kiln_files, state_dir.join(PLANTED), &mut descriptors)?;
+        let known = (kiln_files, records.clone());
+        let notes = Notes::take_over(known, state_dir.join(PLANTED), &mut descriptors)?;
         let private = Private::take_over(descriptors, reach, records)?;
         Ok(Self { state_dir: state_dir.to_owned(), private, notes, phase: Phase::Between })
     }

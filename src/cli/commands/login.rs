@@ -7,7 +7,7 @@ use super::print;
 use crate::cli::args::{CredentialArgs, LoginArgs, LogoutArgs};
 use crate::cli::environment::Environment;
 use crate::cli::fail::Failure;
-use crate::cli::request::{docker_config_directory, registry_config, search_path};
+use crate::cli::request::{docker_config_file, registry_config, search_path};
 use crate::cli::wire;
 use crate::event::Reporter;
 use crate::registry::{Credential, CredentialFile, Keeper, Scope};
@@ -89,7 +89,7 @@ pub(super) fn logout(
 fn file(option: Option<&PathBuf>, environment: &Environment) -> CredentialFile {
     let path = match option {
         Some(path) => environment.directory.join(path),
-        None => docker_config_directory(environment).join("config.json"),
+        None => docker_config_file(environment),
     };
     CredentialFile { path, helper_path: search_path(environment) }
 }

@@ -110,6 +110,7 @@ pub(super) fn execution(args: &ExecutorArgs, environment: &Environment) -> Resul
     }
     let invocation = Invocation {
         ssh_agent: environment.ssh_agent(),
+        own_paths: environment.own_paths.clone(),
         git_environment,
         outputs: outputs(&args.output, no_push, environment),
         caches: cache::cache_setup(&args.cache, &request.names, environment)?,

@@ -30,12 +30,11 @@ const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Lists where `certs.d` directories are, the strongest first.
 pub(super) fn directories(environment: &Environment) -> Vec<PathBuf> {
-    let own = environment.config_home();
     vec![
-        own.join("containers/certs.d"),
-        own.join("docker/certs.d"),
-        "/etc/containers/certs.d".into(),
-        "/etc/docker/certs.d".into(),
+        environment.in_config("containers/certs.d"),
+        environment.in_config("docker/certs.d"),
+        environment.own("/etc/containers/certs.d"),
+        environment.own("/etc/docker/certs.d"),
     ]
 }
 
@@ -107,17 +106,17 @@ fn names(directory: &Path) -> Result<BTreeSet<String>, RequestError> {
 /// Reads the authorities that hold for every host, beside the built-in ones.
 pub(super) fn authorities(environment: &Environment) -> Result<Vec<Vec<u8>>, RequestError> {
     let mut found = Vec::new();
-    if let Some(path) = environment.set_var("SSL_CERT_FILE") {
-        found.push(pem("SSL_CERT_FILE", &environment.directory.join(path))?);
+    if let Some(path) = environment.named("SSL_CERT_FILE") {
+        found.push(pem("SSL_CERT_FILE", &path)?);
     }
     for directory in environment.set_var("SSL_CERT_DIR").unwrap_or_default().split(':') {
         if !directory.is_empty() {
-            found.extend(bundle(&environment.directory.join(directory))?);
+            found.extend(bundle(&environment.own(directory))?);
         }
     }
     if found.is_empty() {
         // None of them need be there: the public authorities are built in.
-        found.extend(SYSTEM_AUTHORITIES.iter().find_map(|path| fs::read(path).ok()));
+        found.extend(SYSTEM_AUTHORITIES.iter().find_map(|path| fs::read(environment.own(path)).ok()));
     }
     Ok(found)
 }

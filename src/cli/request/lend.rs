@@ -113,7 +113,7 @@ pub(super) fn ssh(
 /// Makes a path absolute; `~/` is the home directory, since no shell expands it after `src=`.
 fn expand_home(path: &Path, environment: &Environment) -> PathBuf {
     match path.strip_prefix("~") {
-        Ok(rest) => environment.home().join(rest),
+        Ok(rest) => environment.in_home(rest),
         Err(_) => environment.directory.join(path),
     }
 }

@@ -23,13 +23,13 @@ pub use lend::git_server;
 pub use outputs::{Delivery, delivery, writes_stdout};
 pub use registries_conf::RegistriesConfError;
 pub use registry::{
-    ambient_config, auth_warnings, client_certificate, deadline, docker_config_directory, mirror_error, pem,
+    ambient_config, auth_warnings, client_certificate, deadline, docker_config_file, mirror_error, pem,
     registry_config, search_path, token_service,
 };
 pub use source::{context_source, dockerfile_source, is_git, is_remote};
 
 use super::args::{BuildArgs, CheckArgs, ProgressArg, SourceArgs, StepArgs};
-use super::environment::Environment;
+use super::environment::{Environment, OwnPaths};
 use super::tags::Commit;
 use super::values::{ValueError, key_value, parse_add_host, parse_size_bytes, parse_ulimit};
 use crate::build::{Entitlement, EpochChoice, Explain, NetworkMode, Request};
@@ -52,6 +52,8 @@ pub struct Invocation {
     pub registry: RegistryConfig,
     /// The socket of the ssh agent around kiln (`SSH_AUTH_SOCK`), lent to steps or not.
     pub ssh_agent: Option<PathBuf>,
+    /// The machine's own files that commands like this read.
+    pub own_paths: OwnPaths,
     /// Variables for the `git` program.
     pub git_environment: Vec<(OsString, OsString)>,
     /// How steps are kept apart.
@@ -218,6 +220,7 @@ pub fn invocation(
     }
     Ok(Invocation {
         ssh_agent: environment.ssh_agent(),
+        own_paths: environment.own_paths.clone(),
         git_environment: environment.for_git(),
         request,
         outputs: delivery.outputs,

@@ -113,17 +113,19 @@ pub(super) fn read(
 
 /// Lists the files that hold, the main one first.
 fn files(environment: &Environment) -> Result<Vec<PathBuf>, RegistriesConfError> {
-    if let Some(path) = environment.set_var("CONTAINERS_REGISTRIES_CONF") {
-        return Ok(vec![environment.directory.join(path)]);
+    if let Some(path) = environment.named("CONTAINERS_REGISTRIES_CONF") {
+        return Ok(vec![path]);
     }
-    let user = environment.config_home().join("containers");
-    let system = PathBuf::from("/etc/containers");
+    let user = ["registries.conf", "registries.conf.d"]
+        .map(|name| environment.in_config(Path::new("containers").join(name)));
+    let system = ["/etc/containers/registries.conf", "/etc/containers/registries.conf.d"]
+        .map(|path| environment.own(path));
     let mut files = Vec::new();
     // A file of the user's own stands for the system's, and so do its drop-ins.
-    let places = if user.join("registries.conf").exists() { vec![user] } else { vec![system, user] };
-    files.extend(places.iter().map(|place| place.join("registries.conf")).find(|path| path.exists()));
-    for place in places {
-        files.extend(drop_ins(&place.join("registries.conf.d"))?);
+    let places = if user[0].exists() { vec![user] } else { vec![system, user] };
+    files.extend(places.iter().map(|[file, _]| file.clone()).find(|path| path.exists()));
+    for [_, directory] in &places {
+        files.extend(drop_ins(directory)?);
     }
     Ok(files)
 }

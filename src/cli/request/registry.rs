@@ -72,8 +72,8 @@ pub fn ambient_config(environment: &Environment) -> Result<RegistryConfig, Reque
         credentials: credential_sources(environment)?,
         extra_authorities: certificates::authorities(environment)?,
         proxies: proxies(environment),
-        resolv_conf: fs::read("/etc/resolv.conf").ok(),
-        hosts_file: fs::read("/etc/hosts").ok(),
+        resolv_conf: fs::read(environment.own("/etc/resolv.conf")).ok(),
+        hosts_file: fs::read(environment.own("/etc/hosts")).ok(),
         ..RegistryConfig::default()
     };
     if let Some(text) = environment.set_var("KILN_REGISTRY_TIMEOUT") {
@@ -200,11 +200,12 @@ pub fn search_path(environment: &Environment) -> Vec<PathBuf> {
     environment.os("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
 }
 
-/// Returns the directory of docker's `config.json`.
-pub fn docker_config_directory(environment: &Environment) -> PathBuf {
+/// Returns where docker's `config.json` is.
+pub fn docker_config_file(environment: &Environment) -> PathBuf {
+    const NAME: &str = "config.json";
     match environment.os("DOCKER_CONFIG").filter(|path| !path.is_empty()) {
-        Some(path) => environment.directory.join(path),
-        None => environment.home().join(".docker"),
+        Some(path) => environment.own(Path::new(path).join(NAME)),
+        None => environment.in_home(Path::new(".docker").join(NAME)),
     }
 }
 
@@ -215,8 +216,8 @@ fn auth_files(environment: &Environment) -> Result<Vec<AuthFile>, RequestError> 
         let origin = "DOCKER_AUTH_CONFIG".to_owned();
         files.push(AuthFile { origin, text: Secret::new(text) });
     }
-    if let Some(path) = environment.set_var("REGISTRY_AUTH_FILE") {
-        files.push(auth_file("REGISTRY_AUTH_FILE", &environment.directory.join(path))?);
+    if let Some(path) = environment.named("REGISTRY_AUTH_FILE") {
+        files.push(auth_file("REGISTRY_AUTH_FILE", &path)?);
     }
     for path in usual_auth_files(environment) {
         match auth_file("DOCKER_CONFIG", &path) {
@@ -244,11 +245,11 @@ pub(super) fn is_not_for_us(error: &io::Error) -> bool {
 
 /// Lists where docker and podman keep credentials.
 fn usual_auth_files(environment: &Environment) -> Vec<PathBuf> {
-    let mut candidates = vec![docker_config_directory(environment).join("config.json")];
+    let mut candidates = vec![docker_config_file(environment)];
     if let Some(runtime) = environment.set_var("XDG_RUNTIME_DIR") {
-        candidates.push(Path::new(runtime).join("containers/auth.json"));
+        candidates.push(environment.own(Path::new(runtime).join("containers/auth.json")));
     }
-    candidates.push(environment.config_home().join("containers/auth.json"));
+    candidates.push(environment.in_config("containers/auth.json"));
     candidates
 }
 

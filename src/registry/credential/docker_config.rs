@@ -91,6 +91,11 @@ impl DockerConfig {
         own.or(self.store.as_ref()).map(String::as_str).filter(|name| !name.is_empty())
     }
 
+    /// Lists the helpers that this file names.
+    pub(super) fn helpers(&self) -> impl Iterator<Item = &str> {
+        self.helpers.iter().map(|(_, name)| name).chain(&self.store).map(String::as_str)
+    }
+
     /// Returns what this file knows about a repository, with how specific it is; better entries first
     /// among equals: the registry's own helper, the stored credential, the helper for everything.
     pub(super) fn candidates(&self, registry: &str, repository: &str) -> Vec<(usize, Entry<'_>)> {

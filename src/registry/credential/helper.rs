@@ -76,11 +76,15 @@ fn find(name: &str, path: &[PathBuf]) -> Result<PathBuf, String> {
     if name.contains('/') || name.contains('\0') {
         return Err("its name is not a program's name".to_owned());
     }
-    let program = format!("docker-credential-{name}");
-    path.iter()
-        .map(|directory| directory.join(&program))
+    places(name, path)
         .find(|file| is_program(file))
-        .ok_or_else(|| format!("there is no `{program}` in PATH"))
+        .ok_or_else(|| format!("there is no `docker-credential-{name}` in PATH"))
+}
+
+/// Lists where a helper is looked for.
+pub(super) fn places(name: &str, path: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    let program = format!("docker-credential-{name}");
+    path.iter().map(move |directory| directory.join(&program))
 }
 
 /// What became of a call.

@@ -75,6 +75,17 @@ impl CredentialSources {
         let files = self.files.iter().map(|file| PathBuf::from(&file.origin));
         files.filter(|path| path.is_absolute()).chain(cloud::files(&self.environment)).collect()
     }
+
+    /// Lists the programs that know credentials, whether they are there or not: helpers that the files name, and what
+    /// runs the command of a profile.
+    pub fn programs(&self) -> Vec<PathBuf> {
+        let files = self.files.iter().filter_map(|file| Some(DockerConfig::parse(file).ok()?.0));
+        let mut programs = vec![PathBuf::from(cloud::amazon_profile::SHELL)];
+        for file in files {
+            programs.extend(file.helpers().flat_map(|name| helper::places(name, &self.helper_path)));
+        }
+        programs
+    }
 }
 
 /// The contents of a file in docker's `config.json` form.

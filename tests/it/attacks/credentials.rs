@@ -22,7 +22,7 @@ const TOOLS: &str = "mkdir -p /tmp; AUTH=Y2k6czNjcjN0LTN4YWN0; FILE=/kiln/.docke
         echo \"$1 ended $?\"; grep -E 'stays empty|removed or replaced' /tmp/log-$1 | sed \"s/^/$1: /\"; \
         grep -q LEAK /tmp/log-$1 && echo \"$1 leaked to a step\"; \
         for place in /tmp/tree-$1 /kiln/store /out /dev/shm; do \
-            grep -r $AUTH $place > /dev/null 2>&1 && echo \"$1 leaked into $place\"; done; rm -rf /tmp/tree-$1; }; ";
+            find $place -type f -exec grep -l $AUTH {} + 2> /dev/null | grep -q . && echo \"$1 leaked into $place\"; done; rm -rf /tmp/tree-$1; }; ";
 
 /// Looks for the credential without having it on its own command line.
 const LOOK: &str = "RUN sleep 0.1; grep -rs Y2k6czNjcjN0'[L]'TN4 /kiln/.docker /kiln/.d2 /out /dev/shm /tmp && echo LE''AK; true\n";

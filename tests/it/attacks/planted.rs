@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{Place, with_program};
 use crate::support::Context;
-use crate::support::container::RUNTIME;
+use crate::support::container::{RUNTIME, as_kind};
 use crate::support::need::{Busybox, Program, Root};
 
 /// What is done to the container's own files, which are in `$P` while a step runs; each in a build.
@@ -65,6 +65,75 @@ fn what_is_planted_in_the_container_fails_the_step_and_is_undone() {
             );
             assert_eq!(read(name), read("before"), "{kind} {name}: {log}");
         }
+    }
+}
+
+/// What kiln reads or runs by its path, and that need not be there: how a build is told of it, and where it is. In one of
+/// the places is an empty file.
+const READ: [(&str, &str, &[&str]); 2] = [
+    (
+        "ambient",
+        "HOME=/home/job XDG_CONFIG_HOME=/var/conf XDG_RUNTIME_DIR=/run/user/0 PATH=/tmp/bin:$PATH DOCKER_CONFIG=/kiln/.helper",
+        &[
+            "/home/job/.aws/config",
+            "/home/job/.config/gcloud/application_default_credentials.json",
+            "/var/conf/docker/certs.d/r.example/ca.crt",
+            "/run/user/0/containers/auth.json",
+            "/tmp/bin/docker-credential-own",
+        ],
+    ),
+    (
+        "named",
+        "HOME=/kiln/home CLOUDSDK_CONFIG=/run/gcloud AWS_CONFIG_FILE=/tmp/aws AWS_SHARED_CREDENTIALS_FILE=/var/empty \
+         DOCKER_CONFIG=/kiln/.other",
+        &[
+            "/kiln/home/.config/containers/registries.conf",
+            "/run/gcloud/application_default_credentials.json",
+            "/tmp/aws",
+            "/var/empty",
+            "/kiln/.other/config.json",
+        ],
+    ),
+];
+
+#[test]
+fn what_kiln_would_read_is_guarded_where_nothing_is() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let mut context = Context::on_busybox("RUN true\n");
+    for (name, _, paths) in READ {
+        let mut text = format!("FROM {}\nRUN ", crate::support::base::busybox());
+        for path in paths {
+            let park = if path.starts_with("/kiln/") { "" } else { "/kiln/store/kiln/sandbox/park" };
+            text += &format!("f={park}{path}; mkdir -p ${{f%/*}}; echo evil > $f; chmod 755 $f; ");
+        }
+        context = context.file(name, text + "true\n");
+    }
+    let mut script =
+        "mkdir -p /home/job/.aws /tmp /run /var /kiln/.helper; : > /var/empty; rm -rf /var/conf /run/user; \
+        echo '{\"credsStore\":\"own\"}' > /kiln/.helper/config.json; "
+            .to_owned();
+    for (name, setting, paths) in READ {
+        script += &format!(
+            "(export {setting}; $BUILD $CONTEXT; echo honest $?; $BUILD --no-cache -f $CONTEXT/{name} $CONTEXT; echo {name} $?); \
+             for path in {}; do test -s $path && echo $path stays; done; ",
+            paths.join(" ")
+        );
+    }
+    let foreign = "CONTEXT=/context; BUILD='kiln build --progress=plain --isolation=in-place --force --root=/kiln/store'; ";
+    for (kind, is_own_image) in [("A", true), ("C", true), ("A", false)] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = match is_own_image {
+            true => Place::Kind(kind).run(context.path(), out.path(), &[], &script),
+            false => as_kind(kind, context.path(), out.path(), &format!("{foreign}{script}")),
+        };
+        assert_eq!(ended.stdout.matches("honest 0\n").count(), READ.len(), "{kind} {is_own_image}\n{ended}");
+        assert!(!ended.stdout.contains(" stays"), "{kind} {is_own_image}\n{ended}");
+        for (name, _, _) in READ {
+            assert!(ended.stdout.contains(&format!("{name} 1\n")), "{kind} {is_own_image}\n{ended}");
+        }
+        // Each of them is told of: the first by its name.
+        let told = ended.stderr.matches(", and 4 more; all is as before again").count();
+        assert_eq!(told, READ.len(), "{kind} {is_own_image}\n{ended}");
     }
 }
 

@@ -150,10 +150,7 @@ fn of_profile(profile: &Profile, url: &str) -> Result<Option<S3Credentials>, Exe
 fn profile(environment: &Environment) -> Result<Profile, ExecutorError> {
     let name = environment.set_var("AWS_PROFILE").or_else(|| environment.set_var("AWS_DEFAULT_PROFILE"));
     let file = |variable: &str, usual: &str| -> PathBuf {
-        match environment.set_var(variable) {
-            Some(path) => environment.directory.join(path),
-            None => environment.home().join(usual),
-        }
+        environment.named(variable).unwrap_or_else(|| environment.in_home(usual))
     };
     let credentials = file("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials");
     let config = file("AWS_CONFIG_FILE", ".aws/config");

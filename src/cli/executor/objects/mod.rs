@@ -69,8 +69,8 @@ fn google(environment: &Environment) -> Result<GoogleAccess, ExecutorError> {
             if emulator.contains("://") { emulator.to_owned() } else { format!("http://{emulator}") };
         return Ok(GoogleAccess { emulator: Some(emulator), credentials: GoogleCredentials::Machine });
     }
-    let named = environment.set_var("GOOGLE_APPLICATION_CREDENTIALS").map(|p| environment.directory.join(p));
-    let gcloud = environment.home().join(".config/gcloud/application_default_credentials.json");
+    let named = environment.named("GOOGLE_APPLICATION_CREDENTIALS");
+    let gcloud = environment.in_home(".config/gcloud/application_default_credentials.json");
     let file = named.or_else(|| gcloud.is_file().then_some(gcloud));
     let credentials = match file {
         Some(file) => google_file(&file)?,

@@ -9,7 +9,10 @@ use std::process::{Command, Stdio};
 
 use super::amazon_keys::{self, KeysJson, assume_role, web_identity};
 use super::signature::Keys;
-use super::{Context, Failure};
+use super::{Context, Failure, amazon_files};
+
+/// What runs a `credential_process`.
+pub(in crate::registry::credential) const SHELL: &str = "/bin/sh";
 
 /// No sensible chain of roles is longer.
 const MOST_PROFILES: usize = 5;
@@ -110,17 +113,11 @@ async fn source(
 
 /// Reads a profile out of both files; what the first says holds.
 fn settings(context: &Context<'_>, profile: &str) -> (Settings, String) {
-    let home = context.variable("HOME").unwrap_or("/");
-    let path = |variable: &str, name: &str| {
-        context.variable(variable).map_or_else(|| format!("{home}/.aws/{name}"), str::to_owned)
-    };
+    let [credentials, config] = amazon_files(context.environment);
     let in_config = if profile == "default" { profile.to_owned() } else { format!("profile {profile}") };
     let mut settings = Settings::new();
     let mut places = Vec::new();
-    for (file, section) in [
-        (path("AWS_SHARED_CREDENTIALS_FILE", "credentials"), profile.to_owned()),
-        (path("AWS_CONFIG_FILE", "config"), in_config),
-    ] {
+    for (file, section) in [(credentials, profile.to_owned()), (config, in_config)] {
         let Ok(text) = context.read(&file) else { continue };
         let found = section_of(&text, &section);
         if !found.is_empty() {
@@ -157,11 +154,11 @@ fn section_of(text: &str, wanted: &str) -> Settings {
 /// Runs a `credential_process`, as a shell would.
 fn process(command: &str, origin: &str) -> Result<Keys, Failure> {
     let broken = |reason: String| Failure::Broken(format!("{origin}: its credential_process {reason}"));
-    let output = Command::new("/bin/sh")
+    let output = Command::new(SHELL)
         .args(["-c", command])
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| broken(format!("can't be run by /bin/sh: {error}")))?;
+        .map_err(|error| broken(format!("can't be run by {SHELL}: {error}")))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().next().unwrap_or("it said nothing").trim().to_owned();

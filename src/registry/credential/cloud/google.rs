@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Context, Failure, Grant, Outcome, SERVICE_TIMEOUT, read};
+use super::{Context, Failure, Grant, Outcome, SERVICE_TIMEOUT, google_file, read};
 use crate::registry::credential::Credential;
 use crate::registry::secret::Secret;
 
@@ -50,12 +50,7 @@ fn default_credentials(context: &Context<'_>) -> Result<Option<(String, String)>
         let text = context.read_file("GOOGLE_APPLICATION_CREDENTIALS", path)?;
         return Ok(Some((text, format!("{path} (GOOGLE_APPLICATION_CREDENTIALS)"))));
     }
-    let directory = match (context.variable("CLOUDSDK_CONFIG"), context.variable("HOME")) {
-        (Some(directory), _) => directory.to_owned(),
-        (None, Some(home)) => format!("{home}/.config/gcloud"),
-        (None, None) => return Ok(None),
-    };
-    let path = format!("{directory}/application_default_credentials.json");
+    let Some(path) = google_file(context.environment) else { return Ok(None) };
     Ok(context.read(&path).ok().map(|text| (text, path)))
 }
 

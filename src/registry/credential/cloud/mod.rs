@@ -6,7 +6,7 @@
 
 mod amazon;
 mod amazon_keys;
-mod amazon_profile;
+pub(super) mod amazon_profile;
 mod azure;
 mod google;
 mod signature;
@@ -140,24 +140,35 @@ impl Clouds {
 /// Lists the files that the clouds' flows may read secrets from, whether they are there or not.
 pub(super) fn files(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let named = [
-        "AWS_SHARED_CREDENTIALS_FILE",
-        "AWS_CONFIG_FILE",
         "AWS_WEB_IDENTITY_TOKEN_FILE",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
         "AZURE_FEDERATED_TOKEN_FILE",
         "GOOGLE_APPLICATION_CREDENTIALS",
     ];
-    let mut files: Vec<PathBuf> =
-        named.iter().filter_map(|name| environment.get(*name)).map(PathBuf::from).collect();
-    let home = environment.get("HOME").map(Path::new);
-    // Keys can be in either of Amazon's two.
-    files.extend(
-        home.into_iter().flat_map(|home| [".aws/credentials", ".aws/config"].map(|name| home.join(name))),
-    );
-    let gcloud = environment.get("CLOUDSDK_CONFIG").map(PathBuf::from);
-    let gcloud = gcloud.or_else(|| Some(home?.join(".config/gcloud")));
-    files.extend(gcloud.map(|directory| directory.join("application_default_credentials.json")));
-    files
+    let named = named.iter().filter_map(|name| variable(environment, name)).map(str::to_owned);
+    let files = named.chain(amazon_files(environment)).chain(google_file(environment));
+    files.map(PathBuf::from).collect()
+}
+
+/// Returns where Amazon's two files are, credentials and configuration: keys can be in either.
+fn amazon_files(environment: &BTreeMap<String, String>) -> [String; 2] {
+    let home = variable(environment, "HOME").unwrap_or("/");
+    [("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")].map(|(name, file)| {
+        variable(environment, name).map_or_else(|| format!("{home}/.aws/{file}"), str::to_owned)
+    })
+}
+
+/// Returns where gcloud keeps the application default credentials.
+fn google_file(environment: &BTreeMap<String, String>) -> Option<String> {
+    let directory = match variable(environment, "CLOUDSDK_CONFIG") {
+        Some(directory) => directory.to_owned(),
+        None => format!("{}/.config/gcloud", variable(environment, "HOME")?),
+    };
+    Some(format!("{directory}/application_default_credentials.json"))
+}
+
+fn variable<'a>(environment: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
 }
 
 /// Recognises a cloud's registry by its whole host: `x.azurecr.io.evil.com` is nobody's.
@@ -174,7 +185,7 @@ fn provider_of(registry: &str) -> Option<CloudProvider> {
 
 impl Context<'_> {
     fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        variable(self.environment, name)
     }
 
     /// Reads a file of this machine.
