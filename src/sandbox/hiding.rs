@@ -40,13 +40,11 @@ impl Hiding {
         let (private, mut visible) = Private::open(&options.state_dir, reach, &options.private_files)
             .map_err(|source| SandboxError::Setup { action: "open the credentials".to_owned(), source })?;
         let neighbours = Neighbours::look(&options.secret_values).map_err(|source| SandboxError::Setup {
-            action: "look at the processes of other users".to_owned(),
+            action: "look at the processes around kiln".to_owned(),
             source,
         })?;
-        visible.extend(neighbours.telling.iter().map(|path| Visible {
-            path: path.clone(),
-            why: "a process of another user than root has it in its variables, and steps can become that user",
-        }));
+        let telling = neighbours.telling.iter();
+        visible.extend(telling.map(|(path, why)| Visible { path: path.clone(), why }));
         visible.extend(private.readable_for(&neighbours));
         options.kiln_files.follow_links();
         if entered.launch == LaunchKind::Chroot {

@@ -1,19 +1,22 @@
-//! Processes of other users than root, in the container of steps that run beside them.
+//! Processes that a step beside them may trace, in the container or the pod of steps that run beside the job's.
 //!
-//! Such a step may become any user, and who is a user may look into all processes of that user's, and take them over: they have
-//! no capability that would be in the way. So what the variables of such a process hold is the step's, and what the process may
-//! read stays so after the step: it goes on when every process of the step has ended.
+//! A step may become any user, and has all of a container's capabilities but one. So it may look into, and take over, what is
+//! one user's altogether and has no capability that it lacks: processes of other users than root, and those of root's that
+//! gave capabilities away, as daemons do. What the variables of such a process hold is the step's, and what the process may
+//! read stays so after the step: it goes on when every process of the step has ended, and a step can hand it descriptors of
+//! directories of this container.
 //!
-//! Processes of root's are not looked into: a step has one capability less than those of the job.
+//! Whether it may is the kernel's to say (ptrace_may_access, and what Yama and AppArmor add): a thread that is as able as a step asks.
 
 use std::collections::BTreeSet;
-use std::fs::Metadata;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::process::become_as_able_as_steps;
 use crate::threads;
 
 /// A variable that is known to hold credentials, whatever kiln itself was given.
@@ -32,50 +35,67 @@ impl std::fmt::Debug for SecretValues {
 /// What there is of them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Neighbours {
-    /// The variables of those that have one of the secrets there.
-    pub(super) telling: Vec<PathBuf>,
-    /// Whose processes have the container's own root.
+    /// The variables of those that have one of the secrets there, and why a step can read them.
+    pub(super) telling: Vec<(PathBuf, &'static str)>,
+    /// Whose processes can be taken over.
     users: BTreeSet<u32>,
 }
 
 impl Neighbours {
     /// Looks at all processes that there are, as a step could.
     pub(super) fn look(secrets: &SecretValues) -> io::Result<Self> {
-        let found = processes()?;
+        let found = tasks()?;
         if found.is_empty() {
             return Ok(Self::default());
         }
-        // Only this thread becomes those users, for what it opens, and ends with that.
+        // Only this thread loses capabilities and becomes those users, and ends with that.
         std::thread::scope(|scope| {
-            let looking = threads::spawn_in(scope, "neighbours", || look_as_each(&found, secrets));
-            Ok(threads::joined(looking.map_err(io::Error::from)?.join()))
+            let looking = threads::spawn_in(scope, "neighbours", || look_as_a_step(&found, secrets));
+            threads::joined(looking.map_err(io::Error::from)?.join())
         })
     }
 
-    /// Tells whether one of them may read a file.
-    pub(super) fn may_read(&self, mode: u32, owner: u32) -> bool {
-        !self.users.is_empty() && (mode & 0o077 != 0 || self.users.contains(&owner))
+    /// Says why one of them may read a file, if one may.
+    pub(super) fn may_read(&self, mode: u32, owner: u32) -> Option<&'static str> {
+        if self.users.contains(&0) {
+            return Some(
+                "a process of root's runs here that has no capability that steps lack: they can take it over, and it goes \
+                 on after them: end it",
+            );
+        }
+        let may = !self.users.is_empty() && (mode & 0o077 != 0 || self.users.contains(&owner));
+        may.then_some(
+            "it is not root's alone, and steps can take over processes of other users here, which go on after them: \
+             `chmod 600` it, or end them",
+        )
     }
 }
 
-/// A process that is one user's altogether.
+/// A thread of a process, that is one user's altogether and has memory.
 #[derive(Debug, PartialEq, Eq)]
-struct Process {
+struct Task {
+    process: PathBuf,
     path: PathBuf,
     user: u32,
     group: u32,
 }
 
-fn processes() -> io::Result<Vec<Process>> {
+/// Lists those of all processes but this one.
+fn tasks() -> io::Result<Vec<Task>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
+        let entry = entry?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        if number.is_none_or(|number| number == std::process::id()) {
+            continue;
+        }
         // One that has ended meanwhile tells nothing, and neither does what is no process.
-        let Ok(status) = std::fs::read_to_string(path.join("status")) else { continue };
-        if let (Some(user), Some(group)) = (the_one(&status, "Uid:"), the_one(&status, "Gid:"))
-            && user != 0
-        {
-            found.push(Process { path, user, group });
+        for task in std::fs::read_dir(entry.path().join("task")).into_iter().flatten().flatten() {
+            let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
+            let ids = (the_one(&status, "Uid:"), the_one(&status, "Gid:"));
+            if let (Some(user), Some(group), true) = (ids.0, ids.1, status.contains("\nVmSize:")) {
+                found.push(Task { process: entry.path(), path: task.path(), user, group });
+            }
         }
     }
     Ok(found)
@@ -91,27 +111,41 @@ fn the_one(status: &str, name: &str) -> Option<u32> {
     }
 }
 
-fn look_as_each(processes: &[Process], secrets: &SecretValues) -> Neighbours {
+fn look_as_a_step(tasks: &[Task], secrets: &SecretValues) -> io::Result<Neighbours> {
     let mut neighbours = Neighbours::default();
-    let own = std::fs::metadata("/").ok();
-    for process in processes {
+    become_as_able_as_steps()?;
+    let able = rustix::thread::capabilities(None)?.permitted;
+    for task in tasks {
         // Where these do nothing, a step cannot become that user either.
-        setfsgid(Gid::from_raw(process.group));
-        setfsuid(Uid::from_raw(process.user));
-        let environment = process.path.join("environ");
-        let variables = std::fs::read(&environment);
-        let root = std::fs::metadata(process.path.join("root/"));
+        setfsgid(Gid::from_raw(task.group));
+        setfsuid(Uid::from_raw(task.user));
+        // A step can keep its capabilities when it becomes another user.
+        let sets = CapabilitySets { permitted: able, effective: able, inheritable: CapabilitySet::empty() };
+        rustix::thread::set_capabilities(None, sets)?;
+        let environment = task.process.join("environ");
+        let is_known = neighbours.telling.iter().any(|(path, _)| *path == environment);
+        let variables = std::fs::read(task.path.join("environ")).unwrap_or_default();
+        if !is_known && has_secret(&variables, secrets) {
+            let why = match task.user {
+                0 => "a process of root's that has no capability that steps lack has it in its variables",
+                _ => {
+                    "a process of another user than root has it in its variables, and steps can become that user"
+                }
+            };
+            neighbours.telling.push((environment, why));
+        }
+        if may_take_over(&task.path) {
+            neighbours.users.insert(task.user);
+        }
         setfsuid(Uid::from_raw(0));
         setfsgid(Gid::from_raw(0));
-        if variables.is_ok_and(|variables| has_secret(&variables, secrets)) {
-            neighbours.telling.push(environment);
-        }
-        let inode = |metadata: &Metadata| (metadata.dev(), metadata.ino());
-        if root.ok().as_ref().map(inode) == own.as_ref().map(inode) {
-            neighbours.users.insert(process.user);
-        }
     }
-    neighbours
+    Ok(neighbours)
+}
+
+/// Asks for what tracing asks for, without any consequence.
+fn may_take_over(task: &Path) -> bool {
+    File::open(task.join("mem")).is_ok()
 }
 
 fn has_secret(variables: &[u8], secrets: &SecretValues) -> bool {
@@ -150,11 +184,14 @@ mod tests {
 
     #[test]
     fn files_that_another_user_can_read() {
-        assert!(!Neighbours::default().may_read(0o644, 0), "there is nobody");
+        assert_eq!(Neighbours::default().may_read(0o644, 0), None, "there is nobody");
         let neighbours = Neighbours { telling: Vec::new(), users: BTreeSet::from([7]) };
         assert_eq!(
-            [(0o600, 0), (0o644, 0), (0o600, 7)].map(|(mode, owner)| neighbours.may_read(mode, owner)),
+            [(0o600, 0), (0o644, 0), (0o600, 7)]
+                .map(|(mode, owner)| neighbours.may_read(mode, owner).is_some()),
             [false, true, true]
         );
+        let neighbours = Neighbours { telling: Vec::new(), users: BTreeSet::from([0]) };
+        assert!(neighbours.may_read(0o600, 0).is_some());
     }
 }

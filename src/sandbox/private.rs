@@ -212,13 +212,11 @@ impl Private {
     /// Tells which of them a process of another user's, which a step may have taken over, can read when they are refilled.
     pub(super) fn readable_for(&self, neighbours: &Neighbours) -> Vec<Visible> {
         let records = self.files.iter().map(|file| &file.record);
-        let readable = records.filter(|record| neighbours.may_read(record.mode, record.owner.0));
-        let visible = |record: &Record| Visible {
-            path: record.path.clone(),
-            why: "it is not root's alone, and steps can take over processes of other users here, which go on after them: \
-                  `chmod 600` it, or end them",
+        let visible = |record: &Record| {
+            let why = neighbours.may_read(record.mode, record.owner.0)?;
+            Some(Visible { path: record.path.clone(), why })
         };
-        readable.map(visible).collect()
+        records.filter_map(visible).collect()
     }
 
     /// Tells whether the files are empty now.

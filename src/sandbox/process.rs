@@ -35,9 +35,10 @@ pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// What steps without namespaces have to do without, beside the job's own processes: who has one capability less than
-/// they cannot look into them in /proc. podman's containers lack this one anyway. Nothing that a step starts gets it back, so
-/// by this it is known when nobody is left who watched over it.
-pub(super) const MARK: CapabilitySet = CapabilitySet::AUDIT_WRITE;
+/// they cannot look into them in /proc. The first of these that the container has: podman's and CRI-O's lack some. Nothing that
+/// a step starts gets it back, so by this it is known when nobody is left who watched over it.
+const MARKS: [CapabilitySet; 3] =
+    [CapabilitySet::AUDIT_WRITE, CapabilitySet::NET_BIND_SERVICE, CapabilitySet::NET_RAW];
 
 /// Soft limit of open files unless the task says otherwise: programs that close every possible descriptor, or size
 /// tables by the limit, take minutes or gigabytes with the millions that daemons hand down.
@@ -156,7 +157,11 @@ fn become_user(order: &Order) -> Result<(), Failure> {
 
 /// Returns what the step's root may.
 fn capabilities(order: &Order) -> CapabilitySet {
-    let (mut keep, mut lost) = (DEFAULT_CAPABILITIES, CapabilitySet::empty());
+    let mark = if order.launch == LaunchKind::Namespaces { CapabilitySet::empty() } else { own_mark() };
+    if order.insecure {
+        return CapabilitySet::all().difference(mark);
+    }
+    let mut lost = mark;
     if order.launch == LaunchKind::Chroot {
         // With it a root leaves its root in two lines.
         lost |= CapabilitySet::SYS_CHROOT;
@@ -164,13 +169,29 @@ fn capabilities(order: &Order) -> CapabilitySet {
     if order.disks_are_open {
         lost |= CapabilitySet::MKNOD;
     }
-    if order.insecure {
-        (keep, lost) = (CapabilitySet::all(), CapabilitySet::empty());
-    }
-    if order.launch != LaunchKind::Namespaces {
-        lost |= MARK;
-    }
-    keep.difference(lost)
+    DEFAULT_CAPABILITIES.difference(lost)
+}
+
+/// Returns the capability that steps beside kiln lack of those that a process passes on; none if it has none of them.
+pub(super) fn mark(bounding: CapabilitySet) -> CapabilitySet {
+    MARKS.into_iter().find(|mark| bounding.contains(*mark)).unwrap_or(CapabilitySet::empty())
+}
+
+/// The same of this process.
+fn own_mark() -> CapabilitySet {
+    let has = |mark: &CapabilitySet| rustix::thread::capability_is_in_bounding_set(*mark).unwrap_or(false);
+    mark(MARKS.into_iter().filter(has).collect())
+}
+
+/// Takes from this thread what no step beside kiln may, and nothing else, for good.
+pub(super) fn become_as_able_as_steps() -> io::Result<()> {
+    let now = rustix::thread::capabilities(None)?;
+    let passes_all_on = !now.effective.contains(CapabilitySet::SETPCAP);
+    // Who cannot take capabilities away hands down all.
+    let keep = if passes_all_on { now.permitted } else { now.permitted.intersection(DEFAULT_CAPABILITIES) };
+    let keep = if passes_all_on { keep } else { keep.difference(own_mark()) };
+    let sets = CapabilitySets { permitted: keep, effective: keep, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 /// Takes from this process and its descendants, for good, what is not in `keep`.

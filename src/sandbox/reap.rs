@@ -21,7 +21,7 @@ use rustix::process::{
 };
 use rustix::thread::CapabilitySet;
 
-use super::process::MARK;
+use super::process::mark;
 use super::task::Exit;
 
 /// How long fewer and fewer processes have to be left of those that are killed. One in the middle of a read from a dead disk
@@ -165,9 +165,9 @@ const EMPTY_LOOKS: u32 = 100;
 
 /// Kills what a step left behind that outlived kiln, its keeper and the watcher, which were killed all at once: whatever is in
 /// this container, in no session of its first process or of kiln, and has lost for good what steps have to do without
-/// ([`MARK`]). Who has adopted it, what it made of its root and when it began are no matter.
+/// ([`mark`]). Who has adopted it, what it made of its root and when it began are no matter.
 ///
-/// Where the container lacks that capability itself, this is orphans of the container's first process, and what they have
+/// Where the container has none such, this is orphans of the container's first process, and what they have
 /// started, that are younger than the step, which began at `since`. An error says that there is an older one, which may be the
 /// job's or the step's, for the step could write that time; or one that cannot be caught: it is another process each time.
 pub(super) fn kill_orphans(since: Option<u64>) -> io::Result<()> {
@@ -483,8 +483,9 @@ impl Here {
         let own = &self.own;
         // In a user namespace of its own a process has all capabilities; so it may have left the mounts, too.
         let has_more = !own.bounding.contains(of.bounding);
-        let is_telling = own.bounding.contains(MARK | CapabilitySet::SETPCAP);
-        let is_marked = is_telling && !of.bounding.contains(MARK);
+        let mark = mark(own.bounding);
+        let is_telling = !mark.is_empty() && own.bounding.contains(CapabilitySet::SETPCAP);
+        let is_marked = is_telling && !of.bounding.contains(mark);
         let has_left = has_more && self.is_alone;
         let is_here = of.groups == own.groups && (of.mounts.is_none() || of.mounts == own.mounts || has_left);
         match is_here {
@@ -529,7 +530,7 @@ mod tests {
     #[test]
     fn who_came_from_a_step_is_told_by_what_it_cannot_put_off() {
         let (all, docker) = (CapabilitySet::all(), DEFAULT_CAPABILITIES);
-        let step = docker.difference(MARK);
+        let step = docker.difference(mark(docker));
         let of = |bounding, groups: &str, mounts: &str| Whereabouts {
             bounding,
             groups: groups.to_owned(),
@@ -560,9 +561,13 @@ mod tests {
             let found = [true, false].map(|is_alone| judge(docker, is_alone, of(bounding, groups, mounts)));
             assert_eq!(found, [alone, shared], "{bounding:?} {groups} {mounts}");
         }
+        // Where the container lacks the first mark, as podman's do, it is the next.
+        assert_eq!(judge(step, true, of(step, own, "mnt:1")), Others);
+        assert_eq!(judge(step, true, of(step.difference(mark(step)), own, "mnt:1")), Steps);
         // Where kiln has no more than a step nothing tells.
-        assert_eq!(judge(step, true, of(step, own, "mnt:1")), Unmarked);
-        assert_eq!(judge(step, true, of(step, beside, "mnt:1")), Others);
+        let few = CapabilitySet::CHOWN | CapabilitySet::SETPCAP;
+        assert_eq!(judge(few, true, of(few, own, "mnt:1")), Unmarked);
+        assert_eq!(judge(few, true, of(few, beside, "mnt:1")), Others);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::Place;
-use crate::support::container::RUNTIME;
+use super::{Place, with_program};
+use crate::support::container::{RUNTIME, debug_image_as_kind};
 use crate::support::need::{Busybox, Program, Root};
 use crate::support::{Context, base};
 
@@ -281,6 +281,53 @@ fn processes_of_other_users_beside_a_step() {
         assert!(ended.stdout.contains("environ` (a process of another user than root has it"), "{ended}");
         assert!(ended.stdout.contains("`/kiln/.docker/config.json` (it is not root's alone"), "{ended}");
     }
+}
+
+/// A process that gave capabilities away is a step's to trace, whoever it is; the job's others, which have one more, are not.
+#[test]
+fn processes_of_roots_that_have_no_more_capabilities_than_a_step() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"), Program("cc"));
+    // What a step can look into of all that is not its own.
+    let look = "RUN for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ 2>/dev/null | grep -q 'DOCKER_AUTH''_CONFIG=' && echo LE''AK $p; done; true\n";
+    let context = with_program(Context::on_busybox(look), "dropped");
+    let script = format!(
+        "{TOOLS} start() {{ \"$@\" /busybox/sleep 100 & pid=$!; sleep 0.3; }}; end() {{ kill $pid; wait $pid; }}; \
+         export DOCKER_AUTH_CONFIG=\"{{\\\"auths\\\":{{\\\"r.example\\\":{{\\\"auth\\\":\\\"$AUTH\\\"}}}}}}\"; \
+         start $CONTEXT/dropped; $BUILD $CONTEXT 2>&1; echo variables $?; \
+         $BUILD --allow-visible-credentials $CONTEXT 2>&1; echo allowed $?; end; \
+         start env -u DOCKER_AUTH_CONFIG $CONTEXT/dropped; rm -rf /kiln/.docker; \
+         $BUILD $CONTEXT 2>&1; echo nothing $?; credentials; $BUILD $CONTEXT 2>&1; echo private $?; end; \
+         start; $BUILD --no-cache $CONTEXT > /tmp/log 2>&1; echo others $?; grep -q LEAK /tmp/log && echo others seen; end; true"
+    );
+    for place in [Place::Kind("A"), Place::Kind("C")] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = place.run(context.path(), out.path(), &[], &script).ok();
+        for said in ["variables 1", "allowed 0", "nothing 0", "private 1", "others 0"] {
+            assert!(ended.stdout.contains(&format!("{said}\n")), "{said}\n{ended}");
+        }
+        assert!(!ended.stdout.contains("others seen"), "{ended}");
+        let told =
+            "environ` (a process of root's that has no capability that steps lack has it in its variables";
+        assert!(ended.stdout.contains(told), "{ended}");
+        assert!(
+            ended.stdout.contains("`/kiln/.docker/config.json` (a process of root's runs here"),
+            "{ended}"
+        );
+        // The warning is right: a step sees it.
+        assert!(ended.stdout.contains("LEAK /proc/"), "{ended}");
+    }
+}
+
+/// podman's containers lack the capability that steps lack elsewhere: it is another one there.
+#[test]
+fn the_jobs_processes_are_closed_where_the_container_has_few_capabilities() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let look = "RUN for p in /proc/[0-9]*; do grep -q 'DOCKER_AUTH''_CONFIG=' $p/environ 2>/dev/null && echo LE''AK $p; done; true\n";
+    let context = Context::on_busybox(look);
+    let out = tempfile::tempdir().unwrap();
+    let script = "export DOCKER_AUTH_CONFIG='{}'; sleep 100 & kiln build --progress=plain --isolation=in-place /context; echo ended $?; kill $!; true";
+    let ended = debug_image_as_kind("P", context.path(), out.path(), &[], script).ok();
+    assert!(ended.stdout.contains("ended 0\n") && !ended.stderr.contains("LEAK /proc"), "{ended}");
 }
 
 #[test]
