@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::guard::Guard;
@@ -68,6 +69,11 @@ impl Hiding {
     /// Returns what the launch was told.
     pub(super) fn options(&self) -> &LaunchOptions {
         &self.options
+    }
+
+    /// Returns where the files are that are going to be empty, without links.
+    pub(super) fn private_paths(&self) -> Vec<PathBuf> {
+        self.held().private.records().into_iter().map(|record| record.path).collect()
     }
 
     /// An error if steps can read credentials and nobody has said that they may.

@@ -96,6 +96,7 @@ impl Launch for InPlace {
             limits: Some(self.hiding.limits().clone()),
             volumes: volumes.orders().to_vec(),
             moving: volumes.moving().map(OsString::from).collect(),
+            staying: volumes.staying().map(OsString::from).collect(),
             caches: options.cache_directories.clone(),
             ..Order::new(LaunchKind::InPlace, task)
         };
@@ -117,7 +118,8 @@ impl Launch for InPlace {
         let put_right = volumes.end_step();
         let caches = volumes.settle_caches();
         let of_caches = caches.iter().flat_map(|(warnings, _)| warnings);
-        for warning in put_right.iter().flatten().chain(of_caches) {
+        let of_volumes = put_right.iter().flat_map(|settled| &settled.warnings);
+        for warning in of_volumes.chain(of_caches) {
             output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
         }
         let settled = turn.settle(&ended, output);
@@ -134,6 +136,10 @@ impl Launch for InPlace {
         around?;
         in_place?;
         settled?;
+        let put_right = put_right.map(|settled| settled.offence);
+        if let Ok(Some(offence)) = put_right {
+            return Err(offence);
+        }
         let mut ended = ended?;
         put_right?;
         ended.hidden.extend(caches?.1);
@@ -152,7 +158,8 @@ impl InPlace {
                     source,
                 })?;
                 check_place(state_dir)?;
-                Ok(volumes.insert(Volumes::prepare(self.hiding.options())?))
+                let private = self.hiding.private_paths();
+                Ok(volumes.insert(Volumes::prepare(self.hiding.options(), &private)?))
             }
         }
     }
@@ -198,7 +205,7 @@ impl Occupied {
         overwrite.extend(order.own_dns.then(|| ("/etc/resolv.conf".into(), order.dns.clone())));
         let swap = Swap::new(&order.root, &order.state_dir, self.placed.lent(), overwrite).map_err(failed)?;
         let swap = self.swap.insert(swap);
-        for point in order.moving.iter().map(Path::new) {
+        for point in order.moving.iter().chain(&order.staying).map(Path::new) {
             swap.note(point).map_err(failed)?;
         }
         let hidden = swap.enter(volumes).map_err(failed)?;

@@ -68,7 +68,7 @@ const LARGEST_BYTES: u64 = 64 << 20;
 pub(super) struct Record {
     /// Without links.
     #[serde(with = "path")]
-    path: PathBuf,
+    pub(super) path: PathBuf,
     device: u64,
     inode: u64,
     size_bytes: u64,

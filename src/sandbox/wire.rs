@@ -42,6 +42,8 @@ pub(super) struct Order {
     pub(super) volumes: Vec<VolumeOrder>,
     /// Where volumes are mounted that are somewhere else during the step.
     pub(super) moving: Vec<OsString>,
+    /// Where volumes are mounted that steps see as they are.
+    pub(super) staying: Vec<OsString>,
     /// kiln's caches.
     pub(super) caches: Vec<CacheDirectory>,
     pub(super) argv: Vec<OsString>,
@@ -89,6 +91,7 @@ impl Order {
             hardened: false,
             volumes: Vec::new(),
             moving: Vec::new(),
+            staying: Vec::new(),
             caches: Vec::new(),
             argv: task.argv.clone(),
             env: task.env.clone(),

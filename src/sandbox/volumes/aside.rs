@@ -84,6 +84,12 @@ impl RootLook {
         root.set_mtime(path, self.mtime())
     }
 
+    /// Tells whether all but the time is the same.
+    pub(super) fn is_dressed_like(&self, other: &Self) -> bool {
+        let dress = |of: &Self| (of.look.mode, of.look.uid, of.look.gid);
+        dress(self) == dress(other) && self.xattrs == other.xattrs
+    }
+
     fn mtime(&self) -> Timestamp {
         Timestamp { seconds: self.look.mtime_seconds, nanoseconds: self.look.mtime_nanoseconds }
     }

@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::super::look::dress;
+use super::super::wire::paths;
 use super::aside::RootLook;
 use super::content;
 use super::writers::Writers;
@@ -33,8 +36,32 @@ pub(super) struct Backup {
     index: BTreeMap<PathBuf, Kept>,
     /// How its root looked when the step began.
     look: RootLook,
-    /// What there is in the volume, below its root, that is not the volume's, or left alone: mount points, and caches.
-    left_out: Vec<PathBuf>,
+    left_out: LeftOut,
+}
+
+/// What there is in a volume, below its root, that its copy is without.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct LeftOut {
+    /// Mount points and caches, with all that is below: not looked at.
+    #[serde(with = "paths")]
+    pub(super) foreign: Vec<PathBuf>,
+    /// Files with credentials: others empty and refill them, as long as they are the same.
+    #[serde(with = "paths")]
+    pub(super) private: Vec<PathBuf>,
+}
+
+impl LeftOut {
+    fn is_foreign(&self, path: &Path) -> bool {
+        content::is_foreign(path, &self.foreign)
+    }
+
+    fn is_private(&self, path: &Path) -> bool {
+        self.private.iter().any(|private| private == path)
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.is_foreign(path) || self.is_private(path)
+    }
 }
 
 /// One entry, as it was when the build began.
@@ -49,6 +76,12 @@ struct Kept {
     xattrs: Xattrs,
 }
 
+impl Kept {
+    fn private(own: Metadata) -> Self {
+        Self { own, copy: None, is_there: true, content: Content::Private, xattrs: Xattrs::default() }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Content {
     File(Digest),
@@ -60,13 +93,17 @@ enum Content {
     Lost,
     /// Somebody else writes it, or changed it since the build began: it is left to whoever that is.
     Strangers,
+    /// Credentials: nothing but that it is the same file is of interest.
+    Private,
 }
 
 /// What was found wrong.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
-    /// Entries that were put right.
+    /// Entries that were put right: they were removed, changed, replaced or planted.
     pub(super) restored: Vec<PathBuf>,
+    /// Entries of which only mode, owner, attributes or time were put right.
+    pub(super) dressed: Vec<PathBuf>,
     /// Entries that are gone and of which there is no copy.
     pub(super) lost: Vec<PathBuf>,
     /// Entries that are gone, and their copy with them.
@@ -78,8 +115,8 @@ pub(super) struct Damage {
 }
 
 /// Adds up what a volume holds.
-pub(super) fn size_bytes(volume: &RootDir, left_out: &[PathBuf]) -> io::Result<u64> {
-    let entries = content::entries(volume, &|path| content::is_foreign(path, left_out))?;
+pub(super) fn size_bytes(volume: &RootDir, left_out: &LeftOut) -> io::Result<u64> {
+    let entries = content::entries(volume, &|path| left_out.has(path))?;
     Ok(entries
         .values()
         .map(|metadata| match metadata.kind {
@@ -91,15 +128,18 @@ pub(super) fn size_bytes(volume: &RootDir, left_out: &[PathBuf]) -> io::Result<u
 
 impl Backup {
     /// Copies the volume at `point` to the directory `copy`, which is made.
-    pub(super) fn make(point: &Path, copy: &Path, left_out: Vec<PathBuf>) -> io::Result<Self> {
+    pub(super) fn make(point: &Path, copy: &Path, left_out: LeftOut) -> io::Result<Self> {
         let volume = RootDir::open(point)?;
         std::fs::create_dir_all(copy)?;
         let copy = RootDir::open(copy)?;
-        let is_left_out = |path: &Path| content::is_foreign(path, &left_out);
-        copy_tree_without(&volume, "", &copy, "", &is_left_out)?;
+        copy_tree_without(&volume, "", &copy, "", &|path| left_out.has(path))?;
         let mut index = BTreeMap::new();
         let mut checking = Checking::new();
-        for (path, own) in content::entries(&volume, &is_left_out)? {
+        for (path, own) in content::entries(&volume, &|path| left_out.is_foreign(path))? {
+            if left_out.is_private(&path) {
+                index.insert(path, Kept::private(own));
+                continue;
+            }
             let of_copy = copy.metadata(&path)?;
             let content = match checking.is_written(&own)? {
                 true => Content::Strangers,
@@ -115,15 +155,14 @@ impl Backup {
     }
 
     /// Notes how `volume`, which is mounted at `point`, and its copy are now, but for what is at `left_out`; no file is read.
-    pub(super) fn note(
-        point: &Path,
-        volume: RootDir,
-        copy: RootDir,
-        left_out: Vec<PathBuf>,
-    ) -> io::Result<Self> {
+    pub(super) fn note(point: &Path, volume: RootDir, copy: RootDir, left_out: LeftOut) -> io::Result<Self> {
         let of_copy = content::entries(&copy, &|_| false)?;
         let mut index = BTreeMap::new();
-        for (path, own) in content::entries(&volume, &|path| content::is_foreign(path, &left_out))? {
+        for (path, own) in content::entries(&volume, &|path| left_out.is_foreign(path))? {
+            if left_out.is_private(&path) {
+                index.insert(path, Kept::private(own));
+                continue;
+            }
             let copy = of_copy.get(&path).filter(|copy| copy.kind == own.kind);
             // The job has changed it since the copy was made.
             let is_other = |copy: &&Metadata| {
@@ -177,15 +216,14 @@ impl Backup {
     }
 
     /// Returns what the copy is without.
-    pub(super) fn left_out(&self) -> &[PathBuf] {
+    pub(super) fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
 
     /// Takes note of what the job itself did in the volume since the last step.
     pub(super) fn renew(&mut self) -> io::Result<()> {
         self.look = RootLook::of(&self.volume, Path::new(""))?;
-        let left_out = self.left_out.clone();
-        let now = content::entries(&self.volume, &|path| content::is_foreign(path, &left_out))?;
+        let now = content::entries(&self.volume, &|path| self.left_out.is_foreign(path))?;
         for kept in self.index.values_mut() {
             kept.is_there = false;
         }
@@ -194,6 +232,9 @@ impl Backup {
                 Some(kept) if identity(&kept.own) == identity(&own) => kept.is_there = true,
                 Some(kept) => {
                     (kept.own, kept.is_there) = (own, true);
+                    if kept.content == Content::Private {
+                        continue;
+                    }
                     kept.xattrs = self.volume.xattrs(&path)?;
                     if !own.kind.is_dir() {
                         kept.content = Content::Strangers;
@@ -220,8 +261,7 @@ impl Backup {
                 kept.content = Content::Lost;
             }
         }
-        let left_out = self.left_out.clone();
-        let now = content::entries(&self.volume, &|path| content::is_foreign(path, &left_out))?;
+        let now = content::entries(&self.volume, &|path| self.left_out.is_foreign(path))?;
         for (path, metadata) in &now {
             let is_known = self.index.get(path).is_some_and(|kept| kept.is_there);
             if !is_known && !checking.is_written(metadata)? && self.volume.exists(path)? {
@@ -249,10 +289,21 @@ impl Backup {
                 Verdict::Dressed => {
                     self.dress(path)?;
                     touched.push(path);
-                    damage.restored.push(path.clone());
+                    damage.dressed.push(path.clone());
                 }
                 Verdict::Gone if damage.spoilt.contains(path) => damage.destroyed.push(path.clone()),
-                Verdict::Gone if self.has_no_copy(path) => damage.lost.push(path.clone()),
+                Verdict::Gone if self.has_no_copy(path) => {
+                    if let Some(found) = found
+                        && !checking.is_written(found)?
+                    {
+                        self.volume.remove_all(path)?;
+                        damage.restored.push(path.clone());
+                    }
+                    // Whoever looks after credentials says so.
+                    if self.index[path].content != Content::Private {
+                        damage.lost.push(path.clone());
+                    }
+                }
                 Verdict::Gone => {
                     self.replace(path, &mut checking)?;
                     touched.push(path);
@@ -260,7 +311,10 @@ impl Backup {
                 }
             }
         }
-        if !damage.restored.is_empty() {
+        if !RootLook::of(&self.volume, Path::new(""))?.is_dressed_like(&self.look) {
+            damage.dressed.push(".".into());
+        }
+        if !damage.restored.is_empty() || !damage.dressed.is_empty() {
             // What was done to their entries has changed the directories' times.
             for path in paths.iter().rev().filter(|path| self.index[*path].own.kind.is_dir()) {
                 self.dress(path)?;
@@ -294,7 +348,10 @@ impl Backup {
             if (metadata.ino, metadata.ctime) == *copy {
                 continue;
             }
-            let is_known = !matches!(kept.content, Content::Strangers | Content::OfCopy | Content::Lost);
+            let is_known = !matches!(
+                kept.content,
+                Content::Strangers | Content::OfCopy | Content::Lost | Content::Private
+            );
             let is_same = is_known
                 && metadata.kind == kept.own.kind
                 && content_of(&self.copy, path, metadata.kind, &mut checking.buffer)? == kept.content;
@@ -310,7 +367,8 @@ impl Backup {
 
     fn has_no_copy(&self, path: &Path) -> bool {
         let kept = &self.index[path];
-        !kept.own.kind.is_dir() && (kept.copy.is_none() || kept.content == Content::Strangers)
+        !kept.own.kind.is_dir()
+            && (kept.copy.is_none() || matches!(kept.content, Content::Strangers | Content::Private))
     }
 
     fn judge(&self, path: &Path, found: Option<&Metadata>, checking: &mut Checking) -> io::Result<Verdict> {
@@ -321,6 +379,9 @@ impl Backup {
         };
         if found.ctime == kept.own.ctime {
             return Ok(Verdict::AsItWas);
+        }
+        if kept.content == Content::Private {
+            return Ok(Verdict::Moved);
         }
         if kept.content == Content::Strangers || checking.is_written(found)? {
             return Ok(Verdict::Strangers);

@@ -19,7 +19,6 @@ mod places;
 mod tests;
 mod writers;
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -31,17 +30,17 @@ use serde::{Deserialize, Serialize};
 
 pub use aside::is_put_aside;
 pub(super) use aside::{Aside, AsideNote};
-use backup::Backup;
+use backup::{Backup, Damage, LeftOut};
 pub(super) use content::{Laid, directory_of};
 pub(super) use noted::Noted;
-use places::{Found, Places, candidates, find};
+use places::{Found, Places, Way, candidates, find};
 pub(super) use writers::Writers;
 
 use super::cache_files::{CacheFiles, Depth};
 use super::keeper;
 use super::look::at;
 use super::mounting::mount_points;
-use super::wire::{path, paths};
+use super::wire::path;
 use super::{LaunchOptions, SandboxError, Whose};
 use crate::tree::{RootDir, regular};
 
@@ -79,36 +78,24 @@ struct Unchecked {
     point: PathBuf,
     #[serde(with = "path")]
     copy: PathBuf,
-    /// What of the volume, below its root, the copy is without.
-    #[serde(with = "paths")]
-    left_out: Vec<PathBuf>,
+    left_out: LeftOut,
 }
 
 /// The volumes of a container, ready for steps.
 #[derive(Debug)]
 pub(super) struct Volumes {
     directory: PathBuf,
-    backups: Vec<Backup>,
+    backups: Vec<(Way, Backup)>,
     orders: Vec<VolumeOrder>,
-    /// Those that move with the directories above them, out of every step's way.
-    moving: BTreeSet<PathBuf>,
     places: Places,
     caches: CacheFiles,
     _lock: Option<File>,
 }
 
-/// What happens to a volume for the time of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// It shows the stage's files.
-    Shows,
-    /// It is somewhere else.
-    Moves,
-}
-
 impl Volumes {
-    /// Finds the volumes that lie over paths of an image, tries out what they can hold, and copies them.
-    pub(super) fn prepare(options: &LaunchOptions) -> Result<Self, SandboxError> {
+    /// Finds the volumes that a step reaches, tries out what they can hold, and copies them, but for `private` files, which
+    /// are going to be empty.
+    pub(super) fn prepare(options: &LaunchOptions, private: &[PathBuf]) -> Result<Self, SandboxError> {
         let failed =
             |source| SandboxError::Setup { action: "look at the container's volumes".to_owned(), source };
         let places = Places::note().map_err(failed)?;
@@ -120,35 +107,44 @@ impl Volumes {
             directory,
             backups: Vec::new(),
             orders: Vec::new(),
-            moving: found.moving.clone(),
             places,
             caches: caches.map_err(failed)?,
             _lock: None,
         };
-        if found.staying.is_empty() && found.moving.is_empty() {
+        let (mut showing, mut others) = (Vec::new(), Vec::new());
+        for (point, way) in &found.ways {
+            match way {
+                Way::Shows => showing.push((point, *way)),
+                Way::Moves | Way::Stays => others.push((point, *way)),
+                Way::Kilns => {
+                    let problem = "kiln keeps its own files there: mount nothing below `--root`".to_owned();
+                    return Err(SandboxError::Volume { point: point.clone(), problem });
+                }
+                Way::Cache | Way::File | Way::Devices | Way::Kernels | Way::ReadOnly | Way::Covered => {}
+            }
+        }
+        if showing.is_empty() && others.is_empty() {
             return Ok(volumes);
         }
         volumes._lock = Some(volumes.begin().map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => SandboxError::Occupied,
             _ => failed(error),
         })?);
-        let mut left_bytes = options.volume_limit_bytes;
+        let mut copying = Copying { options, private, found: &found, left_bytes: options.volume_limit_bytes };
         let mut seen: Vec<(u64, u64)> = Vec::new();
-        for point in &found.staying {
+        // Those that show something first: a twin of one of them is its twin.
+        for (point, way) in showing.into_iter().chain(others) {
             let root = RootDir::open(point).and_then(|root| root.metadata("")).map_err(failed)?;
-            if let Some(first) = seen.iter().position(|known| *known == (root.dev, root.ino)) {
-                volumes.orders[first].twins.push(point.into());
-                continue;
-            }
-            seen.push((root.dev, root.ino));
-            volumes.orders.push(VolumeOrder { point: point.clone(), twins: Vec::new() });
-            volumes.add((point, Way::Shows), &found, &mut left_bytes, options)?;
-        }
-        for point in &found.moving {
-            let root = RootDir::open(point).and_then(|root| root.metadata("")).map_err(failed)?;
-            if !seen.contains(&(root.dev, root.ino)) {
-                seen.push((root.dev, root.ino));
-                volumes.add((point, Way::Moves), &found, &mut left_bytes, options)?;
+            match seen.iter().position(|known| *known == (root.dev, root.ino)) {
+                Some(first) if way == Way::Shows => volumes.orders[first].twins.push(point.into()),
+                Some(_) => {}
+                None => {
+                    seen.push((root.dev, root.ino));
+                    if way == Way::Shows {
+                        volumes.orders.push(VolumeOrder { point: point.clone(), twins: Vec::new() });
+                    }
+                    volumes.add((point, way), &mut copying)?;
+                }
             }
         }
         Ok(volumes)
@@ -164,13 +160,8 @@ impl Volumes {
         Ok(lock)
     }
 
-    fn add(
-        &mut self,
-        (point, way): (&Path, Way),
-        found: &Found,
-        left_bytes: &mut u64,
-        options: &LaunchOptions,
-    ) -> Result<(), SandboxError> {
+    fn add(&mut self, (point, way): (&Path, Way), copying: &mut Copying<'_>) -> Result<(), SandboxError> {
+        let Copying { options, private, found, left_bytes } = copying;
         let limit_bytes = options.volume_limit_bytes;
         let problem = |problem: String| SandboxError::Volume { point: point.to_path_buf(), problem };
         let failed = |error: io::Error| problem(format!("it cannot be copied: {error}"));
@@ -184,17 +175,19 @@ impl Volumes {
         };
         let lost = match way {
             Way::Shows => fidelity::lost(point).map_err(failed)?,
-            Way::Moves => Vec::new(),
+            _ => Vec::new(),
         };
         if !lost.is_empty() {
             return Err(problem(format!("it does not keep {}, which an image has", lost.join(", "))));
         }
         let mounted = mount_points().map_err(failed)?;
-        let inner: Vec<PathBuf> =
-            mounted.iter().filter_map(|inner| Some(inner.strip_prefix(point).ok()?.to_path_buf())).collect();
-        let mut inner: Vec<PathBuf> = inner.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
-        inner.extend(found.caches_below(point));
-        let size_bytes = backup::size_bytes(&volume, &inner).map_err(failed)?;
+        let below = |path: &PathBuf| Some(path.strip_prefix(point).ok()?.to_path_buf());
+        let inner = mounted.iter().filter_map(below).filter(|path| !path.as_os_str().is_empty());
+        let left_out = LeftOut {
+            foreign: inner.chain(found.caches_below(point)).collect(),
+            private: private.iter().filter_map(below).collect(),
+        };
+        let size_bytes = backup::size_bytes(&volume, &left_out).map_err(failed)?;
         *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
             problem(format!(
                 "it holds {} MiB, and a copy of all volumes may take {} MiB",
@@ -205,7 +198,7 @@ impl Volumes {
         let copy = self.directory.join(self.backups.len().to_string());
         let mut tries = 0;
         let backup = loop {
-            match Backup::make(point, &copy, inner.clone()) {
+            match Backup::make(point, &copy, left_out.clone()) {
                 // Something went away meanwhile: the job may have processes of its own.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < MOST_TRIES => {
                     RootDir::open(&copy).and_then(|copy| copy.remove_all("")).map_err(failed)?;
@@ -214,7 +207,7 @@ impl Volumes {
                 other => break other.map_err(failed)?,
             }
         };
-        self.backups.push(backup);
+        self.backups.push((way, backup));
         Ok(())
     }
 
@@ -225,12 +218,21 @@ impl Volumes {
 
     /// Returns where volumes are mounted that are somewhere else during a step.
     pub(super) fn moving(&self) -> impl Iterator<Item = &PathBuf> {
-        self.moving.iter()
+        self.of_way(Way::Moves)
+    }
+
+    /// Returns where volumes are mounted that steps see as they are.
+    pub(super) fn staying(&self) -> impl Iterator<Item = &PathBuf> {
+        self.of_way(Way::Stays)
+    }
+
+    fn of_way(&self, way: Way) -> impl Iterator<Item = &PathBuf> {
+        self.backups.iter().filter(move |(other, _)| *other == way).map(|(_, backup)| &backup.point)
     }
 
     /// Returns where the copies are.
     pub(super) fn copies(&self) -> Copies {
-        let copy = |backup: &Backup| (backup.point.clone(), backup.copy_path().to_path_buf());
+        let copy = |(_, backup): &(Way, Backup)| (backup.point.clone(), backup.copy_path().to_path_buf());
         Copies(self.backups.iter().map(copy).collect())
     }
 
@@ -241,14 +243,14 @@ impl Volumes {
         if self.backups.is_empty() {
             return Ok(());
         }
-        for backup in &mut self.backups {
+        for (_, backup) in &mut self.backups {
             let failed = |source| SandboxError::Setup { action: "look at the volumes".to_owned(), source };
             backup.renew().map_err(failed)?;
         }
-        let entry = |backup: &Backup| Unchecked {
+        let entry = |(_, backup): &(Way, Backup)| Unchecked {
             point: backup.point.clone(),
             copy: backup.copy_path().to_path_buf(),
-            left_out: backup.left_out().to_vec(),
+            left_out: backup.left_out().clone(),
         };
         let list: Vec<Unchecked> = self.backups.iter().map(entry).collect();
         let write = || regular::replace(&self.directory.join(UNCHECKED), &serde_json::to_vec(&list)?);
@@ -284,13 +286,12 @@ impl Volumes {
         moved.map_or(Ok(()), |(point, problem)| Err(SandboxError::Volume { point, problem }))
     }
 
-    /// Puts right what the step did to the volumes; returns what to warn of.
-    pub(super) fn end_step(&mut self) -> Result<Vec<String>, SandboxError> {
-        let mut warnings = Vec::new();
-        let mut spoilt = None;
-        let mut destroyed = Vec::new();
+    /// Puts right what the step did to the volumes.
+    pub(super) fn end_step(&mut self) -> Result<Settled, SandboxError> {
+        let mut settled = Settled::default();
+        let (mut spoilt, mut planted, mut destroyed) = (None, Vec::new(), Vec::new());
         // From the inside out: the entries of one may be in what another has put aside.
-        for backup in self.backups.iter_mut().rev() {
+        for (way, backup) in self.backups.iter_mut().rev() {
             let point = backup.point.clone();
             let failed = |source| {
                 let action = format!("put the volume `{}` right", point.display());
@@ -301,35 +302,71 @@ impl Volumes {
                 destroyed.push((point.clone(), damage.destroyed.len()));
             }
             spoilt = spoilt.or(damage.spoilt.first().map(|path| backup.copy_path().join(path)));
-            if !damage.lost.is_empty() {
-                warnings.push(format!(
-                    "the step removed what came into the volume `{}` during the build, and of which there is no copy: {}",
-                    point.display(),
-                    few(&damage.lost)
-                ));
+            if *way == Way::Stays {
+                planted.extend(damage.restored.iter().map(|path| point.join(path)));
             }
-            if !damage.restored.is_empty() {
-                warnings.push(format!(
-                    "the step changed what was put aside of the volume `{}`, which is as before: {}",
-                    point.display(),
-                    few(&damage.restored)
-                ));
-            }
+            settled.warnings.extend(damage.warnings(&point));
         }
         // Nobody is to put anything back from a copy that is not what it was.
         let noted = std::fs::remove_file(self.directory.join(UNCHECKED));
         destroyed.reverse();
-        match (spoilt, noted) {
-            _ if !destroyed.is_empty() => Err(SandboxError::VolumesLost { volumes: destroyed }),
-            (Some(path), _) => {
-                Err(SandboxError::OwnFiles { path, whose: Whose::Kilns, state: String::new() })
-            }
-            (None, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
-                Err(SandboxError::Setup { action: "note the volumes".to_owned(), source: error })
-            }
-            (None, _) => Ok(warnings),
+        if !destroyed.is_empty() {
+            return Err(SandboxError::VolumesLost { volumes: destroyed });
         }
+        if let Some(path) = spoilt {
+            return Err(SandboxError::OwnFiles { path, whose: Whose::Kilns, state: String::new() });
+        }
+        if let Some(source) = noted.err().filter(|error| error.kind() != io::ErrorKind::NotFound) {
+            return Err(SandboxError::Setup { action: "note the volumes".to_owned(), source });
+        }
+        settled.offence = planted.first().map(|path| SandboxError::OwnFiles {
+            path: path.clone(),
+            whose: Whose::Containers,
+            state: format!(", and {} more; all is as before again", planted.len() - 1),
+        });
+        Ok(settled)
     }
+}
+
+/// What a step did to the volumes, all of which are as before.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// What to warn of.
+    pub(super) warnings: Vec<String>,
+    /// What no step may do.
+    pub(super) offence: Option<SandboxError>,
+}
+
+impl Damage {
+    /// Says what a step did to the volume at `point`.
+    fn warnings(self, point: &Path) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.lost.is_empty() {
+            warnings.push(format!(
+                "the step removed what came into the volume `{}` during the build, and of which there is no copy: {}",
+                point.display(),
+                few(&self.lost)
+            ));
+        }
+        let changed: Vec<PathBuf> = self.restored.into_iter().chain(self.dressed).collect();
+        if !changed.is_empty() {
+            warnings.push(format!(
+                "the step changed what was put aside of the volume `{}`, which is as before: {}",
+                point.display(),
+                few(&changed)
+            ));
+        }
+        warnings
+    }
+}
+
+/// What the volumes are copied with.
+struct Copying<'a> {
+    options: &'a LaunchOptions,
+    private: &'a [PathBuf],
+    found: &'a Found,
+    /// How much more may be copied.
+    left_bytes: u64,
 }
 
 fn caches_failed(source: io::Error) -> SandboxError {
@@ -487,7 +524,7 @@ pub(super) fn recover(state_dir: &Path, patient: bool) -> io::Result<usize> {
 
 /// Puts back what kilns of containers that are gone left aside in this container's volumes; returns which.
 pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let points: BTreeSet<PathBuf> = candidates(state_dir)?.into_iter().map(|mount| mount.path).collect();
+    let points = candidates(state_dir)?;
     let mut found = Vec::new();
     for point in &points {
         match aside::finish_strays(point, &|path| points.contains(path)) {

@@ -7,13 +7,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sandbox::mounting::{Mounted, mount_points, mounts};
+use rustix::fs::{Mode, OFlags};
+
+use crate::sandbox::mounting::{Mounted, is_directory, mount_id, mount_points, mounts};
 use crate::sandbox::swap::Swap;
 use crate::sandbox::{CacheDirectory, LaunchOptions, SandboxError};
 use crate::tree::RootDir;
 
-/// What nobody expects to find files of an image in.
-const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// What is the kernel's, with all that is below.
+const KERNELS: [&str; 2] = ["/proc", "/sys"];
+
+/// What every container has of devices. Other directories that are mounted below are volumes.
+const DEVICES: [&str; 4] = ["/dev", "/dev/mqueue", "/dev/pts", "/dev/shm"];
+
+/// What becomes of a mount for the time of a step, and who makes it as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A volume that shows the stage's files: put aside, copied and compared.
+    Shows,
+    /// A volume that is somewhere else, with the directory it is in: copied and compared.
+    Moves,
+    /// A volume beside kiln's own files or devices, where no image has any: steps see it. Copied and compared.
+    Stays,
+    /// A volume that holds nothing but caches of kiln's, which steps see ([`CacheFiles`](crate::sandbox::cache_files)).
+    Cache,
+    /// A volume where kiln itself works.
+    Kilns,
+    /// Anything but a directory ([`MountedFiles`](crate::sandbox::mounted_files)).
+    File,
+    /// A file system of devices ([`DevEntries`](crate::sandbox::dev_entries)).
+    Devices,
+    /// The kernel's own.
+    Kernels,
+    /// Nothing can be written there.
+    ReadOnly,
+    /// Something else is mounted over it, and nobody gets there.
+    Covered,
+}
 
 /// Every mount of the container, and where it belongs.
 #[derive(Debug)]
@@ -72,42 +102,51 @@ fn move_back(there: &Path, point: &Path, state_dir: &Path) -> io::Result<()> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-/// Returns the directories that are mounted read-write and are not the kernel's or kiln's own.
-pub(super) fn candidates(state_dir: &Path) -> io::Result<Vec<Mounted>> {
+/// Returns what becomes of a mount, as long as that needs no trial: a volume that an image may have files at `Shows` them.
+fn way_of(mount: &Mounted, state_dir: &Path) -> Way {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::open(&mount.path, flags, Mode::empty());
+    let Some(found) = found.ok().filter(|found| mount_id(found).is_ok_and(|id| id == mount.id)) else {
+        return Way::Covered;
+    };
     let own = state_dir.components().take(2).collect::<PathBuf>();
-    let mut found = mounts()?;
-    // What was mounted later at the same place is what is seen there.
-    let mut seen = BTreeSet::new();
-    found.reverse();
-    found.retain(|mount| seen.insert(mount.path.clone()));
-    found.retain(|mount| {
-        let is_kernels = KERNELS.iter().any(|kernels| mount.path.starts_with(kernels));
-        !is_kernels && !mount.is_read_only && !mount.path.starts_with(&own) && mount.path.is_dir()
-    });
-    Ok(found)
+    let is_below = |above: &Path| mount.path.starts_with(above);
+    match is_directory(&found) {
+        _ if KERNELS.iter().any(|kernels| is_below(Path::new(kernels))) => Way::Kernels,
+        _ if DEVICES.iter().any(|devices| mount.path == Path::new(devices)) => Way::Devices,
+        _ if mount.is_read_only => Way::ReadOnly,
+        Ok(false) | Err(_) => Way::File,
+        Ok(true) if state_dir.parent().is_some_and(is_below) => Way::Kilns,
+        Ok(true) if is_below(&own) || is_below(Path::new(DEVICES[0])) => Way::Stays,
+        Ok(true) => Way::Shows,
+    }
 }
 
-/// The volumes that lie over paths of an image.
+/// Returns the volumes that an image may have files at.
+pub(super) fn candidates(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let shows = |mount: &Mounted| way_of(mount, state_dir) == Way::Shows;
+    Ok(mounts()?.into_iter().filter(shows).map(|mount| mount.path).collect())
+}
+
+/// Every mount of the container but `/`, and what becomes of it.
 pub(super) struct Found {
-    /// They stay where they are when a stage takes the place of `/`.
-    pub(super) staying: BTreeSet<PathBuf>,
-    /// They move with the directories they are in.
-    pub(super) moving: BTreeSet<PathBuf>,
+    pub(super) ways: Vec<(PathBuf, Way)>,
     /// Caches of kiln's, which are left alone.
     caches: Vec<PathBuf>,
 }
 
 impl Found {
-    /// Tells whether a volume is mounted there.
+    /// Tells whether a volume is mounted there that is out of a step's way.
     pub(super) fn has(&self, path: &Path) -> bool {
-        self.staying.contains(path) || self.moving.contains(path)
+        self.ways.iter().any(|(point, way)| point == path && matches!(way, Way::Shows | Way::Moves))
     }
 
     /// Tells whether steps see what is at `path`: on a volume that is left alone.
     pub(super) fn is_seen(&self, path: &Path) -> bool {
         let Ok(path) = std::fs::canonicalize(path) else { return false };
         let mounted = mount_points().unwrap_or_default();
-        path.ancestors().find(|above| mounted.contains(*above)).is_some_and(|point| !self.has(point))
+        let point = path.ancestors().find(|above| mounted.contains(*above));
+        point.is_some_and(|path| self.ways.iter().any(|(point, way)| point == path && *way == Way::Cache))
     }
 
     /// Returns the caches on the volume at `point`, below its root.
@@ -116,19 +155,27 @@ impl Found {
     }
 }
 
-/// Finds the volumes; those that are caches of kiln's are left out: other containers may be using them.
+/// Finds out what becomes of every mount. A volume that is a cache of kiln's is left in its place: other containers may be
+/// using it.
 pub(super) fn find(options: &LaunchOptions) -> io::Result<Found> {
-    let found = candidates(&options.state_dir)?;
+    let found = mounts()?;
     let canonical = |cache: &CacheDirectory| std::fs::canonicalize(&cache.path).ok();
     let caches: Vec<PathBuf> = options.cache_directories.iter().filter_map(canonical).collect();
-    let mut points: BTreeSet<PathBuf> = found.into_iter().map(|mount| mount.path).collect();
-    points.retain(|point| !is_cache(point, &caches));
-    if points.iter().all(|point| point.components().count() == 2) {
-        return Ok(Found { staying: points, moving: BTreeSet::new(), caches });
+    let way = |mount: Mounted| {
+        let way = match way_of(&mount, &options.state_dir) {
+            Way::Shows | Way::Stays if is_cache(&mount.path, &caches) => Way::Cache,
+            way => way,
+        };
+        (mount.path, way)
+    };
+    let mut ways: Vec<(PathBuf, Way)> = found.into_iter().map(way).collect();
+    ways.sort_by(|(one, _), (other, _)| one.cmp(other));
+    if ways.iter().any(|(point, way)| *way == Way::Shows && point.components().count() > 2) {
+        let stay = staying(&options.state_dir)?;
+        let moving = ways.iter_mut().filter(|(point, way)| *way == Way::Shows && !stay.contains(point));
+        moving.for_each(|(_, way)| *way = Way::Moves);
     }
-    let stay = staying(&options.state_dir)?;
-    let (staying, moving) = points.into_iter().partition(|point| stay.contains(point));
-    Ok(Found { staying, moving, caches })
+    Ok(Found { ways, caches })
 }
 
 /// Tells whether there is nothing on the volume at `point` but caches.

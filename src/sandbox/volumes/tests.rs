@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::aside::{Aside, finish_strays};
-use super::backup::{Backup, restore};
+use super::backup::{Backup, LeftOut, restore};
 use super::content::{Laid, directory_of};
 use super::fidelity;
 use crate::tree::RootDir;
@@ -171,7 +171,7 @@ fn an_image_that_lacks_the_path_lacks_it_afterwards() {
 fn what_became_of_a_volume_is_put_right_from_its_copy() {
     let place = Place::new();
     let volume = place.at("volume");
-    let mut backup = Backup::make(&volume, &place.at("copy"), Vec::new()).unwrap();
+    let mut backup = Backup::make(&volume, &place.at("copy"), LeftOut::default()).unwrap();
     let before = listing(&volume);
     assert!(backup.check().unwrap().restored.is_empty());
     fs::remove_dir_all(place.at("volume/own")).unwrap();
@@ -197,7 +197,7 @@ fn what_became_of_a_volume_is_put_right_from_its_copy() {
 fn what_is_missing_comes_back_without_an_index() {
     let place = Place::new();
     let before = listing(&place.at("volume"));
-    Backup::make(&place.at("volume"), &place.at("copy"), Vec::new()).unwrap();
+    Backup::make(&place.at("volume"), &place.at("copy"), LeftOut::default()).unwrap();
     fs::remove_dir_all(place.at("volume/own/deep")).unwrap();
     fs::remove_file(place.at("volume/.hidden")).unwrap();
     fs::remove_file(place.at("volume/top")).unwrap();

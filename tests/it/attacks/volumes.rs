@@ -462,11 +462,13 @@ fn a_volume_below_the_top_is_as_before_and_where_it_was() {
     }
 }
 
+/// The end of a step that kills kiln.
+const KILL_KILN: &str = "kill -9 $(cut -d' ' -f4 /proc/$PPID/stat); sleep 100";
+
 /// Killing kiln alone gained the volume: only what was missing came back, and what a step had written there stayed.
 #[test]
 fn killing_kiln_alone_gains_no_volume() {
     require!(Busybox, Root, Program(RUNTIME));
-    const KILL: &str = "kill -9 $(cut -d' ' -f4 /proc/$PPID/stat); sleep 100";
     let credentials = "echo '{\"auths\":{\"r.example\":{\"auth\":\"dTpw\"}}}' > /kiln/.docker/config.json; ";
     let after = "; echo rc $?; test -s /kiln/.docker/config.json && echo refilled; kiln images > /dev/null";
     let edit = "echo evil > main.go; echo evil >> own/kept; echo x > new; mkdir own/dir; echo x > own/dir/y; rm .env; \
@@ -474,7 +476,7 @@ fn killing_kiln_alone_gains_no_volume() {
     for place in [A, C] {
         let (top, below) = (Volume::new(), Volume::new());
         let step = format!(
-            "cd /workspace/.kiln-*.away/own; {edit}; cd {PARK}/data/source; {edit}; echo stage > /workspace/x; {KILL}"
+            "cd /workspace/.kiln-*.away/own; {edit}; cd {PARK}/data/source; {edit}; echo stage > /workspace/x; {KILL_KILN}"
         );
         let out = out();
         fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
@@ -483,15 +485,16 @@ fn killing_kiln_alone_gains_no_volume() {
         let ended = unharmed(place, &volumes, out.path(), &script);
         assert!(ended.stdout.starts_with("rc 137\nrefilled\n"), "{place:?}\n{ended}");
         // What waits is gone altogether, and the directory it waited in.
-        let step =
-            format!("find /workspace -mindepth 1 -depth -exec rm -rf {{}} +; echo x > /workspace/x; {KILL}");
+        let step = format!(
+            "find /workspace -mindepth 1 -depth -exec rm -rf {{}} +; echo x > /workspace/x; {KILL_KILN}"
+        );
         fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
         let ended = unharmed(place, &volumes, out.path(), &script);
         assert!(ended.stdout.starts_with("rc 137\nrefilled\n"), "{place:?}\n{ended}");
         // With the copies spoilt as well there is nothing to put it right from: it is named, and nothing is refilled.
         let spoil =
             "for f in $(find /kiln/store/kiln/sandbox/volumes -name main.go); do echo evil > $f; done";
-        let step = format!("cd /workspace/.kiln-*.away/own; echo evil > main.go; {spoil}; {KILL}");
+        let step = format!("cd /workspace/.kiln-*.away/own; echo evil > main.go; {spoil}; {KILL_KILN}");
         fs::write(out.path().join("Dockerfile"), on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n"))).unwrap();
         let mounts = volumes.map(|(volume, target)| volume.mounted_at(target));
         let ended = place.run(Context::empty().path(), out.path(), &mounts, &script);
@@ -516,4 +519,99 @@ fn volumes_whose_files_are_lost_are_named() {
         assert!(ended.stderr.contains(named), "{named}\n{ended}");
     }
     assert!(!ended.stderr.contains("Invalid argument"), "{ended}");
+}
+
+/// `/kiln/.docker` on a volume, as docs/isolation.md advises, was neither copied nor compared: a planted `config.json` stayed.
+#[test]
+fn a_volume_beside_kilns_own_files_is_as_before() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let plant = "echo '{\"credsStore\":\"evil\"}' > /kiln/.docker/config.json; cd /kiln/job; echo evil > main.go; chmod 4755 main.go; \
+        rm .env; mkdir new; echo x > new/x; mv own/.git own/git; chmod 777 .";
+    let steps = [
+        (format!("{plant}; true"), "rc 1", "the step removed or replaced the container's own `/kiln/"),
+        (format!("{plant}; {KILL_KILN}"), "rc 137", ""),
+        (
+            "chmod 777 /kiln/job /kiln/job/main.go; touch /kiln/job/own/kept".to_owned(),
+            "rc 0",
+            "which is as before",
+        ),
+        ("true".to_owned(), "rc 0", "DONE"),
+    ];
+    for place in [A, C] {
+        let (docker, job, read_only, out) = (Volume::new(), Volume::new(), Volume::new(), out());
+        let mut script = "export DOCKER_CONFIG=/kiln/.docker; ".to_owned();
+        for (number, (step, _, _)) in steps.iter().enumerate() {
+            fs::write(
+                out.path().join(number.to_string()),
+                on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n")),
+            )
+            .unwrap();
+            script.push_str(&format!(
+                "$BUILD --no-cache -f /out/{number} /context > /out/log{number} 2>&1; echo rc $?; test -e /kiln/.docker/config.json && echo PLANTED; "
+            ));
+        }
+        script.push_str("$BUILD --volume-backup-limit=200k -f /out/3 /context");
+        fs::write(job.path().join("large"), vec![1; 300 << 10]).unwrap();
+        let read_only = format!("{}:ro", read_only.mounted_at("/kiln/read-only"));
+        let mounts = [docker.mounted_at("/kiln/.docker"), job.mounted_at("/kiln/job"), read_only];
+        let before = [docker.manifest(), job.manifest()];
+        let ended = place.run(Context::empty().path(), out.path(), &mounts, &script);
+        let wanted: Vec<&str> = steps.iter().map(|(_, code, _)| *code).collect();
+        assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), wanted, "{place:?}\n{ended}");
+        for (number, (_, _, says)) in steps.iter().enumerate() {
+            let log = fs::read_to_string(out.path().join(format!("log{number}"))).unwrap();
+            assert!(log.contains(says), "{place:?} {number}: expected `{says}`\n{log}");
+        }
+        assert_eq!([docker.manifest(), job.manifest()], before, "{place:?}\n{ended}");
+        let said = "a volume of the container at `/kiln/job` is in the way: it holds";
+        assert!(ended.stderr.contains(said), "{place:?}\n{ended}");
+    }
+}
+
+/// A secret on a volume was in the volume's copy, where a step could read it.
+#[test]
+fn credentials_on_a_volume_are_in_no_copy() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let search = "! grep -rqs -e dT[p]w -e s3cr[3]t /kiln /workspace && ! test -s /kiln/.docker/config.json";
+    let steps = [
+        (search.to_owned(), "0"),
+        (format!("{search} && echo x > /kiln/.docker/docker-credential-evil"), "1"),
+        ("rm /kiln/.docker/config.json; echo evil > /kiln/.docker/config.json".to_owned(), "1"),
+    ];
+    for place in [A, C] {
+        let (directory, out) = (tempfile::tempdir().unwrap(), out());
+        run(std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(directory.path())).ok();
+        let volume = |name: &str, file: &str, text: &str| {
+            fs::create_dir(directory.path().join(name)).unwrap();
+            fs::write(directory.path().join(name).join(file), text).unwrap();
+            fs::set_permissions(directory.path().join(name).join(file), fs::Permissions::from_mode(0o600))
+                .unwrap();
+            directory.path().join(name)
+        };
+        let docker = volume("docker", "config.json", "{\"auths\":{\"r.example\":{\"auth\":\"dTpw\"}}}");
+        let workspace = volume("workspace", "secret", "s3cr3t");
+        let mounts =
+            [format!("{}:/kiln/.docker", docker.display()), format!("{}:/workspace", workspace.display())];
+        let mut script = "export DOCKER_CONFIG=/kiln/.docker; ".to_owned();
+        for (number, (step, _)) in steps.iter().enumerate() {
+            fs::write(
+                out.path().join(number.to_string()),
+                on_busybox(&format!("FROM BUSYBOX\nRUN {step}\n")),
+            )
+            .unwrap();
+            script.push_str(&format!(
+                "$BUILD --no-cache --secret=id=s,src=/workspace/secret -f /out/{number} /context >&2; \
+                 echo $? $(ls /kiln/.docker) $(grep -o dTpw /kiln/.docker/config.json) $(cat /workspace/secret); "
+            ));
+        }
+        let ended = place.run(Context::empty().path(), out.path(), &mounts, &script);
+        run(std::process::Command::new("umount").arg(directory.path())).ok();
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        // What was put in the place of a file with credentials does not stay there, either.
+        assert_eq!(
+            lines,
+            ["0 config.json dTpw s3cr3t", "1 config.json dTpw s3cr3t", "1 s3cr3t"],
+            "{place:?}\n{ended}"
+        );
+    }
 }
