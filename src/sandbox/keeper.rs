@@ -329,16 +329,12 @@ fn settle(exit: Exit, held: Option<Held>, children: &Children) -> i32 {
     let around = surroundings.map_or(Ok(()), |surroundings| surroundings.put_back().check().map(drop));
     let around = around.err().map(|error| error.to_string());
     // The watcher may have done this before, and has left word of what it could not do.
-    let unsettled = noted.settle().and_then(|mut unsettled| {
-        unsettled.extend(volumes::unsettled(&state_dir)?);
-        unsettled.sort();
-        unsettled.dedup();
+    let kept = volumes::keep_unsettled(&state_dir, &noted.settle());
+    let unsettled = kept.and_then(|()| {
+        let unsettled = volumes::unsettled_paths(&state_dir)?;
         volumes::recover(&state_dir, false).map(|_| unsettled)
     });
-    let named = |paths: Vec<PathBuf>| {
-        let named: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
-        (!named.is_empty()).then(|| named.join(", "))
-    };
+    let named = |paths: Vec<PathBuf>| (!paths.is_empty()).then(|| volumes::few(&paths));
     let of_volumes = unsettled.map_or_else(|error| Some(format!("the volumes: {error}")), named);
     let caches = cache_files.as_mut().map_or(Ok(Vec::new()), CacheFiles::settle);
     let of_caches = caches.err().map(|error| format!("the local caches: {error}"));

@@ -239,14 +239,9 @@ pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, Sa
     if restored > 0 {
         told.push(format!("put {restored} entries of volumes back that a step had removed"));
     }
-    for path in volumes::unsettled(state_dir).map_err(setup)? {
-        is_known = false;
-        told.push(format!(
-            "`{}`: not as it was before a step that kiln did not follow to its end",
-            path.display()
-        ));
-    }
-    volumes::forget_unsettled(state_dir).map_err(setup)?;
+    let unsettled = volumes::tell_unsettled(state_dir).map_err(setup)?;
+    is_known &= !unsettled.is_new;
+    told.extend(unsettled.texts);
     // Only in its own image has a kiln put a volume's entries aside unasked.
     if Path::new(OWN_IMAGE_MARKER).exists() {
         for point in volumes::recover_strays(state_dir).map_err(setup)? {

@@ -158,9 +158,7 @@ impl Swap {
                 Line::Begin(_) => {}
             }
         }
-        // What was laid into a volume goes with all that the stage has there; later it is the volume's own.
-        let Self { laid, showing, .. } = &mut swap;
-        laid.retain(|(path, _)| !showing.iter().any(|point| path.starts_with(point)));
+        swap.forget_laid_in_volumes();
         end(swap.begin.started)?;
         let lent = swap.begin.lent.clone();
         swap.leave().map_err(|failure| io::Error::other(SandboxError::from(failure).to_string()))?;
@@ -285,18 +283,39 @@ impl Swap {
         self.noted.add(&state_dir, point, RootDir::open(point)?)
     }
 
-    /// Puts right what the step did to the volumes, before anything is moved back: for who is left when kiln is not.
+    /// Puts right what the step did to the volumes, before anything is moved back: for who is left when kiln is not. What the
+    /// stage has there goes first, it may be what fills them.
     pub(super) fn settle_volumes(&mut self) -> Result<(), Failure> {
         let failed = |error| Failure::setup("put the volumes right", error);
+        self.forget_laid_in_volumes();
+        let dropped = self.drop_stage().map_err(failed);
         for Shown { aside, .. } in self.volumes.iter().filter(|shown| shown.is_away) {
             // The step may have removed the directory itself: then all of it is missing.
             let waiting = aside.waiting_anew().map_err(failed)?;
             self.noted.wait_in(aside.point(), waiting);
         }
-        let unsettled = self.noted.settle().map_err(failed)?;
-        let Some(first) = unsettled.first() else { return Ok(()) };
+        let unsettled = self.noted.settle();
         volumes::keep_unsettled(&self.state_dir(), &unsettled).map_err(failed)?;
-        Err(volume_failure(first, &io::Error::other("it is not as it was before the step")))
+        let Some(first) = unsettled.first() else { return dropped };
+        Err(volume_failure(first.point(), &io::Error::other("it is not as it was before the step")))
+    }
+
+    /// What was laid into a volume goes with all that the stage has there; later it is the volume's own.
+    fn forget_laid_in_volumes(&mut self) {
+        let Self { laid, showing, .. } = self;
+        laid.retain(|(path, _)| !showing.iter().any(|point| path.starts_with(point)));
+    }
+
+    /// Removes what the stage has in the volumes.
+    fn drop_stage(&mut self) -> io::Result<()> {
+        let Self { volumes, mounts, journal, .. } = self;
+        let is_mount = |path: &Path| mounts.contains(path);
+        for shown in volumes.iter_mut().rev().filter(|shown| !shown.is_returning) {
+            shown.aside.drop_stage(shown.is_away, &is_mount)?;
+            journal.write(&Line::VolumeReturning(shown.aside.point().into()))?;
+            shown.is_returning = true;
+        }
+        Ok(())
     }
 
     fn put_aside(&mut self, point: &Path, has_twins: bool) -> io::Result<()> {
@@ -317,7 +336,8 @@ impl Swap {
     fn take_back(&self) -> Result<(), Failure> {
         let failed = |error| Failure::setup("take back what the step did in the volumes", error);
         let stage = RootDir::open(&self.begin.root).map_err(failed)?;
-        for Shown { aside, laid, has_twins, .. } in &self.volumes {
+        // Where it is gone already nobody takes anything.
+        for Shown { aside, laid, has_twins, .. } in self.volumes.iter().filter(|shown| !shown.is_returning) {
             let Some(laid) = laid else { continue };
             if laid.take_back(&stage, aside).map_err(failed)? && *has_twins {
                 let text = "the step changed files in it, and it is mounted at several places";
@@ -329,16 +349,11 @@ impl Swap {
 
     /// Has the volumes as they were before.
     fn give_back_volumes(&mut self) -> io::Result<()> {
-        let Self { volumes, mounts, journal, .. } = self;
-        let is_mount = |path: &Path| mounts.contains(path);
-        while let Some(shown) = volumes.pop() {
+        self.drop_stage()?;
+        while let Some(shown) = self.volumes.pop() {
             let point = shown.aside.point().to_path_buf();
-            if !shown.is_returning {
-                shown.aside.drop_stage(shown.is_away, &is_mount)?;
-                journal.write(&Line::VolumeReturning(point.clone().into()))?;
-            }
             shown.aside.give_back()?;
-            journal.write(&Line::VolumeBack(point.into()))?;
+            self.journal.write(&Line::VolumeBack(point.into()))?;
         }
         Ok(())
     }

@@ -208,18 +208,19 @@ impl Aside {
 
     /// The same when a step may have removed or replaced it: what is at its place, a directory in any case.
     pub(in crate::sandbox) fn waiting_anew(&self) -> io::Result<RootDir> {
-        let own = self.directory().join("own");
-        for path in [self.directory(), own] {
-            let is_directory = match self.volume.metadata(&path) {
+        let directory = self.phase()?.map_or_else(|| self.directory(), |phase| self.at_phase(phase));
+        let own = directory.join("own");
+        for path in [&directory, &own] {
+            let is_directory = match self.volume.metadata(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 found => found?.kind.is_dir(),
             };
             if !is_directory {
-                self.volume.remove_all(&path)?;
-                self.volume.create_dir(&path, 0o700)?;
+                self.volume.remove_all(path)?;
+                self.volume.create_dir(path, 0o700)?;
             }
         }
-        self.waiting()
+        self.volume.subdir(own)
     }
 
     /// Returns the directory where the entries wait, and the entries, by their inodes.

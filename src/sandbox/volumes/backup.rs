@@ -16,6 +16,7 @@ use super::super::look::dress;
 use super::super::wire::paths;
 use super::aside::RootLook;
 use super::content;
+use super::unsettled::Unsettled;
 use super::writers::Writers;
 use crate::oci::Digest;
 use crate::stream::hash_all;
@@ -83,7 +84,7 @@ impl Kept {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Content {
+pub(super) enum Content {
     File(Digest),
     Symlink(PathBuf),
     Other,
@@ -104,6 +105,8 @@ pub(super) struct Damage {
     pub(super) restored: Vec<PathBuf>,
     /// Entries of which only mode, owner, attributes or time were put right.
     pub(super) dressed: Vec<PathBuf>,
+    /// Entries that could not be put right, and why.
+    pub(super) failed: BTreeMap<PathBuf, String>,
     /// Entries that are gone and of which there is no copy.
     pub(super) lost: Vec<PathBuf>,
     /// Entries that are gone, and their copy with them.
@@ -112,6 +115,15 @@ pub(super) struct Damage {
     pub(super) spoilt: BTreeSet<PathBuf>,
     /// Entries that somebody else changed before, and nobody knows who did now.
     pub(super) strangers: Vec<PathBuf>,
+}
+
+impl Damage {
+    /// Keeps in mind what could not be done; the first failure with an entry tells most.
+    fn note(&mut self, path: &Path, done: io::Result<()>) {
+        if let Err(error) = done {
+            self.failed.entry(path.to_path_buf()).or_insert_with(|| error.to_string());
+        }
+    }
 }
 
 /// Adds up what a volume holds.
@@ -198,11 +210,27 @@ impl Backup {
         Ok(Self { point: point.to_path_buf(), volume, copy, index, look, left_out })
     }
 
-    /// Returns the first entry that is not as it was, or of which nobody knows that, or whose copy is not.
-    pub(super) fn first_unsettled(&self, damage: &Damage) -> Option<PathBuf> {
-        let own = damage.destroyed.first().or(damage.lost.first()).or(damage.strangers.first());
-        let copy = || damage.spoilt.first().map(|path| self.copy_path().join(path));
-        own.map(|path| self.point.join(path)).or_else(copy)
+    /// Returns the entries that are not as they were, or of which nobody knows that, or whose copy is not.
+    pub(super) fn unsettled(&self, damage: &Damage) -> Option<Unsettled> {
+        let own = damage.failed.keys().chain(&damage.destroyed).chain(&damage.lost).chain(&damage.strangers);
+        let found = Unsettled {
+            entries: own.cloned().collect(),
+            spoilt: damage.spoilt.iter().cloned().collect(),
+            ..self.all_unsettled()
+        };
+        (!found.entries.is_empty() || !found.spoilt.is_empty()).then_some(found)
+    }
+
+    /// The same of all entries.
+    pub(super) fn all_unsettled(&self) -> Unsettled {
+        let there = self.index.iter().filter(|(_, kept)| kept.is_there);
+        Unsettled {
+            point: self.point.clone(),
+            entries: there.map(|(path, _)| path.clone()).collect(),
+            copy: self.copy_path().file_name().map(PathBuf::from).unwrap_or_default(),
+            spoilt: Vec::new(),
+            is_told: false,
+        }
     }
 
     /// Says where the entries belong now.
@@ -250,8 +278,8 @@ impl Backup {
         Ok(())
     }
 
-    /// Puts right what is not as it was, in the volume and in its copy. A file that somebody holds open for writing is
-    /// left alone from then on: no process of a step is left, so it is the job's own, its log for one.
+    /// Puts right what is not as it was, in the volume and in its copy, as far as that goes. A file that somebody holds open for
+    /// writing is left alone from then on: no process of a step is left, so it is the job's own, its log for one.
     pub(super) fn check(&mut self) -> io::Result<Damage> {
         let mut damage = Damage::default();
         let mut checking = Checking::new();
@@ -263,52 +291,17 @@ impl Backup {
         }
         let now = content::entries(&self.volume, &|path| self.left_out.is_foreign(path))?;
         for (path, metadata) in &now {
-            let is_known = self.index.get(path).is_some_and(|kept| kept.is_there);
-            if !is_known && !checking.is_written(metadata)? && self.volume.exists(path)? {
-                self.volume.remove_all(path)?;
-                damage.restored.push(path.clone());
-            }
+            let removed = self.remove_planted(path, metadata, &mut checking, &mut damage);
+            damage.note(path, removed);
         }
         let there = self.index.iter().filter(|(_, kept)| kept.is_there);
         let paths: Vec<PathBuf> = there.map(|(path, _)| path.clone()).collect();
         let mut touched = Vec::new();
         for path in &paths {
             let found = now.get(path).filter(|_| self.volume.exists(path).unwrap_or(false));
-            match self.judge(path, found, &mut checking)? {
-                Verdict::AsItWas => {}
-                Verdict::Moved => touched.push(path),
-                Verdict::Strangers => {
-                    if let Some(found) = found.filter(|_| !damage.spoilt.contains(path))
-                        && !checking.is_written(found)?
-                    {
-                        damage.strangers.push(path.clone());
-                    }
-                    self.index.get_mut(path).expect("one of its paths").content = Content::Strangers;
-                    touched.push(path);
-                }
-                Verdict::Dressed => {
-                    self.dress(path)?;
-                    touched.push(path);
-                    damage.dressed.push(path.clone());
-                }
-                Verdict::Gone if damage.spoilt.contains(path) => damage.destroyed.push(path.clone()),
-                Verdict::Gone if self.has_no_copy(path) => {
-                    if let Some(found) = found
-                        && !checking.is_written(found)?
-                    {
-                        self.volume.remove_all(path)?;
-                        damage.restored.push(path.clone());
-                    }
-                    // Whoever looks after credentials says so.
-                    if self.index[path].content != Content::Private {
-                        damage.lost.push(path.clone());
-                    }
-                }
-                Verdict::Gone => {
-                    self.replace(path, &mut checking)?;
-                    touched.push(path);
-                    damage.restored.push(path.clone());
-                }
+            match self.put_right(path, found, &mut checking, &mut damage) {
+                Ok(is_touched) => touched.extend(is_touched.then_some(path)),
+                failed => damage.note(path, failed.map(drop)),
             }
         }
         if !RootLook::of(&self.volume, Path::new(""))?.is_dressed_like(&self.look) {
@@ -317,10 +310,10 @@ impl Backup {
         if !damage.restored.is_empty() || !damage.dressed.is_empty() {
             // What was done to their entries has changed the directories' times.
             for path in paths.iter().rev().filter(|path| self.index[*path].own.kind.is_dir()) {
-                self.dress(path)?;
+                damage.note(path, self.dress(path));
             }
-            self.look.set(&self.volume, Path::new(""))?;
-            touched = paths.iter().collect();
+            damage.note(Path::new("."), self.look.set(&self.volume, Path::new("")));
+            touched = paths.iter().filter(|path| !damage.failed.contains_key(*path)).collect();
         }
         for path in touched {
             if let (Some(kept), Ok(metadata)) = (self.index.get_mut(path), self.volume.metadata(path)) {
@@ -328,6 +321,70 @@ impl Backup {
             }
         }
         Ok(damage)
+    }
+
+    /// Removes an entry that was not there, unless it is the job's.
+    fn remove_planted(
+        &self,
+        path: &Path,
+        metadata: &Metadata,
+        checking: &mut Checking,
+        damage: &mut Damage,
+    ) -> io::Result<()> {
+        let is_known = self.index.get(path).is_some_and(|kept| kept.is_there);
+        if !is_known && !checking.is_written(metadata)? && self.volume.exists(path)? {
+            self.volume.remove_all(path)?;
+            damage.restored.push(path.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// Makes an entry as it was; tells whether it has another inode or time of change by now, and is to be known by these.
+    fn put_right(
+        &mut self,
+        path: &Path,
+        found: Option<&Metadata>,
+        checking: &mut Checking,
+        damage: &mut Damage,
+    ) -> io::Result<bool> {
+        match self.judge(path, found, checking)? {
+            Verdict::AsItWas => return Ok(false),
+            Verdict::Moved => {}
+            Verdict::Strangers => {
+                if let Some(found) = found.filter(|_| !damage.spoilt.contains(path))
+                    && !checking.is_written(found)?
+                {
+                    damage.strangers.push(path.to_path_buf());
+                }
+                self.index.get_mut(path).expect("one of its paths").content = Content::Strangers;
+            }
+            Verdict::Dressed => {
+                self.dress(path)?;
+                damage.dressed.push(path.to_path_buf());
+            }
+            Verdict::Gone if damage.spoilt.contains(path) => {
+                damage.destroyed.push(path.to_path_buf());
+                return Ok(false);
+            }
+            Verdict::Gone if self.has_no_copy(path) => {
+                if let Some(found) = found
+                    && !checking.is_written(found)?
+                {
+                    self.volume.remove_all(path)?;
+                    damage.restored.push(path.to_path_buf());
+                }
+                // Whoever looks after credentials says so.
+                if self.index[path].content != Content::Private {
+                    damage.lost.push(path.to_path_buf());
+                }
+                return Ok(false);
+            }
+            Verdict::Gone => {
+                self.replace(path, checking)?;
+                damage.restored.push(path.to_path_buf());
+            }
+        }
+        Ok(true)
     }
 
     /// Finds out what of the copy is not what it was: another mode or owner does not matter and is put right.
@@ -478,7 +535,12 @@ impl Checking {
     }
 }
 
-fn content_of(root: &RootDir, path: &Path, kind: FileKind, buffer: &mut [u8]) -> io::Result<Content> {
+pub(super) fn content_of(
+    root: &RootDir,
+    path: &Path,
+    kind: FileKind,
+    buffer: &mut [u8],
+) -> io::Result<Content> {
     Ok(match kind {
         FileKind::File => Content::File(hash_all(root.open_nofollow(path)?, buffer)?.digest),
         FileKind::Symlink => Content::Symlink(root.read_link(path)?),

@@ -17,9 +17,10 @@ mod noted;
 mod places;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 mod writers;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ use backup::{Backup, Damage, LeftOut};
 pub(super) use content::{Laid, directory_of};
 pub(super) use noted::Noted;
 use places::{Found, Places, Way, candidates, find};
+pub(super) use unsettled::{Told, Unsettled};
 pub(super) use writers::Writers;
 
 use super::cache_files::{CacheFiles, Depth};
@@ -52,9 +54,6 @@ const LOCK: &str = "lock";
 
 /// There while a step runs, and until what it did is put right: where each volume and its copy are.
 const UNCHECKED: &str = "unchecked";
-
-/// There until the next start if a step that ended with kiln killed did what nobody could put right: what it is.
-const UNSETTLED: &str = "unsettled";
 
 /// How often a volume is copied again whose files come and go.
 const MOST_TRIES: usize = 10;
@@ -89,6 +88,8 @@ pub(super) struct Volumes {
     orders: Vec<VolumeOrder>,
     places: Places,
     caches: CacheFiles,
+    /// Something could not be put right: the copies are left to whoever comes next.
+    has_given_up: bool,
     _lock: Option<File>,
 }
 
@@ -109,6 +110,7 @@ impl Volumes {
             orders: Vec::new(),
             places,
             caches: caches.map_err(failed)?,
+            has_given_up: false,
             _lock: None,
         };
         let (mut showing, mut others) = (Vec::new(), Vec::new());
@@ -195,7 +197,9 @@ impl Volumes {
                 limit_bytes >> 20
             ))
         })?;
-        let copy = self.directory.join(self.backups.len().to_string());
+        // Some may be there of volumes that a step before has left spoilt.
+        let unused = (0..u32::MAX).map(|number| self.directory.join(number.to_string()));
+        let copy = unused.into_iter().find(|copy| copy.symlink_metadata().is_err()).unwrap_or_default();
         let mut tries = 0;
         let backup = loop {
             match Backup::make(point, &copy, left_out.clone()) {
@@ -288,8 +292,15 @@ impl Volumes {
 
     /// Puts right what the step did to the volumes.
     pub(super) fn end_step(&mut self) -> Result<Settled, SandboxError> {
+        let settled = self.settle();
+        self.has_given_up |= settled.is_err();
+        settled
+    }
+
+    fn settle(&mut self) -> Result<Settled, SandboxError> {
         let mut settled = Settled::default();
         let (mut spoilt, mut planted, mut destroyed) = (None, Vec::new(), Vec::new());
+        let mut failures = Vec::new();
         // From the inside out: the entries of one may be in what another has put aside.
         for (way, backup) in self.backups.iter_mut().rev() {
             let point = backup.point.clone();
@@ -298,6 +309,10 @@ impl Volumes {
                 SandboxError::Setup { action, source }
             };
             let damage = backup.check().map_err(failed)?;
+            if let Some((first, problem)) = damage.failed.first_key_value() {
+                unsettled::keep(&self.directory, backup.unsettled(&damage).as_slice()).map_err(failed)?;
+                failures.push((point.clone(), damage.failure(first, problem, backup.copy_path())));
+            }
             if !damage.destroyed.is_empty() {
                 destroyed.push((point.clone(), damage.destroyed.len()));
             }
@@ -306,6 +321,9 @@ impl Volumes {
                 planted.extend(damage.restored.iter().map(|path| point.join(path)));
             }
             settled.warnings.extend(damage.warnings(&point));
+        }
+        if let (Some((point, problem)), None, true) = (failures.pop(), &spoilt, destroyed.is_empty()) {
+            return Err(SandboxError::Volume { point, problem });
         }
         // Nobody is to put anything back from a copy that is not what it was.
         let noted = std::fs::remove_file(self.directory.join(UNCHECKED));
@@ -338,6 +356,16 @@ pub(super) struct Settled {
 }
 
 impl Damage {
+    /// Says what could not be put right.
+    fn failure(&self, first: &Path, problem: &str, copy: &Path) -> String {
+        format!(
+            "`{}` and {} more of what the step changed in it cannot be put right: {problem}; the volume's copy is in `{}`",
+            first.display(),
+            self.failed.len() - 1,
+            copy.display()
+        )
+    }
+
     /// Says what a step did to the volume at `point`.
     fn warnings(self, point: &Path) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -390,14 +418,14 @@ impl Copies {
 
 impl Drop for Volumes {
     fn drop(&mut self) {
-        if self._lock.is_some() && !self.directory.join(UNCHECKED).exists() {
+        if self._lock.is_some() && !self.has_given_up && !self.directory.join(UNCHECKED).exists() {
             let _ = clear(&self.directory);
         }
     }
 }
 
 /// Names a few of many paths.
-fn few(paths: &[PathBuf]) -> String {
+pub(super) fn few(paths: &[PathBuf]) -> String {
     let mut named: Vec<String> =
         paths.iter().take(MOST_NAMED).map(|path| format!("`{}`", path.display())).collect();
     if paths.len() > MOST_NAMED {
@@ -430,13 +458,14 @@ fn wait_for_lock(directory: &Path, is_worth_it: impl Fn() -> bool) -> io::Result
     }
 }
 
-/// Removes the copies.
+/// Removes the copies but for those of volumes that are not as they were.
 fn clear(directory: &Path) -> io::Result<()> {
     let root = RootDir::open_exact(directory)?;
-    let kept = [LOCK, UNSETTLED];
+    let mut kept = unsettled::kept(directory)?;
+    kept.push(LOCK.into());
     root.read_dir("")?
         .iter()
-        .filter(|name| !kept.iter().any(|kept| name == kept))
+        .filter(|name| !kept.iter().any(|kept| kept == Path::new(name)))
         .try_for_each(|name| root.remove_all(name))
 }
 
@@ -448,37 +477,33 @@ fn unchecked(directory: &Path) -> io::Result<Vec<Unchecked>> {
     }
 }
 
-/// Keeps in mind that these are not as they were before a step, for whoever can say so.
-pub(super) fn keep_unsettled(state_dir: &Path, paths: &[PathBuf]) -> io::Result<()> {
-    let list: Vec<&OsStr> = paths.iter().map(|path| path.as_os_str()).collect();
-    regular::replace(&state_dir.join(DIRECTORY).join(UNSETTLED), &serde_json::to_vec(&list)?)
+/// Keeps in mind what is not as it was before a step, for whoever can say so.
+pub(super) fn keep_unsettled(state_dir: &Path, found: &[Unsettled]) -> io::Result<()> {
+    unsettled::keep(&state_dir.join(DIRECTORY), found)
 }
 
-/// Returns what [`keep_unsettled`] kept in mind.
-pub(super) fn unsettled(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let note = state_dir.join(DIRECTORY).join(UNSETTLED);
-    match regular::read(&note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        list => {
-            let told = list.and_then(|list| Ok(serde_json::from_slice::<Vec<OsString>>(&list)?));
-            // Whatever else is there was put there by somebody.
-            Ok(told.map_or_else(|_| vec![note], |told| told.into_iter().map(PathBuf::from).collect()))
-        }
-    }
+/// Returns where that is which [`keep_unsettled`] kept in mind since the last start.
+pub(super) fn unsettled_paths(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let directory = state_dir.join(DIRECTORY);
+    Ok(unsettled::fresh(&directory)?.iter().flat_map(|unsettled| unsettled.paths(&directory)).collect())
 }
 
-/// Tells whether there are any, or some of which nobody has said yet how they are.
+/// Tells whether something of a volume is not as it was, or nobody has said yet how all of it is.
 pub(super) fn are_unsettled(state_dir: &Path) -> bool {
     let directory = state_dir.join(DIRECTORY);
-    [UNCHECKED, UNSETTLED].into_iter().any(|name| directory.join(name).symlink_metadata().is_ok())
+    [UNCHECKED, unsettled::NOTE].into_iter().any(|name| directory.join(name).symlink_metadata().is_ok())
 }
 
-/// Forgets what [`keep_unsettled`] kept in mind.
-pub(super) fn forget_unsettled(state_dir: &Path) -> io::Result<()> {
-    match regular::remove(&state_dir.join(DIRECTORY).join(UNSETTLED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Says what is not as it was before a step; copies of what is by now are removed.
+pub(super) fn tell_unsettled(state_dir: &Path) -> io::Result<Told> {
+    let directory = state_dir.join(DIRECTORY);
+    let told = unsettled::tell(&directory)?;
+    // They may be another kiln's, which is alive.
+    let lock = directory.is_dir().then(|| lock(&directory));
+    if matches!(lock, Some(Ok(_))) && !directory.join(UNCHECKED).exists() {
+        clear(&directory)?;
     }
+    Ok(told)
 }
 
 /// Puts the volumes right if a step was not followed to its end. Returns how many entries were missing.

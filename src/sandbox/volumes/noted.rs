@@ -4,11 +4,10 @@
 //! step is left and before anything is moved back.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::backup::Backup;
-use super::{DIRECTORY, Unchecked, unchecked};
-use crate::sandbox::look::at;
+use super::{DIRECTORY, Unchecked, Unsettled, unchecked};
 use crate::tree::RootDir;
 
 /// Volumes and their copies; those that are put aside, where they wait.
@@ -49,14 +48,14 @@ impl Noted {
         }
     }
 
-    /// Puts right what the step did to the volumes. Returns the first entry of each that is not as it was, or of which
-    /// nobody knows that: where its copy was spoilt, too, and where there is none.
-    pub(in crate::sandbox) fn settle(&mut self) -> io::Result<Vec<PathBuf>> {
-        let mut unsettled = Vec::new();
-        for backup in self.0.iter_mut().rev() {
-            let damage = backup.check().map_err(|error| at(&backup.point, error))?;
-            unsettled.extend(backup.first_unsettled(&damage));
-        }
-        Ok(unsettled)
+    /// Puts right what the step did to the volumes. Returns what of each is not as it was, or of which nobody knows that:
+    /// where that could not be done, where its copy was spoilt, too, and where there is none.
+    pub(in crate::sandbox) fn settle(&mut self) -> Vec<Unsettled> {
+        let settle = |backup: &mut Backup| match backup.check() {
+            Ok(damage) => backup.unsettled(&damage),
+            // Of nothing is known what became of it.
+            Err(_) => Some(backup.all_unsettled()),
+        };
+        self.0.iter_mut().rev().filter_map(settle).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::aside::{Aside, finish_strays};
 use super::backup::{Backup, LeftOut, restore};
 use super::content::{Laid, directory_of};
-use super::fidelity;
+use super::{fidelity, unsettled};
 use crate::tree::RootDir;
 
 struct Place(tempfile::TempDir);
@@ -214,5 +214,29 @@ fn an_ordinary_file_system_keeps_everything() {
     if rustix::process::geteuid().is_root() {
         assert!(fidelity::lost(&place.at("volume")).unwrap().is_empty());
         assert_eq!(listing(&place.at("volume")), before);
+    }
+}
+
+#[test]
+fn what_cannot_be_put_right_is_told_until_it_is() {
+    let place = Place::new();
+    let copies = place.at("copies");
+    fs::create_dir(&copies).unwrap();
+    let mut backup = Backup::make(&place.at("volume"), &copies.join("0"), LeftOut::default()).unwrap();
+    fs::write(place.at("volume/top"), "forged").unwrap();
+    fs::remove_dir_all(place.at("volume/own")).unwrap();
+    let all = [backup.all_unsettled()];
+    unsettled::keep(&copies, &all).unwrap();
+    let told = unsettled::tell(&copies).unwrap();
+    assert!(told.is_new && told.texts[0].contains("volume/own`"), "{told:?}");
+    backup.check().unwrap();
+    assert!(unsettled::tell(&copies).unwrap().texts.is_empty());
+    assert_eq!(fs::read_dir(&copies).unwrap().count(), 1, "the note is gone");
+    // A step's notes name no other directory, and stop nobody.
+    for note in ["{", "[{\"point\":\"/\",\"entries\":[],\"copy\":\"../0\",\"spoilt\":[]}]"] {
+        fs::write(copies.join("unsettled"), note).unwrap();
+        let told = unsettled::tell(&copies).unwrap();
+        assert!(told.is_new && told.texts[0].contains("nobody can read it"), "{note} {told:?}");
+        assert!(unsettled::tell(&copies).unwrap().texts.is_empty(), "{note}");
     }
 }

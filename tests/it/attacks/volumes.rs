@@ -90,6 +90,29 @@ impl Volume {
     }
 }
 
+/// A volume of 2 MiB and 80 entries.
+struct SmallVolume(Volume);
+
+impl SmallVolume {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=2m,nr_inodes=80", "none"];
+        run(std::process::Command::new("mount").args(mount).arg(directory.path())).ok();
+        fs::create_dir(directory.path().join("a")).unwrap();
+        for (name, byte) in [("a/f1", 1), ("a/f2", 2), ("a/f3", 3)] {
+            fs::write(directory.path().join(name), vec![byte; 200_000]).unwrap();
+        }
+        fs::hard_link(directory.path().join("a/f1"), directory.path().join("twin")).unwrap();
+        Self(Volume(directory))
+    }
+}
+
+impl Drop for SmallVolume {
+    fn drop(&mut self) {
+        run(std::process::Command::new("umount").arg("-l").arg(self.0.path()));
+    }
+}
+
 /// Runs a script where volumes are mounted, and sees to it that they are as before.
 #[track_caller]
 fn unharmed(place: Place, volumes: &[(&Volume, &str)], out: &Path, script: &str) -> Outcome {
@@ -613,5 +636,64 @@ fn credentials_on_a_volume_are_in_no_copy() {
             ["0 config.json dTpw s3cr3t", "1 config.json dTpw s3cr3t", "1 s3cr3t"],
             "{place:?}\n{ended}"
         );
+    }
+}
+
+/// What the step itself had in the volume left no room to put it right: that was not named, and the copy was thrown away.
+#[test]
+fn a_full_volume_is_put_right_whoever_is_killed() {
+    require!(Busybox, Root, Program(RUNTIME));
+    let fill = "cd /workspace; dd if=/dev/zero of=fill bs=64k; dd if=/dev/zero of=fill2 bs=512; i=0; while : > i$i; do i=$((i+1)); done";
+    let kill = "K=$(cut -d' ' -f4 /proc/$PPID/stat); kill -9 $(cut -d' ' -f4 /proc/$K/stat) $K; sleep 100";
+    let dockerfile = format!(
+        "FROM BUSYBOX\nRUN cd /workspace/.kiln-*.away/own; echo EVIL > a/f1; rm a/f2; echo EVIL > b; ({fill}) 2> /dev/null; {kill}\n"
+    );
+    for place in [A, C] {
+        let (volume, out) = (SmallVolume::new(), out());
+        fs::write(out.path().join("Dockerfile"), on_busybox(&dockerfile)).unwrap();
+        fs::write(out.path().join("honest"), on_busybox("FROM BUSYBOX\nRUN true\n")).unwrap();
+        let script = "$BUILD /out; echo rc $?; n=0; while test -e /workspace/.kiln-* && test $n -lt 600; do sleep 0.1; n=$((n+1)); done; \
+            sleep 0.5; $BUILD -f /out/honest /out && echo honest";
+        let ended = unharmed(place, &[(&volume.0, "/workspace")], out.path(), script).ok();
+        assert!(ended.stdout.starts_with("rc 137\n") && ended.stdout.ends_with("honest\n"), "{ended}");
+        assert!(!ended.stderr.contains("not as it was"), "{ended}");
+    }
+}
+
+/// What could not be put right is named with its copy, start by start, until the volume has it or the copy is removed.
+#[test]
+fn copies_of_what_cannot_be_put_right_stay() {
+    require!(Busybox, Root, Program(RUNTIME));
+    // Where a cache has its blobs nobody looks.
+    let blob = format!("blobs/sha256/{}", "a".repeat(64));
+    let fill = format!(
+        "dd if=/dev/zero of=c/{blob} bs=64k; dd if=/dev/zero of=c/{blob} bs=512 oflag=append conv=notrunc"
+    );
+    let step = |end: &str| {
+        format!(
+            "FROM BUSYBOX\nRUN cd /workspace/.kiln-*.away/own; echo EVIL > a/f1; rm a/f2 a/f3; ({fill}) 2> /dev/null; {end}\n"
+        )
+    };
+    for (end, code) in [(KILL_KILN, "rc 137"), ("true", "rc 1")] {
+        let (volume, out) = (SmallVolume::new(), out());
+        fs::remove_file(volume.0.path().join("twin")).unwrap();
+        fs::write(out.path().join("Dockerfile"), on_busybox(&step(end))).unwrap();
+        fs::write(out.path().join("honest"), on_busybox("FROM BUSYBOX\nCOPY honest /\n")).unwrap();
+        let script = format!(
+            "honest() {{ $BUILD -f /out/honest /out > /out/log$1 2>&1; echo honest $?; }}; cache='--cache-to=type=local,dest=/workspace/c'; \
+             $BUILD $cache -f /out/honest /out >&2; $BUILD --no-cache $cache /out > /out/log 2>&1; echo rc $?; honest 1; rm /workspace/c/{blob}; \
+             cp=$(ls -d /kiln/store/kiln/sandbox/volumes/[0-9]*); for f in a/f1 a/f2 a/f3; do cat $cp/$f > /workspace/$f; done; \
+             honest 2; ls /kiln/store/kiln/sandbox/volumes; head -c1 /workspace/a/f1 | od -An -b"
+        );
+        let mounts = [volume.0.mounted_at("/workspace")];
+        let ended = A.run(Context::empty().path(), out.path(), &mounts, &script);
+        let lines: Vec<&str> = ended.stdout.lines().filter(|line| *line != "lock").collect();
+        let log = |name: &str| fs::read_to_string(out.path().join(name)).unwrap();
+        let logs = || format!("{end}\n{ended}\n{}\n{}\n{}", log("log"), log("log1"), log("log2"));
+        assert_eq!(lines, [code, "honest 0", "honest 0", " 001"], "{}", logs());
+        for said in ["`/workspace/a/f", "the volume's copy is in `/kiln/store/kiln/sandbox/volumes/"] {
+            assert!(log("log1").contains(said), "{said}\n{}", logs());
+        }
+        assert!(!log("log2").contains("volumes/"), "{}", logs());
     }
 }
