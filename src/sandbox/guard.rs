@@ -422,19 +422,6 @@ fn looks_the_same(now: &Metadata, was: &Metadata) -> bool {
     now.same_inode(was) && (now.mode, now.uid, now.gid) == (was.mode, was.uid, was.gid)
 }
 
-/// Returns which new files a process of the job writes. None of them is one that was there before, or has other names: a step
-/// could have given it a new one.
-fn of_job(new: &[(&PathBuf, &Metadata)], known: &Entries, writers: &mut Writers) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for (path, metadata) in new {
-        let is_known = || known.values().any(|known| known.metadata.same_inode(metadata));
-        if metadata.nlink == 1 && writers.write(metadata)? && !is_known() {
-            found.push((*path).clone());
-        }
-    }
-    Ok(found)
-}
-
 /// Which of kiln's files they are.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -473,12 +460,7 @@ impl Keeper<'_> {
     ) -> io::Result<()> {
         let mut writers = Writers::default();
         let new = now.iter().filter(|(path, _)| !known.contains_key(*path) && !self.work.contains(path));
-        let new: Vec<(&PathBuf, &Metadata)> = new.collect();
         let mut planted: Vec<PathBuf> = Vec::new();
-        let of_job = match kind {
-            Kind::Container => of_job(&new, known, &mut writers)?,
-            Kind::Fixed | Kind::Names => Vec::new(),
-        };
         for (path, metadata) in new {
             let is_planted = match kind {
                 // A new directory is in nobody's way, and may be another kiln's: programs are looked for in those there are.
@@ -486,11 +468,9 @@ impl Keeper<'_> {
                     !metadata.kind.is_dir() && path.parent().is_some_and(|parent| known.contains_key(parent))
                 }
                 Kind::Names => true,
-                // What is below goes with it.
-                Kind::Container => {
-                    !of_job.iter().any(|file| file.starts_with(path))
-                        && !planted.last().is_some_and(|last| path.starts_with(last))
-                }
+                // What is below goes with it. A file that the job writes is one that a step gave another name: what the job makes
+                // meanwhile is in the stage.
+                Kind::Container => !planted.last().is_some_and(|last| path.starts_with(last)),
             };
             planted.extend(is_planted.then(|| path.clone()));
         }

@@ -20,7 +20,7 @@ use super::supervise::Connection;
 use super::surroundings::Surroundings;
 use super::swap::Swap;
 use super::task::{Ended, Mount, Task};
-use super::volumes::{self, Copies, Volumes};
+use super::volumes::{Copies, Volumes};
 use super::wire::{Failure, Order, Report, hosts_file};
 use super::{Entered, Launch, LaunchKind, LaunchOptions, SandboxError, devices};
 use crate::event::OutputStream;
@@ -169,7 +169,6 @@ impl InPlace {
 pub(super) struct Occupied {
     placed: Placed,
     swap: Option<Swap>,
-    state_dir: PathBuf,
     caches: Option<CacheFiles>,
 }
 
@@ -177,8 +176,7 @@ pub(super) struct Occupied {
 pub(super) fn occupy(order: &Order, connection: &Connection) -> Result<Occupied, Failure> {
     check_place(&order.root)?;
     let placed = Placed::new(&order.root).map_err(|error| Failure::setup("open the root", error))?;
-    let state_dir = order.state_dir.clone();
-    let mut occupied = Occupied { placed, swap: None, state_dir, caches: None };
+    let mut occupied = Occupied { placed, swap: None, caches: None };
     match occupied.begin(order, connection) {
         Ok(()) => Ok(occupied),
         Err(failure) => {
@@ -234,15 +232,12 @@ impl Occupied {
         };
         // As long as the stage is in `/`, its tree is not where the placed things are looked for.
         let undone = left.and_then(|still| self.placed.undo().map(|()| still));
-        // kiln does this itself unless it was killed; and the keeper looks at what there is, too.
-        let recovered = volumes::restore_for_dead(&self.state_dir);
-        let recovered = recovered.map_err(|error| Failure::setup("put the volumes right", error));
         if let (Some(caches), false) = (&mut self.caches, kiln_is_there) {
             let settled = caches.settle();
             settled.map_err(|error| Failure::setup("put the local caches right", error))?;
         }
         let still = undone?;
-        settled.and(recovered).map(|_| still)
+        settled.map(|()| still)
     }
 }
 

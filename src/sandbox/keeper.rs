@@ -332,7 +332,7 @@ fn settle(exit: Exit, held: Option<Held>, children: &Children) -> i32 {
     let kept = volumes::keep_unsettled(&state_dir, &noted.settle());
     let unsettled = kept.and_then(|()| {
         let unsettled = volumes::unsettled_paths(&state_dir)?;
-        volumes::recover(&state_dir, false).map(|_| unsettled)
+        volumes::clear_for_dead(&state_dir).map(|()| unsettled)
     });
     let named = |paths: Vec<PathBuf>| (!paths.is_empty()).then(|| volumes::few(&paths));
     let of_volumes = unsettled.map_or_else(|error| Some(format!("the volumes: {error}")), named);

@@ -235,7 +235,7 @@ pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, Sa
     let (mut told, mut is_known) = recover_swap(state_dir)?;
     let setup =
         |source| SandboxError::Setup { action: "put the container's volumes back".to_owned(), source };
-    let restored = volumes::recover(state_dir, true).map_err(setup)?;
+    let restored = volumes::recover(state_dir).map_err(setup)?;
     if restored > 0 {
         told.push(format!("put {restored} entries of volumes back that a step had removed"));
     }
@@ -244,9 +244,7 @@ pub fn recover(state_dir: &Path, names: &[PathBuf]) -> Result<Option<String>, Sa
     told.extend(unsettled.texts);
     // Only in its own image has a kiln put a volume's entries aside unasked.
     if Path::new(OWN_IMAGE_MARKER).exists() {
-        for point in volumes::recover_strays(state_dir).map_err(setup)? {
-            told.push(format!("put the files of the volume `{}` back: a kiln was killed", point.display()));
-        }
+        told.extend(volumes::recover_strays(state_dir).map_err(setup)?);
     }
     if !is_known {
         let drop = |source| SandboxError::Setup { action: "remove names and records".to_owned(), source };

@@ -1,9 +1,9 @@
 //! A volume's own entries, put aside within the volume for the time of a step, and back.
 //!
 //! They are in `.kiln-XXXXXXXX-SECONDS-NANOSECONDS.PHASE/own` at the volume's root: the name says how far it went, so that
-//! whoever finds it finishes it, in another container as well, and what time of last change the root had, which the
-//! directory itself changes by being made and removed. `look` beside them tells how else the root looked. It is locked by
-//! the process that put them there for as long as that lives.
+//! whoever has the journal finishes it, and what time of last change the root had, which the directory itself changes by
+//! being made and removed. `look` beside them is locked by the process that put them there for as long as that lives. In another
+//! container there is no journal, and nothing of this is believed ([`finish_strays`]).
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -93,11 +93,6 @@ impl RootLook {
     fn mtime(&self) -> Timestamp {
         Timestamp { seconds: self.look.mtime_seconds, nanoseconds: self.look.mtime_nanoseconds }
     }
-
-    fn with_mtime(mut self, mtime: Timestamp) -> Self {
-        (self.look.mtime_seconds, self.look.mtime_nanoseconds) = (mtime.seconds, mtime.nanoseconds);
-        self
-    }
 }
 
 /// What the journal says of a volume before it is touched.
@@ -152,9 +147,9 @@ impl Aside {
         &self.volume
     }
 
-    /// Tells whether an entry of the volume's root is kiln's.
-    pub(super) fn is_own(name: &OsStr) -> bool {
-        stem_of(name).is_some()
+    /// Tells whether a path below the volume's root is that of the directory where the entries wait.
+    pub(super) fn is_own(&self, name: &OsStr) -> bool {
+        stem_of(name).is_some_and(|(stem, _)| stem == self.note.name)
     }
 
     /// Returns where the entries wait, below the volume's root.
@@ -236,7 +231,9 @@ impl Aside {
     /// Returns the names in the volume's root but for kiln's and mount points.
     fn entries(&self, is_mount: &dyn Fn(&Path) -> bool) -> io::Result<Vec<OsString>> {
         let mut names = self.volume.read_dir("")?;
-        names.retain(|name| !Self::is_own(name) && !is_mount(&self.note.point.join(name)));
+        names.retain(|name| {
+            !self.is_own(name) && !is_at_work(&self.volume, name) && !is_mount(&self.note.point.join(name))
+        });
         Ok(names)
     }
 
@@ -305,37 +302,58 @@ fn rand_number() -> io::Result<u32> {
     Ok(u32::from_ne_bytes(bytes))
 }
 
-/// Puts back what killed kilns, of other containers too, left aside in the volume at `point`; `WouldBlock` if one lives.
-/// Tells whether there was anything.
-pub(super) fn finish_strays(point: &Path, is_mount: &dyn Fn(&Path) -> bool) -> io::Result<bool> {
+/// What [`finish_strays`] found.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    /// How many entries came back.
+    pub(super) back: usize,
+    /// Directories with entries that did not: others of their names are there.
+    pub(super) left: Vec<PathBuf>,
+}
+
+/// Puts back what killed kilns of other containers left aside in the volume at `point`; `WouldBlock` if one lives.
+///
+/// A name in a volume proves nothing: a repository may have such a directory, or a step have made one. So nothing is removed or
+/// replaced, and what `look` says of the root is not believed: entries come back where there are none of their names, and the
+/// root's time is what the name says.
+pub(super) fn finish_strays(point: &Path) -> io::Result<Strays> {
+    let mut strays = Strays::default();
     // What cannot be listed has nothing put aside.
-    let Ok(volume) = RootDir::open(point) else { return Ok(false) };
-    let Ok(names) = volume.read_dir("") else { return Ok(false) };
-    let mut found = false;
-    for name in names {
-        let Some((stem, mtime)) = stem_of(&name) else { continue };
-        let look = PathBuf::from(&name).join("look");
-        let lock = match volume.open_nofollow(&look) {
-            Ok(file) => {
-                flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-                Some(file)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let saved = lock.as_ref().and_then(|file| serde_json::from_reader(file).ok());
-        let look = match saved {
-            Some(look) => look,
-            // Cut short before anything was moved, or after all of it.
-            None => RootLook::of(&volume, Path::new(""))?.with_mtime(mtime),
-        };
-        let note = AsideNote { point: point.to_path_buf(), name: stem.to_owned(), look };
-        let aside = Aside { note, volume: RootDir::open(point)?, lock };
-        aside.drop_stage(false, is_mount)?;
-        aside.give_back()?;
-        found = true;
+    let Ok(volume) = RootDir::open(point) else { return Ok(strays) };
+    let Ok(names) = volume.read_dir("") else { return Ok(strays) };
+    for name in &names {
+        let Some((_, mtime)) = stem_of(name) else { continue };
+        if is_at_work(&volume, name) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let own = Path::new(name).join("own");
+        // It may be a link, or a file.
+        let waiting = volume.metadata(&own).is_ok_and(|own| own.kind.is_dir());
+        let waiting = waiting.then(|| volume.subdir(&own)).transpose()?;
+        for entry in waiting.iter().flat_map(|own| own.read_dir("")).flatten() {
+            let back = waiting.as_ref().map(|own| move_into(own, &volume, &entry));
+            strays.back += usize::from(back.is_some_and(|back| back.is_ok()));
+        }
+        // As far as there is nothing else in it.
+        let _ = volume.remove_dir(&own);
+        let is_left = volume.exists(&own).unwrap_or(true);
+        if !is_left {
+            let _ = volume.remove_file(Path::new(name).join("look"));
+        }
+        match volume.remove_dir(name) {
+            Ok(()) => volume.set_mtime("", mtime)?,
+            Err(_) => strays.left.push(point.join(name)),
+        }
     }
-    Ok(found)
+    Ok(strays)
+}
+
+/// Tells whether a directory in a volume's root is where a kiln that lives has put entries aside: it holds `look` locked.
+pub(super) fn is_at_work(volume: &RootDir, name: &OsStr) -> bool {
+    stem_of(name).is_some()
+        && volume
+            .open_nofollow(Path::new(name).join("look"))
+            .is_ok_and(|look| flock(&look, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK))
 }
 
 /// Returns the name without its phase, and the time that it tells, if it is that of a directory in which a volume's entries

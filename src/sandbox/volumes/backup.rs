@@ -25,6 +25,9 @@ use crate::tree::{FileKind, Metadata, RootDir, Timestamp, Xattrs, copy_tree, cop
 /// What an entry counts at least: its inode, and its place in the index.
 const LEAST_BYTES: u64 = 4096;
 
+/// What the mode may be of a file that a step could have made of the job's: not run, and nobody else's rights.
+const NO_PROGRAM: u32 = 0o666;
+
 /// As much is read at a time.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -52,16 +55,16 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    fn is_foreign(&self, path: &Path) -> bool {
-        content::is_foreign(path, &self.foreign)
+    fn is_foreign(&self, volume: &RootDir, path: &Path) -> bool {
+        content::is_foreign(volume, path, &self.foreign)
     }
 
     fn is_private(&self, path: &Path) -> bool {
         self.private.iter().any(|private| private == path)
     }
 
-    fn has(&self, path: &Path) -> bool {
-        self.is_foreign(path) || self.is_private(path)
+    fn has(&self, volume: &RootDir, path: &Path) -> bool {
+        self.is_foreign(volume, path) || self.is_private(path)
     }
 }
 
@@ -128,7 +131,7 @@ impl Damage {
 
 /// Adds up what a volume holds.
 pub(super) fn size_bytes(volume: &RootDir, left_out: &LeftOut) -> io::Result<u64> {
-    let entries = content::entries(volume, &|path| left_out.has(path))?;
+    let entries = content::entries(volume, &|path| left_out.has(volume, path))?;
     Ok(entries
         .values()
         .map(|metadata| match metadata.kind {
@@ -144,10 +147,10 @@ impl Backup {
         let volume = RootDir::open(point)?;
         std::fs::create_dir_all(copy)?;
         let copy = RootDir::open(copy)?;
-        copy_tree_without(&volume, "", &copy, "", &|path| left_out.has(path))?;
+        copy_tree_without(&volume, "", &copy, "", &|path| left_out.has(&volume, path))?;
         let mut index = BTreeMap::new();
         let mut checking = Checking::new();
-        for (path, own) in content::entries(&volume, &|path| left_out.is_foreign(path))? {
+        for (path, own) in content::entries(&volume, &|path| left_out.is_foreign(&volume, path))? {
             if left_out.is_private(&path) {
                 index.insert(path, Kept::private(own));
                 continue;
@@ -170,7 +173,7 @@ impl Backup {
     pub(super) fn note(point: &Path, volume: RootDir, copy: RootDir, left_out: LeftOut) -> io::Result<Self> {
         let of_copy = content::entries(&copy, &|_| false)?;
         let mut index = BTreeMap::new();
-        for (path, own) in content::entries(&volume, &|path| left_out.is_foreign(path))? {
+        for (path, own) in content::entries(&volume, &|path| left_out.is_foreign(&volume, path))? {
             if left_out.is_private(&path) {
                 index.insert(path, Kept::private(own));
                 continue;
@@ -251,7 +254,7 @@ impl Backup {
     /// Takes note of what the job itself did in the volume since the last step.
     pub(super) fn renew(&mut self) -> io::Result<()> {
         self.look = RootLook::of(&self.volume, Path::new(""))?;
-        let now = content::entries(&self.volume, &|path| self.left_out.is_foreign(path))?;
+        let now = self.entries()?;
         for kept in self.index.values_mut() {
             kept.is_there = false;
         }
@@ -289,11 +292,16 @@ impl Backup {
                 kept.content = Content::Lost;
             }
         }
-        let now = content::entries(&self.volume, &|path| self.left_out.is_foreign(path))?;
+        let now = self.entries()?;
         for (path, metadata) in &now {
             let removed = self.remove_planted(path, metadata, &mut checking, &mut damage);
             damage.note(path, removed);
         }
+        // Some may be at their places again.
+        let now = match damage.restored.is_empty() {
+            true => now,
+            false => self.entries()?,
+        };
         let there = self.index.iter().filter(|(_, kept)| kept.is_there);
         let paths: Vec<PathBuf> = there.map(|(path, _)| path.clone()).collect();
         let mut touched = Vec::new();
@@ -323,7 +331,8 @@ impl Backup {
         Ok(damage)
     }
 
-    /// Removes an entry that was not there, unless it is the job's.
+    /// Removes an entry that was not there. A file that the job has open for writing goes back to where it was; one that it made
+    /// meanwhile stays, and is no program.
     fn remove_planted(
         &self,
         path: &Path,
@@ -332,10 +341,21 @@ impl Backup {
         damage: &mut Damage,
     ) -> io::Result<()> {
         let is_known = self.index.get(path).is_some_and(|kept| kept.is_there);
-        if !is_known && !checking.is_written(metadata)? && self.volume.exists(path)? {
-            self.volume.remove_all(path)?;
-            damage.restored.push(path.to_path_buf());
+        if is_known || !self.volume.exists(path)? {
+            return Ok(());
         }
+        let mut known = self.index.iter().filter(|(_, kept)| kept.is_there);
+        let was = known.find(|(_, kept)| kept.own.ino == metadata.ino && kept.own.kind == metadata.kind);
+        match was {
+            _ if !checking.is_written(metadata)? => self.volume.remove_all(path)?,
+            Some((own, _)) if !self.volume.exists(own)? => self.volume.rename(path, own)?,
+            Some(_) => self.volume.remove_file(path)?,
+            None if metadata.mode & !NO_PROGRAM != 0 => {
+                self.volume.set_mode(path, metadata.mode & NO_PROGRAM)?;
+            }
+            None => return Ok(()),
+        }
+        damage.restored.push(path.to_path_buf());
         Ok(())
     }
 
@@ -351,10 +371,15 @@ impl Backup {
             Verdict::AsItWas => return Ok(false),
             Verdict::Moved => {}
             Verdict::Strangers => {
-                if let Some(found) = found.filter(|_| !damage.spoilt.contains(path))
-                    && !checking.is_written(found)?
-                {
-                    damage.strangers.push(path.to_path_buf());
+                if let Some(found) = found {
+                    if !checking.is_written(found)? {
+                        damage.strangers.extend((!damage.spoilt.contains(path)).then(|| path.to_path_buf()));
+                    } else if self.looks_otherwise(path, found)? {
+                        // Its content is the job's, and nothing else of it was for a step to change.
+                        let own = Metadata { mtime: found.mtime, ..self.index[path].own };
+                        dress(&self.volume, path, &own, &*self.xattrs(path)?)?;
+                        damage.dressed.push(path.to_path_buf());
+                    }
                 }
                 self.index.get_mut(path).expect("one of its paths").content = Content::Strangers;
             }
@@ -454,6 +479,16 @@ impl Backup {
         let is_dressed =
             looks(found) == looks(&kept.own) && self.volume.xattrs(path)? == *self.xattrs(path)?;
         Ok(if is_dressed { Verdict::Moved } else { Verdict::Dressed })
+    }
+
+    /// Tells whether the mode, owner or attributes of a file are others than before.
+    fn looks_otherwise(&self, path: &Path, found: &Metadata) -> io::Result<bool> {
+        let looks = |of: &Metadata| (of.mode, of.uid, of.gid);
+        Ok(looks(found) != looks(&self.index[path].own) || self.volume.xattrs(path)? != *self.xattrs(path)?)
+    }
+
+    fn entries(&self) -> io::Result<content::Entries> {
+        content::entries(&self.volume, &|path| self.left_out.is_foreign(&self.volume, path))
     }
 
     fn dress(&self, path: &Path) -> io::Result<()> {

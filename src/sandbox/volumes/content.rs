@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::super::look::at;
-use super::aside::{Aside, RootLook};
+use super::aside::{self, Aside, RootLook};
 use crate::tree::{EntryError, FileKind, Metadata, RootDir, Timestamp, Walk, copy_tree, copy_tree_without};
 
 /// A clock that does not move on for so long stands still.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
 
-type Entries = BTreeMap<PathBuf, Metadata>;
+pub(super) type Entries = BTreeMap<PathBuf, Metadata>;
 
 /// What was laid into a volume.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Laid {
         let shown = RootLook::of(volume, Path::new(""))?;
         let path =
             path.unwrap_or_else(|| aside.point().strip_prefix("/").unwrap_or(aside.point()).to_path_buf());
-        let entries = entries(volume, &|path| is_foreign(path, &mounts))?;
+        let entries = entries(volume, &|path| is_not_stages(aside, path, &mounts))?;
         wait_for_clock(volume, &aside.directory(), &entries)?;
         let put_aside = aside.inodes()?;
         Ok(Self { path, shown, entries, lent: HashMap::new(), covered: Vec::new(), aside: put_aside, mounts })
@@ -80,7 +80,7 @@ impl Laid {
         if covered.is_empty() {
             return Ok(());
         }
-        let now = entries(aside.volume(), &|path| is_foreign(path, &self.mounts))?;
+        let now = entries(aside.volume(), &|path| is_not_stages(aside, path, &self.mounts))?;
         let lent = now.iter().filter(|(path, metadata)| !metadata.kind.is_dir() && is_in(path, &covered));
         self.lent = lent.map(|(_, metadata)| (metadata.ino, *metadata)).collect();
         self.entries.retain(|path, _| !is_in(path, &covered));
@@ -92,7 +92,7 @@ impl Laid {
     pub(in crate::sandbox) fn take_back(&self, stage: &RootDir, aside: &Aside) -> io::Result<bool> {
         let volume = aside.volume();
         let look = RootLook::of(volume, Path::new(""))?;
-        let mut now = entries(volume, &|path| is_foreign(path, &self.mounts))?;
+        let mut now = entries(volume, &|path| is_not_stages(aside, path, &self.mounts))?;
         now.retain(|path, metadata| !is_in(path, &self.covered) && !has_moved(&self.lent, metadata));
         if let Some((path, _)) = now.iter().find(|(_, metadata)| has_moved(&self.aside, metadata)) {
             let text = "the step moved there what was put aside of the volume";
@@ -214,10 +214,16 @@ pub(super) fn entries(root: &RootDir, is_left_out: &dyn Fn(&Path) -> bool) -> io
     Ok(entries)
 }
 
-/// Tells whether an entry of a volume is kiln's, or mounted there.
-pub(super) fn is_foreign(path: &Path, mounts: &[PathBuf]) -> bool {
+/// Tells whether an entry of a volume is another kiln's that is at work there, or mounted there. A name alone makes nothing kiln's:
+/// anybody can give it to a directory.
+pub(super) fn is_foreign(volume: &RootDir, path: &Path, mounts: &[PathBuf]) -> bool {
     let is_top = path.components().count() == 1;
-    is_top && Aside::is_own(path.as_os_str()) || is_in(path, mounts)
+    is_top && aside::is_at_work(volume, path.as_os_str()) || is_in(path, mounts)
+}
+
+/// The same while the volume shows a stage's files and its own are in `aside`.
+fn is_not_stages(aside: &Aside, path: &Path, mounts: &[PathBuf]) -> bool {
+    aside.is_own(path.as_os_str()) || is_foreign(aside.volume(), path, mounts)
 }
 
 /// Waits until a change would get another time than all there is: kernels with a coarse clock need a moment.

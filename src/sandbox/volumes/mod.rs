@@ -20,7 +20,7 @@ mod tests;
 mod unsettled;
 mod writers;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use aside::Strays;
 pub use aside::is_put_aside;
 pub(super) use aside::{Aside, AsideNote};
 use backup::{Backup, Damage, LeftOut};
@@ -157,7 +158,6 @@ impl Volumes {
         std::fs::create_dir_all(&self.directory)?;
         regular::check_directory(&self.directory).map_err(|error| at(&self.directory, error))?;
         let lock = wait_for_lock(&self.directory, || true)?;
-        restore(&self.directory)?;
         clear(&self.directory)?;
         Ok(lock)
     }
@@ -168,13 +168,15 @@ impl Volumes {
         let problem = |problem: String| SandboxError::Volume { point: point.to_path_buf(), problem };
         let failed = |error: io::Error| problem(format!("it cannot be copied: {error}"));
         let volume = RootDir::open(point).map_err(failed)?;
-        let is_mount = |path: &Path| found.has(path);
-        match aside::finish_strays(point, &is_mount) {
+        match aside::finish_strays(point) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(problem("a kiln in another container works in it".to_owned()));
             }
-            other => other.map_err(failed)?,
-        };
+            strays => match strays.map_err(failed)?.left.first() {
+                Some(left) => return Err(problem(is_left(left))),
+                None => {}
+            },
+        }
         let lost = match way {
             Way::Shows => fidelity::lost(point).map_err(failed)?,
             _ => Vec::new(),
@@ -507,29 +509,44 @@ pub(super) fn tell_unsettled(state_dir: &Path) -> io::Result<Told> {
 }
 
 /// Puts the volumes right if a step was not followed to its end. Returns how many entries were missing.
+///
+/// A step may have written what says so: it can only name volumes of this container, and copies that kiln could have made.
 fn restore(directory: &Path) -> io::Result<usize> {
+    let points = candidates(directory.parent().unwrap_or(directory))?;
+    let is_copy = |copy: &Path| {
+        let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        copy.parent() == Some(directory) && copy.file_name().and_then(OsStr::to_str).is_some_and(is_number)
+    };
+    let is_believed = |entry: &Unchecked| points.contains(&entry.point) && is_copy(&entry.copy);
+    let list = unchecked(directory).ok().filter(|list| list.iter().all(is_believed));
+    let Some(list) = list else {
+        let note = directory.join(UNCHECKED);
+        regular::remove(&note)?;
+        let text = format!("`{}`: a step may have written it; go on in a new container", note.display());
+        return Err(io::Error::other(text));
+    };
     let mut restored = 0;
-    for Unchecked { point, copy, .. } in unchecked(directory)? {
-        if copy.is_dir() {
+    for Unchecked { point, copy, .. } in list {
+        if regular::check_directory(&copy).is_ok() {
             restored += backup::restore(&point, &copy).map_err(|error| at(&point, error))?;
         }
     }
     Ok(restored)
 }
 
-/// Puts back what is missing in the volumes if kiln is not alive; the copies stay, for whoever comes next.
-pub(super) fn restore_for_dead(state_dir: &Path) -> io::Result<()> {
+/// Removes the copies if kiln is not alive: who knows how the volumes were has put them right.
+pub(super) fn clear_for_dead(state_dir: &Path) -> io::Result<()> {
     let directory = state_dir.join(DIRECTORY);
     match regular::check_directory(&directory).is_ok().then(|| lock(&directory)) {
-        Some(Ok(_lock)) => restore(&directory).map(drop),
+        Some(Ok(_lock)) => clear(&directory),
         Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => Ok(()),
     }
 }
 
 /// Does what a kiln that was killed could not: puts right what a step did to the volumes, and removes the copies.
-/// Everything else is back already. Returns how many entries were missing. A start is `patient`: it needs them all.
-pub(super) fn recover(state_dir: &Path, patient: bool) -> io::Result<usize> {
+/// Everything else is back already. Returns how many entries were missing.
+pub(super) fn recover(state_dir: &Path) -> io::Result<usize> {
     let directory = state_dir.join(DIRECTORY);
     match regular::check_directory(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -537,7 +554,7 @@ pub(super) fn recover(state_dir: &Path, patient: bool) -> io::Result<usize> {
     }
     regular::make_way(&directory.join(LOCK))?;
     // Who watched over the step of a killed kiln may be at it.
-    let _lock = match wait_for_lock(&directory, || patient && directory.join(UNCHECKED).exists()) {
+    let _lock = match wait_for_lock(&directory, || directory.join(UNCHECKED).exists()) {
         // Whose they are is alive.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
         other => other?,
@@ -547,18 +564,36 @@ pub(super) fn recover(state_dir: &Path, patient: bool) -> io::Result<usize> {
     Ok(restored)
 }
 
-/// Puts back what kilns of containers that are gone left aside in this container's volumes; returns which.
-pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let points = candidates(state_dir)?;
-    let mut found = Vec::new();
-    for point in &points {
-        match aside::finish_strays(point, &|path| points.contains(path)) {
-            Ok(true) => found.push(point.clone()),
-            Ok(false) => {}
+/// Puts back what kilns of containers that are gone left aside in this container's volumes, as far as nothing is in its way; says
+/// what was done. An error names what is left.
+pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<String>> {
+    let mut told = Vec::new();
+    for point in candidates(state_dir)? {
+        match aside::finish_strays(&point) {
+            Ok(Strays { back, left }) => {
+                if let Some(left) = left.first() {
+                    return Err(io::Error::other(is_left(left)));
+                }
+                told.extend((back > 0).then(|| {
+                    format!(
+                        "put {back} entries of the volume `{}` back: a kiln of another container was killed, and what it had there \
+                         of a stage may be beside them",
+                        point.display()
+                    )
+                }));
+            }
             // A kiln works in it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(at(point, error)),
+            Err(error) => return Err(at(&point, error)),
         }
     }
-    Ok(found)
+    Ok(told)
+}
+
+fn is_left(stray: &Path) -> String {
+    format!(
+        "`{}` is called like a directory where a kiln puts a volume's entries aside, and a kiln that was killed may have left it: move \
+         back what you need of it, and remove it",
+        stray.display()
+    )
 }

@@ -136,11 +136,6 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Tells whether a volume is mounted there that is out of a step's way.
-    pub(super) fn has(&self, path: &Path) -> bool {
-        self.ways.iter().any(|(point, way)| point == path && matches!(way, Way::Shows | Way::Moves))
-    }
-
     /// Tells whether steps see what is at `path`: on a volume that is left alone.
     pub(super) fn is_seen(&self, path: &Path) -> bool {
         let Ok(path) = std::fs::canonicalize(path) else { return false };

@@ -84,8 +84,8 @@ fn entries_go_aside_and_come_back() {
     let aside = place.taken();
     let names: Vec<_> =
         fs::read_dir(place.at("volume")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.len() == 1 && Aside::is_own(&names[0]), "{names:?}");
-    assert!(finish_strays(&place.at("volume"), &nothing).is_err(), "it is locked");
+    assert!(names.len() == 1 && aside.is_own(&names[0]), "{names:?}");
+    assert!(finish_strays(&place.at("volume")).is_err(), "it is locked");
     fs::write(place.at("volume/of-the-stage"), "").unwrap();
     aside.drop_stage(true, &nothing).unwrap();
     aside.give_back().unwrap();
@@ -93,23 +93,50 @@ fn entries_go_aside_and_come_back() {
 }
 
 #[test]
-fn whoever_finds_what_was_put_aside_puts_it_back() {
+fn what_was_put_aside_comes_back_where_nothing_is_in_its_way() {
     for phase in ["taking", "away", "returning"] {
         let place = Place::new();
         let before = listing(&place.at("volume"));
         drop(place.taken());
         let name = fs::read_dir(place.at("volume")).unwrap().next().unwrap().unwrap().path();
-        let own = name.join("own");
-        if phase != "away" {
-            // Half of it is where it belongs.
-            fs::rename(own.join("top"), place.at("volume/top")).unwrap();
-        } else {
-            fs::write(place.at("volume/top"), "the stage's").unwrap();
-        }
+        // Half of it is where it belongs.
+        fs::rename(name.join("own/top"), place.at("volume/top")).unwrap();
         fs::rename(&name, name.with_extension(phase)).unwrap();
-        assert!(finish_strays(&place.at("volume"), &nothing).unwrap(), "{phase}");
+        let strays = finish_strays(&place.at("volume")).unwrap();
+        assert!(strays.back > 0 && strays.left.is_empty(), "{phase}: {strays:?}");
         assert_eq!(listing(&place.at("volume")), before, "{phase}");
-        assert!(!finish_strays(&place.at("volume"), &nothing).unwrap());
+        assert_eq!(finish_strays(&place.at("volume")).unwrap().back, 0);
+    }
+}
+
+/// A repository may have a directory of such a name.
+#[test]
+fn a_name_removes_and_replaces_nothing() {
+    let place = Place::new();
+    let stray = place.at("volume/.kiln-00000000-0000000000000000-00000000.away");
+    fs::create_dir_all(stray.join("own/new")).unwrap();
+    fs::write(
+        stray.join("look"),
+        r#"{"look":{"mode":511,"uid":4242,"gid":7,"mtime_seconds":0,"mtime_nanoseconds":0},"xattrs":[]}"#,
+    )
+    .unwrap();
+    fs::write(stray.join("own/top"), "evil").unwrap();
+    let mode = fs::metadata(place.at("volume")).unwrap().mode();
+    let before = listing(&place.at("volume")).into_iter().filter(|line| !line.contains(".kiln-")).skip(1);
+    let before: Vec<_> = before.collect();
+    let strays = finish_strays(&place.at("volume")).unwrap();
+    assert_eq!((strays.back, &strays.left), (1, &vec![stray.clone()]));
+    assert_eq!(fs::read(stray.join("own/top")).unwrap(), b"evil");
+    let root = fs::metadata(place.at("volume")).unwrap();
+    assert_eq!((root.mode(), root.uid()), (mode, 0));
+    let after = listing(&place.at("volume"));
+    assert!(before.iter().all(|line| after.contains(line)), "{before:?}\n{after:?}");
+    // What leads elsewhere is followed by nobody.
+    for own in [false, true] {
+        let _ = fs::remove_dir_all(&stray);
+        fs::create_dir(&stray).unwrap();
+        std::os::unix::fs::symlink(place.at("stage"), stray.join(if own { "own" } else { "look" })).unwrap();
+        assert_eq!(finish_strays(&place.at("volume")).unwrap().left.len(), usize::from(own));
     }
 }
 
@@ -123,7 +150,7 @@ fn the_roots_time_comes_back_even_without_the_note() {
         let mut aside = Aside::prepare(&place.at("volume")).unwrap();
         fs::remove_file(place.at("volume").join(aside.begin().unwrap()).join("look")).unwrap();
         drop(aside);
-        assert!(finish_strays(&place.at("volume"), &nothing).unwrap());
+        assert!(finish_strays(&place.at("volume")).unwrap().left.is_empty());
         assert_eq!(fs::metadata(place.at("volume")).unwrap().modified().unwrap(), then);
     }
 }
