@@ -204,7 +204,8 @@ fn kiln_files(invocation: &Invocation, home: &Home) -> KilnFiles {
     let store = home.store();
     fixed.extend(store.parent().map(Path::to_owned));
     fixed.extend(std::env::current_exe().ok());
-    let local = cache_files(invocation).into_iter().map(|cache| cache.path);
+    let local = cache_files(invocation);
+    let local = local.iter().flat_map(|cache| cache.own_names().map(|name| cache.path.join(name)));
     let mut work = vec![home.work(), home.trees(), home.mounts(), home.sandbox()];
     work.extend(Store::CONTENT.map(|name| store.join(name)));
     work.extend(local);
@@ -328,15 +329,13 @@ fn private_files(invocation: &Invocation) -> Vec<PathBuf> {
 
 /// Says where kiln's caches are beside its own root, and what in them later builds believe.
 fn cache_files(invocation: &Invocation) -> Vec<CacheDirectory> {
-    let names = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
     let absolute =
         cache_directories(invocation).into_iter().filter_map(|path| std::path::absolute(path).ok());
     let unique: BTreeSet<PathBuf> = absolute.collect();
-    let directory = |path| CacheDirectory {
-        path,
-        files: names(&Store::NAMES),
-        records: RECORDS_DIRECTORY.into(),
-        others: names(&Store::CONTENT),
+    let directory = |path| {
+        let [blobs, sessions, lock] = Store::CONTENT.map(PathBuf::from);
+        let (files, records) = (Store::NAMES.map(PathBuf::from).into(), RECORDS_DIRECTORY.into());
+        CacheDirectory { path, files, records, blobs, sessions, lock }
     };
     unique.into_iter().map(directory).collect()
 }

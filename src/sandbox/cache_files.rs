@@ -5,18 +5,23 @@
 //! a warning. It is no error: others may use the directory at the same time, and lose a record by this at most. Blobs are
 //! verified by whoever reads them.
 //!
+//! Blobs, and the files of whoever is writing some, come and go. What a step left among them under no name that kiln gives, or as
+//! anything but a plain file, is removed. Whatever else is in the directory belongs to the volume or the container it is in,
+//! and is looked after with that.
+//!
 //! kiln knows contents; who is left when kiln was killed knows inodes and times of change only, and removes more.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::look::at;
 use super::wire::{path, paths};
 use crate::oci::Digest;
-use crate::tree::{FileKind, Metadata, RootDir, Timestamp, Walk};
+use crate::tree::{FileKind, Metadata, RootDir, Walk};
 
 /// As much of a file is kept in memory to be put back; of a larger one nothing is.
 const MOST_BYTES: u64 = 16 << 20;
@@ -33,9 +38,57 @@ pub struct CacheDirectory {
     /// The directory with the records.
     #[serde(with = "path")]
     pub records: PathBuf,
-    /// What else belongs to a cache, and comes and goes.
-    #[serde(with = "paths")]
-    pub others: Vec<PathBuf>,
+    /// The directory with the blobs, by algorithm and digest.
+    #[serde(with = "path")]
+    pub blobs: PathBuf,
+    /// The directory of those who are writing some.
+    #[serde(with = "path")]
+    pub sessions: PathBuf,
+    /// The file that they lock.
+    #[serde(with = "path")]
+    pub lock: PathBuf,
+}
+
+impl CacheDirectory {
+    /// Returns what belongs to a cache, by its names in the directory.
+    pub fn own_names(&self) -> impl Iterator<Item = &PathBuf> {
+        let Self { path: _, files, records, blobs, sessions, lock } = self;
+        files.iter().chain([records, blobs, sessions, lock])
+    }
+
+    /// Tells whether an entry among what comes and goes is one that a kiln makes.
+    fn is_kilns(&self, path: &Path, metadata: &Metadata) -> bool {
+        // A directory may have inherited its group.
+        let is_directory = metadata.kind.is_dir() && metadata.mode & 0o5000 == 0;
+        let is_file = metadata.kind == FileKind::File && metadata.mode & 0o7000 == 0;
+        let parts = |above: &Path| {
+            let below = path.strip_prefix(above).ok()?;
+            below.iter().map(|part| part.to_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        };
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_session = |name: &str| {
+            name.split_once('-').is_some_and(|(process, attempt)| is_number(process) && is_number(attempt))
+        };
+        if let Some(parts) = parts(&self.blobs) {
+            return match &parts[..] {
+                [] => is_directory,
+                [algorithm] => is_directory && algorithm == "sha256",
+                [algorithm, hex] => is_file && format!("{algorithm}:{hex}").parse::<Digest>().is_ok(),
+                _ => false,
+            };
+        }
+        if let Some(parts) = parts(&self.sessions) {
+            return match &parts[..] {
+                [] => is_directory,
+                [name] if is_directory => is_session(name),
+                [name] => is_file && name.strip_suffix(".lock").is_some_and(is_session),
+                [name, number] => is_file && is_session(name) && is_number(number),
+                _ => false,
+            };
+        }
+        // Records are known one by one.
+        if path == self.lock { is_file } else { is_directory || !metadata.kind.is_dir() }
+    }
 }
 
 /// How well what is there is to be known.
@@ -58,9 +111,8 @@ pub(super) struct CacheFiles {
 struct Cache {
     directory: CacheDirectory,
     known: BTreeMap<PathBuf, Known>,
-    /// What does not belong to a cache, where steps see the directory.
-    strange: BTreeMap<PathBuf, Identity>,
-    is_seen: bool,
+    /// What comes and goes, and the directories of the records.
+    others: BTreeMap<PathBuf, Metadata>,
 }
 
 #[derive(Debug)]
@@ -77,9 +129,6 @@ enum Content {
     Unknown,
 }
 
-/// What tells that an entry was left alone; other entries of a directory come and go.
-type Identity = (FileKind, u64, u32, u32, u32, Option<Timestamp>);
-
 /// What a step did to a cache.
 #[derive(Debug)]
 pub(super) struct Touched {
@@ -87,22 +136,15 @@ pub(super) struct Touched {
     pub(super) path: PathBuf,
     /// What was removed or put back, below it.
     pub(super) undone: Vec<PathBuf>,
-    /// What the step did there that is in no layer, below it.
-    pub(super) strange: Vec<PathBuf>,
 }
 
 impl CacheFiles {
-    /// Takes note of `directories`; `is_seen` tells where steps see one.
-    pub(super) fn note(
-        directories: &[CacheDirectory],
-        depth: Depth,
-        is_seen: &dyn Fn(&Path) -> bool,
-    ) -> io::Result<Self> {
+    /// Takes note of `directories`.
+    pub(super) fn note(directories: &[CacheDirectory], depth: Depth) -> io::Result<Self> {
         let new = |directory: &CacheDirectory| Cache {
-            is_seen: is_seen(&directory.path),
             directory: directory.clone(),
             known: BTreeMap::new(),
-            strange: BTreeMap::new(),
+            others: BTreeMap::new(),
         };
         let mut files = Self { depth, caches: directories.iter().map(new).collect() };
         files.renew()?;
@@ -122,7 +164,7 @@ impl CacheFiles {
         let mut touched = Vec::new();
         for cache in &mut self.caches {
             let found = cache.settle().map_err(|error| at(&cache.directory.path, error))?;
-            touched.extend((!found.undone.is_empty() || !found.strange.is_empty()).then_some(found));
+            touched.extend((!found.undone.is_empty()).then_some(found));
         }
         Ok(touched)
     }
@@ -140,7 +182,7 @@ impl Cache {
 
     fn renew(&mut self, depth: Depth) -> io::Result<()> {
         let mut before = std::mem::take(&mut self.known);
-        self.strange.clear();
+        self.others.clear();
         let Some(root) = self.open()? else { return Ok(()) };
         for (path, metadata) in self.guarded(&root)? {
             // What is as it was need not be read again.
@@ -150,15 +192,12 @@ impl Cache {
             };
             self.known.insert(path, known);
         }
-        if self.is_seen {
-            self.strange = self.strange(&root)?;
-        }
+        self.others = self.others(&root)?;
         Ok(())
     }
 
     fn settle(&mut self) -> io::Result<Touched> {
-        let mut found =
-            Touched { path: self.directory.path.clone(), undone: Vec::new(), strange: Vec::new() };
+        let mut found = Touched { path: self.directory.path.clone(), undone: Vec::new() };
         let Some(root) = self.open()? else {
             found.undone.extend(self.known.keys().cloned());
             return Ok(found);
@@ -193,13 +232,44 @@ impl Cache {
                 found.undone.push(path.clone());
             }
         }
-        if self.is_seen {
-            let now = self.strange(&root)?;
-            let is_new = |(path, now): &(&PathBuf, &Identity)| self.strange.get(*path) != Some(*now);
-            found.strange.extend(now.iter().filter(is_new).map(|(path, _)| path.clone()));
-            found.strange.extend(self.strange.keys().filter(|path| !now.contains_key(*path)).cloned());
-        }
+        self.settle_others(&root, &mut found)?;
         Ok(found)
+    }
+
+    /// Removes what is no kiln's of what came or was changed, and makes directories look as they did.
+    fn settle_others(&self, root: &RootDir, found: &mut Touched) -> io::Result<()> {
+        for (path, now) in self.others(root)? {
+            let was = self.others.get(&path);
+            let looks = |of: &Metadata| (of.kind, of.ino, of.mode, of.uid, of.gid);
+            let is_same = was.is_some_and(|was| {
+                looks(was) == looks(&now) && (now.kind.is_dir() || was.is_untouched(&now))
+            });
+            if is_same || !root.exists(&path)? {
+                continue;
+            }
+            // Another in the place of the one that somebody holds locked would be none.
+            let is_lock = |was: &Metadata| {
+                path == self.directory.lock && now.kind == FileKind::File && was.ino == now.ino
+            };
+            match was.filter(|was| now.kind.is_dir() && was.kind.is_dir() || is_lock(was)) {
+                Some(was) => {
+                    if is_lock(was) {
+                        let flags = OFlags::WRONLY
+                            | OFlags::TRUNC
+                            | OFlags::NOFOLLOW
+                            | OFlags::NONBLOCK
+                            | OFlags::CLOEXEC;
+                        rustix::fs::openat(root, &path, flags, Mode::empty())?;
+                    }
+                    root.set_owner(&path, was.uid, was.gid)?;
+                    root.set_mode(&path, was.mode)?;
+                }
+                None if self.directory.is_kilns(&path, &now) => continue,
+                None => root.remove_all(&path)?,
+            }
+            found.undone.push(path);
+        }
+        Ok(())
     }
 
     /// Lists the records and the files that are there, links not followed.
@@ -227,17 +297,24 @@ impl Cache {
         Ok(found)
     }
 
-    /// Lists what does not belong to a cache.
-    fn strange(&self, root: &RootDir) -> io::Result<BTreeMap<PathBuf, Identity>> {
-        let CacheDirectory { files, records, others, .. } = &self.directory;
-        let mut found = BTreeMap::from([(PathBuf::new(), identity(&root.metadata("")?))]);
-        let mut walk = Walk::new(root, "")?;
-        while let Some(entry) = walk.next().transpose()? {
-            let is_own = |path: &PathBuf| entry.path == *path;
-            if files.iter().chain(others).chain([records]).any(is_own) {
-                walk.skip_subtree();
-            } else {
-                found.insert(entry.path, identity(&entry.metadata));
+    /// Lists what comes and goes, and the directories of the records.
+    fn others(&self, root: &RootDir) -> io::Result<BTreeMap<PathBuf, Metadata>> {
+        let mut found = BTreeMap::new();
+        let CacheDirectory { records, blobs, sessions, lock, .. } = &self.directory;
+        for place in [records, blobs, sessions, lock] {
+            let metadata = match root.metadata(place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
+            found.insert(place.clone(), metadata);
+            if !metadata.kind.is_dir() {
+                continue;
+            }
+            for entry in Walk::new(root, place)? {
+                let entry = entry?;
+                if place != records || entry.metadata.kind.is_dir() {
+                    found.insert(place.join(entry.path), entry.metadata);
+                }
             }
         }
         Ok(found)
@@ -273,11 +350,6 @@ impl Touched {
     }
 }
 
-fn identity(metadata: &Metadata) -> Identity {
-    let changed = (!metadata.kind.is_dir()).then_some(metadata.ctime);
-    (metadata.kind, metadata.ino, metadata.mode, metadata.uid, metadata.gid, changed)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -297,9 +369,11 @@ mod tests {
             path: dir.path().to_owned(),
             files: ["index.json", "oci-layout"].map(PathBuf::from).into(),
             records: "records".into(),
-            others: ["blobs", "ingest", "lock"].map(PathBuf::from).into(),
+            blobs: "blobs".into(),
+            sessions: "ingest".into(),
+            lock: "lock".into(),
         };
-        let files = CacheFiles::note(&[directory], depth, &|_| true).unwrap();
+        let files = CacheFiles::note(&[directory], depth).unwrap();
         (dir, files)
     }
 
@@ -307,7 +381,11 @@ mod tests {
     fn what_is_used_meanwhile_stays_and_what_is_changed_goes() {
         let (dir, mut files) = cache(Depth::Contents);
         let at = |name: &str| dir.path().join(name);
-        fs::write(at("blobs/sha256/x"), "another kiln's").unwrap();
+        fs::write(at("blobs/sha256").join("a".repeat(64)), "another kiln's").unwrap();
+        fs::create_dir_all(at("ingest/17-0")).unwrap();
+        for file in ["ingest/17-0/3", "ingest/17-0.lock", "lock"] {
+            fs::write(at(file), "").unwrap();
+        }
         fs::File::open(at("records/ab/one")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
         assert!(files.settle().unwrap().is_empty());
         fs::write(at("records/ab/two"), "3").unwrap();
@@ -317,7 +395,6 @@ mod tests {
         fs::write(at("mine"), "the step's").unwrap();
         let touched = files.settle().unwrap();
         assert_eq!(touched[0].undone.len(), 4, "{touched:?}");
-        assert_eq!(touched[0].strange, [Path::new("mine")]);
         let read = |name: &str| fs::read_to_string(at(name)).unwrap();
         assert_eq!((read("index.json"), read("oci-layout")), ("{}".to_owned(), "1".to_owned()));
         assert!(at("records/ab/one").exists() && !at("records/ab/two").exists());
@@ -326,6 +403,35 @@ mod tests {
         fs::write(at("records/ab/two"), "5").unwrap();
         files.renew().unwrap();
         assert!(files.settle().unwrap().is_empty());
+    }
+
+    #[test]
+    fn nothing_of_a_steps_stays_among_the_blobs() {
+        let (dir, mut files) = cache(Depth::Looks);
+        let at = |name: &str| dir.path().join(name);
+        let hex = "b".repeat(64);
+        fs::write(at("blobs/readme"), "the job's").unwrap();
+        files.renew().unwrap();
+        fs::create_dir_all(at("ingest/17-0/deep")).unwrap();
+        fs::create_dir_all(at("blobs/sha1")).unwrap();
+        let evil = ["blobs/evil", "blobs/sha256/deploy.sh", "ingest/x", "ingest/17-0/.hook", "blobs/sha1/x"];
+        for name in evil.iter().copied().chain([format!("blobs/sha256/{hex}").as_str()]) {
+            fs::write(at(name), "").unwrap();
+        }
+        let set_mode = |name: &str, mode| {
+            fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        set_mode(&format!("blobs/sha256/{hex}"), 0o4755);
+        std::os::unix::fs::symlink("/etc", at("ingest/17-0.lock")).unwrap();
+        set_mode("blobs", 0o1777);
+        let touched = files.settle().unwrap();
+        assert_eq!(touched[0].undone.len(), 9, "{touched:?}");
+        for name in evil.iter().copied().chain(["ingest/17-0.lock", "blobs/sha1", "ingest/17-0/deep"]) {
+            assert!(fs::symlink_metadata(at(name)).is_err(), "{name}");
+        }
+        assert!(at("blobs/readme").exists() && !at("blobs/sha256").join(hex).exists());
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(at("blobs")).unwrap().permissions().mode() & 0o7777, 0o755);
     }
 
     #[test]

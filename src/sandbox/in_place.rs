@@ -117,7 +117,7 @@ impl Launch for InPlace {
         let in_place = volumes.check_places();
         let put_right = volumes.end_step();
         let caches = volumes.settle_caches();
-        let of_caches = caches.iter().flat_map(|(warnings, _)| warnings);
+        let of_caches = caches.iter().flatten();
         let of_volumes = put_right.iter().flat_map(|settled| &settled.warnings);
         for warning in of_volumes.chain(of_caches) {
             output(OutputStream::Stderr, format!("kiln: warning: {warning}\n").as_bytes());
@@ -136,13 +136,13 @@ impl Launch for InPlace {
         around?;
         in_place?;
         settled?;
-        let put_right = put_right.map(|settled| settled.offence);
-        if let Ok(Some(offence)) = put_right {
+        let put_right = put_right.map(|settled| (settled.in_no_layer, settled.offence));
+        if let Ok((_, Some(offence))) = put_right {
             return Err(offence);
         }
         let mut ended = ended?;
-        put_right?;
-        ended.hidden.extend(caches?.1);
+        ended.hidden.extend(put_right?.0);
+        caches?;
         kept.map(|()| ended)
     }
 }
@@ -191,7 +191,7 @@ impl Occupied {
     fn begin(&mut self, order: &Order, connection: &Connection) -> Result<(), Failure> {
         let mut mounts = mount_points().map_err(|error| Failure::setup("list the mounts", error))?;
         mounts.retain(|mount| !order.moving.iter().any(|moving| mount == Path::new(moving)));
-        let caches = CacheFiles::note(&order.caches, Depth::Looks, &|_| false);
+        let caches = CacheFiles::note(&order.caches, Depth::Looks);
         self.caches = Some(caches.map_err(|error| Failure::setup("look at the local caches", error))?);
         let volumes: BTreeSet<PathBuf> = order.volumes.iter().map(|volume| volume.point.clone()).collect();
         let laying = Laying::of(&order.mounts, self.placed.root(), &mounts, &volumes)?;

@@ -285,7 +285,7 @@ fn listen(
         (Word::StepBegins, Some(held)) => {
             held.successor.step_begins();
             held.noted = Noted::of_all(&held.state_dir)?;
-            held.cache_files = Some(CacheFiles::note(&held.caches, Depth::Looks, &|_| false)?);
+            held.cache_files = Some(CacheFiles::note(&held.caches, Depth::Looks)?);
         }
         (Word::StepEnded, Some(held)) => {
             held.successor.step_ended();

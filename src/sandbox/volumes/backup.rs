@@ -52,11 +52,18 @@ pub(super) struct LeftOut {
     /// Files with credentials: others empty and refill them, as long as they are the same.
     #[serde(with = "paths")]
     pub(super) private: Vec<PathBuf>,
+    /// Others make directories on the way to caches meanwhile.
+    pub(super) is_shared: bool,
 }
 
 impl LeftOut {
     fn is_foreign(&self, volume: &RootDir, path: &Path) -> bool {
         content::is_foreign(volume, path, &self.foreign)
+    }
+
+    /// Tells whether something that is not looked at is below: a directory's time tells nothing then.
+    fn is_on_way(&self, path: &Path) -> bool {
+        self.foreign.iter().any(|foreign| foreign.starts_with(path))
     }
 
     fn is_private(&self, path: &Path) -> bool {
@@ -340,7 +347,8 @@ impl Backup {
         checking: &mut Checking,
         damage: &mut Damage,
     ) -> io::Result<()> {
-        let is_known = self.index.get(path).is_some_and(|kept| kept.is_there);
+        let is_anybodys = self.left_out.is_shared && metadata.kind.is_dir() && self.left_out.is_on_way(path);
+        let is_known = is_anybodys || self.index.get(path).is_some_and(|kept| kept.is_there);
         if is_known || !self.volume.exists(path)? {
             return Ok(());
         }
@@ -475,7 +483,8 @@ impl Backup {
         if content_of(&self.volume, path, found.kind, &mut checking.buffer)? != was {
             return Ok(Verdict::Gone);
         }
-        let looks = |of: &Metadata| (of.mode, of.uid, of.gid, of.mtime);
+        let has_time = !self.left_out.is_on_way(path);
+        let looks = |of: &Metadata| (of.mode, of.uid, of.gid, has_time.then_some(of.mtime));
         let is_dressed =
             looks(found) == looks(&kept.own) && self.volume.xattrs(path)? == *self.xattrs(path)?;
         Ok(if is_dressed { Verdict::Moved } else { Verdict::Dressed })

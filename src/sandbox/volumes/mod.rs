@@ -39,7 +39,7 @@ use places::{Found, Places, Way, candidates, find};
 pub(super) use unsettled::{Told, Unsettled};
 pub(super) use writers::Writers;
 
-use super::cache_files::{CacheFiles, Depth};
+use super::cache_files::{CacheFiles, Depth, Touched};
 use super::keeper;
 use super::look::at;
 use super::mounting::mount_points;
@@ -103,8 +103,7 @@ impl Volumes {
         let places = Places::note().map_err(failed)?;
         let found = find(options).map_err(failed)?;
         let directory = options.state_dir.join(DIRECTORY);
-        let is_seen = |path: &Path| found.is_seen(path);
-        let caches = CacheFiles::note(&options.cache_directories, Depth::Contents, &is_seen);
+        let caches = CacheFiles::note(&options.cache_directories, Depth::Contents);
         let mut volumes = Self {
             directory,
             backups: Vec::new(),
@@ -118,12 +117,12 @@ impl Volumes {
         for (point, way) in &found.ways {
             match way {
                 Way::Shows => showing.push((point, *way)),
-                Way::Moves | Way::Stays => others.push((point, *way)),
+                Way::Moves | Way::Stays | Way::Cache => others.push((point, *way)),
                 Way::Kilns => {
                     let problem = "kiln keeps its own files there: mount nothing below `--root`".to_owned();
                     return Err(SandboxError::Volume { point: point.clone(), problem });
                 }
-                Way::Cache | Way::File | Way::Devices | Way::Kernels | Way::ReadOnly | Way::Covered => {}
+                Way::File | Way::Devices | Way::Kernels | Way::ReadOnly | Way::Covered => {}
             }
         }
         if showing.is_empty() && others.is_empty() {
@@ -189,6 +188,7 @@ impl Volumes {
         let inner = mounted.iter().filter_map(below).filter(|path| !path.as_os_str().is_empty());
         let left_out = LeftOut {
             foreign: inner.chain(found.caches_below(point)).collect(),
+            is_shared: way == Way::Cache,
             private: private.iter().filter_map(below).collect(),
         };
         let size_bytes = backup::size_bytes(&volume, &left_out).map_err(failed)?;
@@ -229,7 +229,7 @@ impl Volumes {
 
     /// Returns where volumes are mounted that steps see as they are.
     pub(super) fn staying(&self) -> impl Iterator<Item = &PathBuf> {
-        self.of_way(Way::Stays)
+        self.of_way(Way::Stays).chain(self.of_way(Way::Cache))
     }
 
     fn of_way(&self, way: Way) -> impl Iterator<Item = &PathBuf> {
@@ -239,7 +239,9 @@ impl Volumes {
     /// Returns where the copies are.
     pub(super) fn copies(&self) -> Copies {
         let copy = |(_, backup): &(Way, Backup)| (backup.point.clone(), backup.copy_path().to_path_buf());
-        Copies(self.backups.iter().map(copy).collect())
+        // One of a cache is without the cache.
+        let copies = self.backups.iter().filter(|(way, _)| *way != Way::Cache);
+        Copies(copies.map(copy).collect())
     }
 
     /// A step is about to run: whoever comes next is to put right what it did, if this process cannot.
@@ -263,23 +265,10 @@ impl Volumes {
         write().map_err(|source| SandboxError::Setup { action: "note the volumes".to_owned(), source })
     }
 
-    /// Removes what the step did to kiln's caches. Returns what to warn of, and what of its doing is in no layer.
-    pub(super) fn settle_caches(&mut self) -> Result<(Vec<String>, Vec<PathBuf>), SandboxError> {
-        let (mut warnings, mut in_no_layer) = (Vec::new(), Vec::new());
-        for touched in self.caches.settle().map_err(caches_failed)? {
-            warnings.extend(touched.warning());
-            if let Some(first) = touched.strange.first() {
-                let path = touched.path.join(first);
-                warnings.push(format!(
-                    "the step changed `{}`, and `{}` is a cache of kiln's that steps see as it is: the change is in no layer, and \
-                     the step is kept in no cache",
-                    path.display(),
-                    touched.path.display()
-                ));
-                in_no_layer.push(path);
-            }
-        }
-        Ok((warnings, in_no_layer))
+    /// Removes what the step did to kiln's caches. Returns what to warn of.
+    pub(super) fn settle_caches(&mut self) -> Result<Vec<String>, SandboxError> {
+        let touched = self.caches.settle().map_err(caches_failed)?;
+        Ok(touched.iter().filter_map(Touched::warning).collect())
     }
 
     /// An error if something is mounted elsewhere than before the first step; what can be is moved back.
@@ -322,7 +311,17 @@ impl Volumes {
             if *way == Way::Stays {
                 planted.extend(damage.restored.iter().map(|path| point.join(path)));
             }
-            settled.warnings.extend(damage.warnings(&point));
+            if let (Way::Cache, Some(first)) = (*way, damage.restored.first().or(damage.dressed.first())) {
+                settled.warnings.push(format!(
+                    "the step changed `{}`, and `{}` has a cache of kiln's that steps see as it is: the change is in no layer \
+                     and undone, and the step is kept in no cache",
+                    point.join(first).display(),
+                    point.display()
+                ));
+                settled.in_no_layer.push(point.join(first));
+            } else {
+                settled.warnings.extend(damage.warnings(&point));
+            }
         }
         if let (Some((point, problem)), None, true) = (failures.pop(), &spoilt, destroyed.is_empty()) {
             return Err(SandboxError::Volume { point, problem });
@@ -353,6 +352,8 @@ impl Volumes {
 pub(super) struct Settled {
     /// What to warn of.
     pub(super) warnings: Vec<String>,
+    /// What of the step's doing is in no layer.
+    pub(super) in_no_layer: Vec<PathBuf>,
     /// What no step may do.
     pub(super) offence: Option<SandboxError>,
 }

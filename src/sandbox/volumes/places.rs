@@ -29,7 +29,8 @@ pub(super) enum Way {
     Moves,
     /// A volume beside kiln's own files or devices, where no image has any: steps see it. Copied and compared.
     Stays,
-    /// A volume that holds nothing but caches of kiln's, which steps see ([`CacheFiles`](crate::sandbox::cache_files)).
+    /// A volume that holds nothing but directories with caches of kiln's, which steps see. What in them is no cache's is copied and
+    /// compared; the rest is looked after by [`CacheFiles`](crate::sandbox::cache_files).
     Cache,
     /// A volume where kiln itself works.
     Kilns,
@@ -131,22 +132,15 @@ pub(super) fn candidates(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
 /// Every mount of the container but `/`, and what becomes of it.
 pub(super) struct Found {
     pub(super) ways: Vec<(PathBuf, Way)>,
-    /// Caches of kiln's, which are left alone.
-    caches: Vec<PathBuf>,
+    /// What is caches' of kiln's, which are looked after otherwise.
+    of_caches: Vec<PathBuf>,
 }
 
 impl Found {
-    /// Tells whether steps see what is at `path`: on a volume that is left alone.
-    pub(super) fn is_seen(&self, path: &Path) -> bool {
-        let Ok(path) = std::fs::canonicalize(path) else { return false };
-        let mounted = mount_points().unwrap_or_default();
-        let point = path.ancestors().find(|above| mounted.contains(*above));
-        point.is_some_and(|path| self.ways.iter().any(|(point, way)| point == path && *way == Way::Cache))
-    }
-
-    /// Returns the caches on the volume at `point`, below its root.
+    /// Returns what is caches' on the volume at `point`, below its root.
     pub(super) fn caches_below(&self, point: &Path) -> Vec<PathBuf> {
-        self.caches.iter().filter_map(|cache| Some(cache.strip_prefix(point).ok()?.to_path_buf())).collect()
+        let below = |path: &PathBuf| Some(path.strip_prefix(point).ok()?.to_path_buf());
+        self.of_caches.iter().filter_map(below).collect()
     }
 }
 
@@ -154,8 +148,13 @@ impl Found {
 /// using it.
 pub(super) fn find(options: &LaunchOptions) -> io::Result<Found> {
     let found = mounts()?;
-    let canonical = |cache: &CacheDirectory| std::fs::canonicalize(&cache.path).ok();
-    let caches: Vec<PathBuf> = options.cache_directories.iter().filter_map(canonical).collect();
+    let there = |cache: &CacheDirectory| std::fs::canonicalize(&cache.path).ok();
+    let caches: Vec<PathBuf> = options.cache_directories.iter().filter_map(there).collect();
+    let own = |cache: &CacheDirectory| {
+        let path = canonical(&cache.path);
+        cache.own_names().map(|name| path.join(name)).collect::<Vec<_>>()
+    };
+    let of_caches = options.cache_directories.iter().flat_map(own).collect();
     let way = |mount: Mounted| {
         let way = match way_of(&mount, &options.state_dir) {
             Way::Shows | Way::Stays if is_cache(&mount.path, &caches) => Way::Cache,
@@ -170,7 +169,16 @@ pub(super) fn find(options: &LaunchOptions) -> io::Result<Found> {
         let moving = ways.iter_mut().filter(|(point, way)| *way == Way::Shows && !stay.contains(point));
         moving.for_each(|(_, way)| *way = Way::Moves);
     }
-    Ok(Found { ways, caches })
+    Ok(Found { ways, of_caches })
+}
+
+/// Returns a path without links, whether there is something or not.
+fn canonical(path: &Path) -> PathBuf {
+    match (std::fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(path), ..) => path,
+        (Err(_), Some(parent), Some(name)) => canonical(parent).join(name),
+        (Err(_), ..) => path.to_path_buf(),
+    }
 }
 
 /// Tells whether there is nothing on the volume at `point` but caches.

@@ -413,3 +413,57 @@ fn a_cache_on_a_volume_leaves_the_volume_as_it_is() {
         assert!(!built.stderr.contains("CACHED"), "{kind}\n{built}");
     }
 }
+
+/// What was in the directory of a local cache and no cache's was nobody's: a step left programs there and removed the job's files.
+#[test]
+fn a_step_leaves_nothing_beside_a_cache() {
+    require!(Busybox, Root, Program(RUNTIME));
+    const KILL: &str = "kill -9 $(cut -d' ' -f4 /proc/$PPID/stat); sleep 100";
+    let plant = "mkdir -p .git/hooks blobs/sha256/x || exit 9; echo evil > .git/hooks/post-checkout; echo evil > deploy.sh; chmod 4755 deploy.sh; \
+        rm -f precious; for at in blobs/evil blobs/sha256/evil ingest/evil; do echo evil > $at; chmod 4755 $at; done; \
+        echo evil > lock; chmod 4755 lock; ln -s /etc ingest/1-1; chmod 777 records";
+    // Where a step finds it, where it is, and how the build ends if nobody is killed.
+    let cases = [
+        ("/workspace/.kiln-*.away/own/c", "/workspace/c", "rc 0"),
+        ("/cache", "/cache", "rc 0"),
+        ("/kiln/store/kiln/sandbox/park/ci/cache", "/ci/cache", "rc 1"),
+    ];
+    let (context, out) = (tempfile::tempdir().unwrap(), volume());
+    fs::write(context.path().join("honest"), format!("FROM {}\nRUN true\n", base::busybox())).unwrap();
+    let mut script = "list() { find $1 | grep -v -e blobs/sha256/[0-9a-f] -e records/ -e ingest/[0-9]*- | sort | while read f; do \
+            stat -c '%n %a %u %s' $f; test -d $f -o ${f##*/} = index.json || cat $f; done | grep -v index.json; }; "
+        .to_owned();
+    let mut wanted = Vec::new();
+    for (number, (finds, cache, code)) in cases.iter().enumerate() {
+        script.push_str(&format!(
+            "mkdir -p {cache}; echo the job deploys > {cache}/deploy.sh; chmod 755 {cache}/deploy.sh; echo p > {cache}/precious; "
+        ));
+        for (end, code) in [("true", *code), (KILL, "rc 137")] {
+            let name = format!("{number}-{}", &code[3..]);
+            let dockerfile = format!("FROM {}\nRUN cd {finds} || exit 8; {plant}; {end}\n", base::busybox());
+            fs::write(context.path().join(&name), dockerfile).unwrap();
+            script.push_str(&format!(
+                "to=--cache-to=type=local,dest={cache}; $BUILD --no-cache $to -f /context/honest /context > /dev/null 2>&1; list {cache} > /dev/shm/before; \
+                 $BUILD --no-cache $to -f /context/{name} /context >&2; echo rc $?; list {cache} > /dev/shm/after; \
+                 diff /dev/shm/before /dev/shm/after && echo {name} as before; ",
+            ));
+            wanted.extend([code.to_owned(), format!("{name} as before")]);
+        }
+    }
+    for kind in ["A", "C"] {
+        let (cache, workspace) = (volume(), volume());
+        fs::write(workspace.path().join("main.go"), "the job's").unwrap();
+        let volumes = [
+            format!("{}:/cache", cache.path().display()),
+            format!("{}:/workspace", workspace.path().display()),
+        ];
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &volumes, &script).ok();
+        let lines: Vec<&str> = ended.stdout.lines().filter(|line| !line.starts_with("sha256:")).collect();
+        assert_eq!(lines, wanted, "{kind}\n{ended}");
+        for said in
+            ["changed what was put aside of the volume `/workspace`", "the change is in no layer and undone"]
+        {
+            assert!(ended.stderr.contains(said), "{kind}: {said}\n{ended}");
+        }
+    }
+}
