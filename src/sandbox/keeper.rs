@@ -41,6 +41,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the watcher of a killed kiln may take to put things back: it may have gigabytes to move out of a volume.
 const PUTTING_BACK: Duration = Duration::from_secs(60);
 
+/// Signals that come this soon after the first are the same: kiln counts them likewise.
+const TOGETHER: Duration = Duration::from_millis(200);
+
 /// How long an answer may take: longer than a loaded machine makes anybody wait, and no longer than a user does.
 const ANSWER: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
@@ -220,13 +223,22 @@ fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
     let mut receiver = Receiver::new(socket.try_clone()?);
     let mut held: Option<Held> = None;
     let mut is_talking = true;
+    let mut handed_on: Option<Instant> = None;
+    let mut deadline: Option<Instant> = None;
     loop {
         let mut fds = vec![
             PollFd::new(&ended, PollFlags::IN),
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
         ];
         fds.extend(is_talking.then(|| PollFd::new(&socket, PollFlags::IN)));
-        match poll(&mut fds, None) {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, left.as_ref()) {
+            // Asked twice it ends at once, unless somebody stops it.
+            Ok(0) => (deadline, _) = (None, hand_on(Signal::SIGKILL as u32, kiln)),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -238,6 +250,11 @@ fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
             && let Some(signal) = signals.read_signal()?
         {
             hand_on(signal.ssi_signo, kiln);
+            // A step may have stopped it.
+            hand_on(Signal::SIGCONT as u32, kiln);
+            let is_second = handed_on.is_some_and(|first| first.elapsed() > TOGETHER);
+            deadline = deadline.or(is_second.then(|| Instant::now() + PATIENCE));
+            handed_on.get_or_insert_with(Instant::now);
         }
         if ready[0] {
             let exit = reap::wait_for(kiln)?;

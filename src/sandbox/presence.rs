@@ -9,8 +9,15 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
+
+/// What the kernel calls kiln, and one that kiln has started.
+const NAMES: [&str; 2] = ["kiln", "exe"];
+
+/// How long between two looks at the lock.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A share of the lock; the kernel takes it back from who is killed.
 #[derive(Debug)]
@@ -48,15 +55,39 @@ impl Alone {
     /// The same after those are done who take no longer than `patience`.
     pub(super) fn within(state_dir: &Path, patience: Duration) -> io::Result<Self> {
         let begin = Instant::now();
+        let mut is_awake = false;
         loop {
             match Self::now(state_dir) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < patience => {
-                    std::thread::sleep(Duration::from_millis(10));
+                    if begin.elapsed() > patience / 2 {
+                        // Who was stopped again has a step beside it that does that.
+                        signal_stopped(Signal::SIGKILL)?;
+                    } else if !is_awake {
+                        signal_stopped(Signal::SIGCONT)?;
+                        is_awake = true;
+                    }
+                    std::thread::sleep(PAUSE);
                 }
                 other => return other,
             }
         }
     }
+}
+
+/// Sends a signal to the processes of kiln's that are stopped, by a step maybe: those can neither go on nor end, and keep what they
+/// have locked. They are known by their names: what they run they show to nobody.
+fn signal_stopped(signal: Signal) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc")? {
+        let process = entry?.path();
+        let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        let is_stopped = NAMES.iter().any(|name| stat.contains(&format!(" ({name}) T ")));
+        if let (Some(pid), true) = (pid, is_stopped) {
+            // It may have ended this moment.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> io::Result<File> {

@@ -120,6 +120,9 @@ impl Running {
             if ready.cancel {
                 // The child sees the end of its connection and ends the step.
                 shutdown(&self.socket, Shutdown::Write).map_err(|errno| failed(errno.into()))?;
+                // If a step has stopped it; it may have ended.
+                let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT);
                 cancelled = true;
             }
             self.hand_on(output).map_err(failed)?;

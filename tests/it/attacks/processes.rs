@@ -86,6 +86,40 @@ fn killing_kiln_in_any_order_gains_nothing() {
     }
 }
 
+/// A stopped process obeys no signal but two, and keeps what it has locked.
+#[test]
+fn a_step_that_stops_kiln_or_its_watcher_keeps_nobody_from_ending_the_build() {
+    require!(Busybox, Root, Program(RUNTIME), Program("python3"));
+    let step = |whom: &str| {
+        format!(
+            "FROM {}\nRUN k=$(cut -d' ' -f4 /proc/$PPID/stat); w=$PPID; kill -STOP {whom}; touch /dev/shm/stopped; sleep 300\n",
+            base::busybox()
+        )
+    };
+    let again = "while :; do kill -STOP $k; done & true";
+    let context = Context::on_busybox("RUN true\n")
+        .file("kiln", step("$k"))
+        .file("watcher", step("$w"))
+        .file("again", step(&format!("$k; {again}")));
+    // What the job does to what it has started: asks once, or twice; or it kills the keeper, and nobody is asked.
+    let script = format!(
+        "{TOOLS} for case in 'kiln TERM' 'watcher TERM' 'again TERM TERM' 'kiln KILL' 'watcher KILL' 'again KILL'; do \
+         set -- $case; step=$1; shift; credentials; rm -f /dev/shm/stopped; \
+         $BUILD --no-cache -f $CONTEXT/$step $CONTEXT > /dev/shm/log 2>&1 & B=$!; \
+         until test -e /dev/shm/stopped; do sleep 0.1; done; sleep 0.5; \
+         for signal; do kill -$signal $B; sleep 1; done; \
+         for i in $(seq 300); do kill -0 $B 2>/dev/null || break; sleep 0.1; done; kill -0 $B 2>/dev/null && echo $case goes on; \
+         wait $B; echo \"$case code $?\"; \
+         $BUILD $CONTEXT > /dev/shm/next 2>&1; echo \"$case next $? alive $(count sleep)\"; cat /dev/shm/next >&2; done"
+    );
+    for kind in ["A", "C"] {
+        let out = tempfile::tempdir().unwrap();
+        let ended = Place::Kind(kind).run(context.path(), out.path(), &[], &script);
+        assert!(!ended.stdout.contains("goes on") && !ended.stdout.contains(" code 0"), "{kind}\n{ended}");
+        assert_eq!(ended.stdout.matches(" next 0 alive 0\n").count(), 6, "{kind}\n{ended}");
+    }
+}
+
 /// getrlimit(2)'s numbers, and limits under which nothing goes any more.
 const LIMITS: [(&str, &str, &str); 6] = [
     ("nofile", "7", "3"),
