@@ -171,10 +171,11 @@ impl Volumes {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(problem("a kiln in another container works in it".to_owned()));
             }
-            strays => match strays.map_err(failed)?.left.first() {
-                Some(left) => return Err(problem(is_left(left))),
-                None => {}
-            },
+            strays => {
+                if let Some(left) = strays.map_err(failed)?.left.first() {
+                    return Err(problem(is_left(left)));
+                }
+            }
         }
         let lost = match way {
             Way::Shows => fidelity::lost(point).map_err(failed)?,
@@ -577,8 +578,8 @@ pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<String>> {
                 }
                 told.extend((back > 0).then(|| {
                     format!(
-                        "put {back} entries of the volume `{}` back: a kiln of another container was killed, and what it had there \
-                         of a stage may be beside them",
+                        "put {back} entries of the volume `{}` back: a kiln of another container was killed; what it had there of a \
+                         stage may be beside them, and its root may look as in the stage",
                         point.display()
                     )
                 }));

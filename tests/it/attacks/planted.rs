@@ -8,7 +8,7 @@ use crate::support::container::{RUNTIME, as_kind};
 use crate::support::need::{Busybox, Program, Root};
 
 /// What is done to the container's own files, which are in `$P` while a step runs; each in a build.
-const ATTACKS: [(&str, &str); 3] = [
+const ATTACKS: [(&str, &str); 4] = [
     (
         "planted",
         "mkdir -p $P/usr/local/sbin $P/usr/local/libexec/git-core $P/etc/docker/certs.d/r.example $P/root/.docker; \
@@ -22,6 +22,12 @@ const ATTACKS: [(&str, &str); 3] = [
         "changed",
         "touch -r $P/opt/own /tmp/time; echo EVIL > $P/opt/own; touch -r /tmp/time $P/opt/own; \
          rm $P/opt/link; ln -s /tmp/evil $P/opt/link; rm $P/opt/gone; chmod 777 $P/opt/dressed",
+    ),
+    // A file that the job has open for writing is no program of its own by another name.
+    (
+        "moved",
+        "mkdir -p $P/usr/local/sbin; mv $P/tmp/log $P/usr/local/sbin/ssh-agent; echo evil > $P/usr/local/sbin/ssh-agent; \
+         chmod 755 $P/usr/local/sbin/ssh-agent",
     ),
     ("replaced", "mv $P/opt $P/opt2; mkdir $P/opt; cp -a $P/opt2/own $P/opt/own; rm -rf $P/opt2"),
 ];
@@ -40,10 +46,10 @@ fn what_is_planted_in_the_container_fails_the_step_and_is_undone() {
     let script = "mkdir -p /opt /tmp /root /var; for f in own gone dressed; do echo own > /opt/$f; done; ln -s own /opt/link; \
         look() { find / -xdev \\( -path /kiln -o -path /tmp -o -path /var -o -path /root/log \\) -prune -o -print | sort | \
             while read f; do stat -c '%n %a %u %s' $f; [ -d $f ] || echo \"$(readlink $f) $(head -c 9 $f)\"; done; }; \
-        exec 9> /root/log; \
+        exec 9> /root/log; exec 8> /tmp/log; \
         (while sleep 0.1; do echo line >&9; done) & \
         writer=$!; $BUILD $CONTEXT > $OUT/first 2>&1; echo first $? >> $OUT/codes; look > $OUT/before; \
-        for name in planted changed replaced; do $BUILD --no-cache -f $CONTEXT/$name $CONTEXT > $OUT/$name.log 2>&1; \
+        for name in planted changed moved replaced; do $BUILD --no-cache -f $CONTEXT/$name $CONTEXT > $OUT/$name.log 2>&1; \
             echo $name $? >> $OUT/codes; look > $OUT/$name; done; \
         $BUILD --no-cache $CONTEXT > $OUT/last 2>&1; echo last $? >> $OUT/codes; kill $writer; exit 0";
     for kind in ["A", "C"] {
