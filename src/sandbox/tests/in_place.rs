@@ -127,7 +127,8 @@ fn a_killed_watcher_is_made_up_for() {
 fn a_swap_cut_short_anywhere_is_undone_by_the_next_start() {
     let Some(sandbox) = in_place() else { return };
     furnish(&sandbox);
-    let state = sandbox.dir.path().join("state");
+    // Not the sandbox's own, which holds its as long as it lives.
+    let state = sandbox.dir.path().join("killed");
     let (before, stage) = (container(&sandbox), sandbox.listing());
     let swap = || Swap::new(&sandbox.root(), &state, Vec::new(), Vec::new()).unwrap();
     // Nothing moved yet.
