@@ -83,6 +83,13 @@ impl Launch for InPlace {
         let volumes = self.ready(&mut turn)?;
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.hiding.warn(output);
+            for point in volumes.left() {
+                let text = format!(
+                    "kiln: warning: the volume `{}` holds this container's own file system: what steps change there stays\n",
+                    point.display()
+                );
+                output(OutputStream::Stderr, text.as_bytes());
+            }
         }
         let mut turn = self.hiding.begin()?;
         let order = Order {

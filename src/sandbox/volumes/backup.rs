@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -136,16 +137,20 @@ impl Damage {
     }
 }
 
-/// Adds up what a volume holds.
-pub(super) fn size_bytes(volume: &RootDir, left_out: &LeftOut) -> io::Result<u64> {
+/// Adds up what a volume holds; `None` if there is a file of the name `here`.
+pub(super) fn size_bytes(volume: &RootDir, left_out: &LeftOut, here: &OsStr) -> io::Result<Option<u64>> {
     let entries = content::entries(volume, &|path| left_out.has(volume, path))?;
-    Ok(entries
+    if entries.keys().any(|path| path.file_name() == Some(here)) {
+        return Ok(None);
+    }
+    let sizes = entries
         .values()
         .map(|metadata| match metadata.kind {
             FileKind::File => metadata.size_bytes.max(LEAST_BYTES),
             _ => LEAST_BYTES,
         })
-        .sum())
+        .sum();
+    Ok(Some(sizes))
 }
 
 impl Backup {

@@ -91,6 +91,8 @@ pub(super) struct Volumes {
     caches: CacheFiles,
     /// Something could not be put right: the copies are left to whoever comes next.
     has_given_up: bool,
+    /// Where volumes are mounted that hold this container's own file system, and so are left to the steps.
+    left: Vec<PathBuf>,
     _lock: Option<File>,
 }
 
@@ -111,6 +113,7 @@ impl Volumes {
             places,
             caches: caches.map_err(failed)?,
             has_given_up: false,
+            left: Vec::new(),
             _lock: None,
         };
         let (mut showing, mut others) = (Vec::new(), Vec::new());
@@ -132,10 +135,19 @@ impl Volumes {
             io::ErrorKind::WouldBlock => SandboxError::Occupied,
             _ => failed(error),
         })?);
-        let mut copying = Copying { options, private, found: &found, left_bytes: options.volume_limit_bytes };
+        // What shows the copies themselves cannot be copied there.
+        let here =
+            tempfile::Builder::new().prefix("here-").tempfile_in(&volumes.directory).map_err(failed)?;
+        let here = here.path().file_name().unwrap_or_default();
+        let left_bytes = options.volume_limit_bytes;
+        let mut copying = Copying { options, private, found: &found, here, left_bytes };
         let mut seen: Vec<(u64, u64)> = Vec::new();
         // Those that show something first: a twin of one of them is its twin.
         for (point, way) in showing.into_iter().chain(others) {
+            // What is mounted below one that is left is of this container once more.
+            if volumes.left.iter().any(|left| point.starts_with(left)) {
+                continue;
+            }
             let root = RootDir::open(point).and_then(|root| root.metadata("")).map_err(failed)?;
             match seen.iter().position(|known| *known == (root.dev, root.ino)) {
                 Some(first) if way == Way::Shows => volumes.orders[first].twins.push(point.into()),
@@ -162,7 +174,7 @@ impl Volumes {
     }
 
     fn add(&mut self, (point, way): (&Path, Way), copying: &mut Copying<'_>) -> Result<(), SandboxError> {
-        let Copying { options, private, found, left_bytes } = copying;
+        let Copying { options, private, found, here, left_bytes } = copying;
         let limit_bytes = options.volume_limit_bytes;
         let problem = |problem: String| SandboxError::Volume { point: point.to_path_buf(), problem };
         let failed = |error: io::Error| problem(format!("it cannot be copied: {error}"));
@@ -192,7 +204,18 @@ impl Volumes {
             is_shared: way == Way::Cache,
             private: private.iter().filter_map(below).collect(),
         };
-        let size_bytes = backup::size_bytes(&volume, &left_out).map_err(failed)?;
+        let size_bytes = match (backup::size_bytes(&volume, &left_out, here).map_err(failed)?, way) {
+            (Some(size_bytes), _) => size_bytes,
+            (None, Way::Stays) => {
+                self.left.push(point.to_path_buf());
+                return Ok(());
+            }
+            (None, _) => {
+                return Err(problem(
+                    "it holds this container's own file system, so it cannot be copied there".to_owned(),
+                ));
+            }
+        };
         *left_bytes = left_bytes.checked_sub(size_bytes).ok_or_else(|| {
             problem(format!(
                 "it holds {} MiB, and a copy of all volumes may take {} MiB",
@@ -235,6 +258,11 @@ impl Volumes {
 
     fn of_way(&self, way: Way) -> impl Iterator<Item = &PathBuf> {
         self.backups.iter().filter(move |(other, _)| *other == way).map(|(_, backup)| &backup.point)
+    }
+
+    /// Returns where volumes are mounted that steps can change, and nobody puts right.
+    pub(super) fn left(&self) -> &[PathBuf] {
+        &self.left
     }
 
     /// Returns where the copies are.
@@ -397,6 +425,8 @@ struct Copying<'a> {
     options: &'a LaunchOptions,
     private: &'a [PathBuf],
     found: &'a Found,
+    /// The name of a file beside the copies that no other container has.
+    here: &'a OsStr,
     /// How much more may be copied.
     left_bytes: u64,
 }

@@ -1,5 +1,6 @@
 //! A volume is as before, wherever it was cut short; and what was put aside comes back from its copy.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,19 @@ fn what_was_put_aside_comes_back_where_nothing_is_in_its_way() {
         assert_eq!(listing(&place.at("volume")), before, "{phase}");
         assert_eq!(finish_strays(&place.at("volume")).unwrap().back, 0);
     }
+}
+
+/// A volume may hold what the container's own files are on: copying it there would have no end.
+#[test]
+fn a_volume_that_holds_the_copies_is_known_by_what_lies_beside_them() {
+    let place = Place::new();
+    let volume = RootDir::open(&place.at("volume")).unwrap();
+    let size =
+        |here: &str| super::backup::size_bytes(&volume, &LeftOut::default(), OsStr::new(here)).unwrap();
+    assert!(size("here-x").is_some_and(|bytes| bytes > 0));
+    fs::create_dir_all(place.at("volume/upper/volumes")).unwrap();
+    fs::write(place.at("volume/upper/volumes/here-x"), "").unwrap();
+    assert_eq!((size("here-x"), size("here-y").is_some()), (None, true));
 }
 
 /// A repository may have a directory of such a name.
