@@ -35,7 +35,7 @@ pub(super) use aside::{Aside, AsideNote};
 use backup::{Backup, Damage, LeftOut};
 pub(super) use content::{Laid, directory_of};
 pub(super) use noted::Noted;
-use places::{Found, Places, Way, candidates, find};
+use places::{Found, Places, Way, copied, find, showing};
 pub(super) use unsettled::{Told, Unsettled};
 pub(super) use writers::Writers;
 
@@ -544,7 +544,7 @@ pub(super) fn tell_unsettled(state_dir: &Path) -> io::Result<Told> {
 ///
 /// A step may have written what says so: it can only name volumes of this container, and copies that kiln could have made.
 fn restore(directory: &Path) -> io::Result<usize> {
-    let points = candidates(directory.parent().unwrap_or(directory))?;
+    let points = copied(directory.parent().unwrap_or(directory))?;
     let is_copy = |copy: &Path| {
         let is_number = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
         copy.parent() == Some(directory) && copy.file_name().and_then(OsStr::to_str).is_some_and(is_number)
@@ -600,7 +600,7 @@ pub(super) fn recover(state_dir: &Path) -> io::Result<usize> {
 /// what was done. An error names what is left.
 pub(super) fn recover_strays(state_dir: &Path) -> io::Result<Vec<String>> {
     let mut told = Vec::new();
-    for point in candidates(state_dir)? {
+    for point in showing(state_dir)? {
         match aside::finish_strays(&point) {
             Ok(Strays { back, left }) => {
                 if let Some(left) = left.first() {

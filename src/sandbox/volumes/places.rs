@@ -123,10 +123,19 @@ fn way_of(mount: &Mounted, state_dir: &Path) -> Way {
     }
 }
 
-/// Returns the volumes that an image may have files at.
-pub(super) fn candidates(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let shows = |mount: &Mounted| way_of(mount, state_dir) == Way::Shows;
-    Ok(mounts()?.into_iter().filter(shows).map(|mount| mount.path).collect())
+/// Returns the volumes that an image may have files at: entries of theirs may have been put aside.
+pub(super) fn showing(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    of_ways(&[Way::Shows], state_dir)
+}
+
+/// Returns the volumes of which there may be copies.
+pub(super) fn copied(state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    of_ways(&[Way::Shows, Way::Stays], state_dir)
+}
+
+fn of_ways(ways: &[Way], state_dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let is_one = |mount: &Mounted| ways.contains(&way_of(mount, state_dir));
+    Ok(mounts()?.into_iter().filter(is_one).map(|mount| mount.path).collect())
 }
 
 /// Every mount of the container but `/`, and what becomes of it.
