@@ -11,15 +11,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::fail::INTERRUPTED;
-use crate::sandbox::{Cancel, Entered};
+use crate::sandbox::{Cancel, Entered, SIGNALS_TOGETHER};
 use crate::threads::{self, Refused};
 
 /// How long a stopped build may take to end by itself. A registry that does not answer can take longer.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Signals that come this soon after the first are the same: a process group, and kiln's keeper that hands them on, may each
-/// give kiln one.
-const TOGETHER: Duration = Duration::from_millis(200);
 
 /// What has to be looked after when the process ends before its work has.
 #[derive(Debug, Default)]
@@ -71,7 +67,7 @@ pub fn watch(cancel: Arc<Cancel>, ending: Arc<Ending>, entered: Entered) -> Resu
                 Ok(()) = keepers_end => say("the process that watches over kiln was killed: stopping"),
             }
             cancel.cancel();
-            tokio::time::sleep(TOGETHER).await;
+            tokio::time::sleep(SIGNALS_TOGETHER).await;
             drain(&mut signals).await;
             tokio::select! {
                 () = next(&mut signals) => std::process::exit(i32::from(INTERRUPTED)),

@@ -41,8 +41,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the watcher of a killed kiln may take to put things back: it may have gigabytes to move out of a volume.
 const PUTTING_BACK: Duration = Duration::from_secs(60);
 
-/// Signals that come this soon after the first are the same: kiln counts them likewise.
-const TOGETHER: Duration = Duration::from_millis(200);
+/// Signals that come this soon after the first are the same: a process group, and the keeper that hands them on, may each give
+/// kiln one.
+pub const SIGNALS_TOGETHER: Duration = Duration::from_millis(200);
 
 /// How long an answer may take: longer than a loaded machine makes anybody wait, and no longer than a user does.
 const ANSWER: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -238,7 +239,10 @@ fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
         });
         match poll(&mut fds, left.as_ref()) {
             // Asked twice it ends at once, unless somebody stops it.
-            Ok(0) => (deadline, _) = (None, hand_on(Signal::SIGKILL as u32, kiln)),
+            Ok(0) => {
+                deadline = None;
+                give(Signal::SIGKILL, kiln);
+            }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -249,10 +253,13 @@ fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
         if ready[1]
             && let Some(signal) = signals.read_signal()?
         {
-            hand_on(signal.ssi_signo, kiln);
+            let number = i32::try_from(signal.ssi_signo).ok();
+            if let Some(signal) = number.and_then(|number| Signal::try_from(number).ok()) {
+                give(signal, kiln);
+            }
             // A step may have stopped it.
-            hand_on(Signal::SIGCONT as u32, kiln);
-            let is_second = handed_on.is_some_and(|first| first.elapsed() > TOGETHER);
+            give(Signal::SIGCONT, kiln);
+            let is_second = handed_on.is_some_and(|first| first.elapsed() > SIGNALS_TOGETHER);
             deadline = deadline.or(is_second.then(|| Instant::now() + PATIENCE));
             handed_on.get_or_insert_with(Instant::now);
         }
@@ -266,8 +273,7 @@ fn keep(kiln: Pid, socket: UnixStream) -> io::Result<i32> {
 }
 
 /// Gives a signal to kiln.
-fn hand_on(number: u32, kiln: Pid) {
-    let signal = i32::try_from(number).ok().and_then(|number| Signal::try_from(number).ok());
+fn give(signal: Signal, kiln: Pid) {
     // It may have ended this moment.
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(kiln.as_raw_nonzero().get()), signal);
 }

@@ -77,6 +77,7 @@ pub use enter::{Entered, LaunchKind, OWN_IMAGE_MARKER, enter};
 pub use error::{SandboxError, Whose};
 pub use ground::{Anchor, Ground, Hold, Occupation};
 pub use guard::KilnFiles;
+pub use keeper::SIGNALS_TOGETHER;
 pub use memory::{LentSecret, MemoryDir};
 pub use neighbours::SecretValues;
 pub use overlay::{MAX_LOWERS, Overlay, unmount_at};

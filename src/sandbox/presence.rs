@@ -9,12 +9,11 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
+use rustix::process::Signal;
 
-/// What the kernel calls kiln, and one that kiln has started.
-const NAMES: [&str; 2] = ["kiln", "exe"];
+use super::reap;
 
 /// How long between two looks at the lock.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -61,9 +60,9 @@ impl Alone {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < patience => {
                     if begin.elapsed() > patience / 2 {
                         // Who was stopped again has a step beside it that does that.
-                        signal_stopped(Signal::SIGKILL)?;
+                        reap::signal_stopped(Signal::KILL)?;
                     } else if !is_awake {
-                        signal_stopped(Signal::SIGCONT)?;
+                        reap::signal_stopped(Signal::CONT)?;
                         is_awake = true;
                     }
                     std::thread::sleep(PAUSE);
@@ -72,22 +71,6 @@ impl Alone {
             }
         }
     }
-}
-
-/// Sends a signal to the processes of kiln's that are stopped, by a step maybe: those can neither go on nor end, and keep what they
-/// have locked. They are known by their names: what they run they show to nobody.
-fn signal_stopped(signal: Signal) -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc")? {
-        let process = entry?.path();
-        let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok());
-        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-        let is_stopped = NAMES.iter().any(|name| stat.contains(&format!(" ({name}) T ")));
-        if let (Some(pid), true) = (pid, is_stopped) {
-            // It may have ended this moment.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
-        }
-    }
-    Ok(())
 }
 
 fn directory(path: &Path) -> io::Result<File> {

@@ -242,6 +242,20 @@ impl Hunt {
     }
 }
 
+/// Sends a signal to the processes of kiln's in this container that are stopped, by a step maybe: those can neither go on nor end,
+/// and keep what they have locked. They are known by their names: what they run they show to nobody.
+pub(super) fn signal_stopped(signal: Signal) -> io::Result<()> {
+    let here = Here::look()?;
+    let kilns = processes()?.into_iter().filter(|process| process.is_stopped && process.is_named_like_kiln);
+    for Process { pid, .. } in kilns {
+        if Whereabouts::of(pid).is_ok_and(|there| there.groups == here.own.groups) {
+            // It may have ended this moment.
+            let _ = kill_process(pid, signal);
+        }
+    }
+    Ok(())
+}
+
 /// Returns the session of this process; 0 if it began outside of the pid namespace.
 fn session() -> io::Result<i32> {
     Ok(nix::unistd::getsid(None)?.as_raw())
@@ -355,6 +369,9 @@ struct Process {
     pid: Pid,
     /// Every thread of it: where only the first has ended, the process is called a zombie as well.
     has_ended: bool,
+    is_stopped: bool,
+    /// As kiln, and one that kiln has started, by the name that anybody can take.
+    is_named_like_kiln: bool,
     parent: i32,
     session: i32,
     started: u64,
@@ -375,8 +392,11 @@ impl Process {
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let fields: Vec<&str> =
             std::str::from_utf8(text.get(end + 2..)?).ok()?.split_ascii_whitespace().collect();
+        let begin = text.iter().position(|byte| *byte == b'(')?;
         Some(Self {
             pid,
+            is_stopped: *fields.first()? == "T",
+            is_named_like_kiln: [&b"kiln"[..], b"exe"].contains(&text.get(begin + 1..end)?),
             has_ended: matches!(*fields.first()?, "Z" | "X") && fields.get(17)?.parse::<u32>().ok()? <= 1,
             parent: fields.get(1)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
@@ -516,6 +536,16 @@ mod tests {
         let process = Process::parse(Pid::INIT, text).unwrap();
         assert_eq!((process.parent, process.session, process.started), (5, 6, 4711));
         assert!(!process.has_ended);
+    }
+
+    #[test]
+    fn who_is_stopped_is_known() {
+        let parse = |text: &str| Process::parse(Pid::INIT, text.as_bytes()).unwrap();
+        let rest = "5 7 6 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        let told = |text: String| (parse(&text).is_stopped, parse(&text).is_named_like_kiln);
+        assert_eq!(told(format!("7 (exe) T {rest}")), (true, true));
+        assert_eq!(told(format!("7 (kiln) S {rest}")), (false, true));
+        assert_eq!(told(format!("7 (a (kiln) T) S {rest}")), (false, false));
     }
 
     #[test]
