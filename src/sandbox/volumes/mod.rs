@@ -179,23 +179,7 @@ impl Volumes {
         let problem = |problem: String| SandboxError::Volume { point: point.to_path_buf(), problem };
         let failed = |error: io::Error| problem(format!("it cannot be copied: {error}"));
         let volume = RootDir::open(point).map_err(failed)?;
-        match aside::finish_strays(point) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(problem("a kiln in another container works in it".to_owned()));
-            }
-            strays => {
-                if let Some(left) = strays.map_err(failed)?.left.first() {
-                    return Err(problem(is_left(left)));
-                }
-            }
-        }
-        let lost = match way {
-            Way::Shows => fidelity::lost(point).map_err(failed)?,
-            _ => Vec::new(),
-        };
-        if !lost.is_empty() {
-            return Err(problem(format!("it does not keep {}, which an image has", lost.join(", "))));
-        }
+        try_out(point, way).map_err(problem)?;
         let mounted = mount_points().map_err(failed)?;
         let below = |path: &PathBuf| Some(path.strip_prefix(point).ok()?.to_path_buf());
         let inner = mounted.iter().filter_map(below).filter(|path| !path.as_os_str().is_empty());
@@ -373,6 +357,26 @@ impl Volumes {
             state: format!(", and {} more; all is as before again", planted.len() - 1),
         });
         Ok(settled)
+    }
+}
+
+/// Finishes what killed kilns of other containers left in a volume, and finds out whether it can hold an image's files; says why it
+/// cannot be worked in.
+fn try_out(point: &Path, way: Way) -> Result<(), String> {
+    let failed = |error: io::Error| format!("it cannot be copied: {error}");
+    let strays = match aside::finish_strays(point) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err("a kiln in another container works in it".to_owned());
+        }
+        strays => strays.map_err(failed)?,
+    };
+    if let Some(left) = strays.left.first() {
+        return Err(is_left(left));
+    }
+    let lost = if way == Way::Shows { fidelity::lost(point).map_err(failed)? } else { Vec::new() };
+    match lost.is_empty() {
+        true => Ok(()),
+        false => Err(format!("it does not keep {}, which an image has", lost.join(", "))),
     }
 }
 

@@ -4,7 +4,7 @@
 //! A step can write the note, too. It says what the user is told and which copies stay; nothing is put anywhere by it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,13 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::backup::content_of;
 use super::few;
 use crate::sandbox::wire::{path, paths};
-use crate::tree::{FileKind, RootDir};
+use crate::tree::{RootDir, regular};
 
 /// The note in the directory of the copies.
 pub(super) const NOTE: &str = "unsettled";
-
-/// No note is longer.
-const LARGEST_BYTES: u64 = 64 << 20;
 
 /// What of a volume is not as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,20 +180,11 @@ fn merged(noted: Vec<Unsettled>) -> Vec<Unsettled> {
 
 /// Returns what is noted, and whether the note is not one that kiln wrote.
 fn read(directory: &Path) -> io::Result<(Vec<Unsettled>, bool)> {
-    let root = match RootDir::open(directory) {
+    let text = match regular::read(&directory.join(NOTE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
-        root => root?,
+        // Whatever else is there was put there by somebody.
+        text => text.unwrap_or_default(),
     };
-    let is_note = match root.metadata(NOTE) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
-        metadata => {
-            metadata.is_ok_and(|note| note.kind == FileKind::File && note.size_bytes <= LARGEST_BYTES)
-        }
-    };
-    let mut text = Vec::new();
-    if is_note {
-        root.open_nofollow(NOTE)?.take(LARGEST_BYTES).read_to_end(&mut text)?;
-    }
     let noted: Option<Vec<Unsettled>> = serde_json::from_slice(&text).ok();
     match noted.filter(|noted| noted.iter().all(Unsettled::is_straight)) {
         Some(noted) => Ok((noted, false)),
@@ -205,10 +193,7 @@ fn read(directory: &Path) -> io::Result<(Vec<Unsettled>, bool)> {
 }
 
 fn write(directory: &Path, noted: Vec<Unsettled>) -> io::Result<()> {
-    let root = RootDir::open(directory)?;
-    root.remove_all(NOTE)?;
-    match noted.is_empty() {
-        true => Ok(()),
-        false => root.create_file(NOTE, 0o600)?.write_all(&serde_json::to_vec(&noted)?),
-    }
+    let note = directory.join(NOTE);
+    regular::remove(&note)?;
+    if noted.is_empty() { Ok(()) } else { regular::replace(&note, &serde_json::to_vec(&noted)?) }
 }
