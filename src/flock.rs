@@ -1,8 +1,8 @@
 //! Waiting for locks between processes, and saying who is waited for.
 //!
 //! All locks are `flock`s: the kernel drops them when a process dies, however it dies. A lock that is not had at once
-//! is waited for as long as it takes, or as long as such locks are held at most; after a moment, and ever more seldom, the user hears which file it is, who has
-//! locked it, and for how long it has been waited for.
+//! is waited for as long as it takes, or as long as such locks are held at most; after a moment, and ever more seldom, the
+//! user hears which file it is, who has locked it, and for how long it has been waited for.
 
 use std::fs::File;
 use std::io;

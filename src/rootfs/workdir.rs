@@ -32,7 +32,8 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes a directory for this build in `parent`, which is made if missing, and begins to remove those of builds that were killed.
+    /// Makes a directory for this build in `parent`, which is made if missing, and begins to remove those of builds that were
+    /// killed.
     pub fn create(parent: &Path, reporter: &Reporter) -> Result<Self, RootfsError> {
         let create = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path);
         create(parent).map_err(RootfsError::io("create", parent))?;

@@ -227,7 +227,8 @@ impl Occupied {
         Ok(())
     }
 
-    /// Puts everything back, and returns what of the stage the step did not touch ([`Swap::leave`]); and looks after the volumes if kiln is not there to do it.
+    /// Puts everything back, and returns what of the stage the step did not touch ([`Swap::leave`]); and looks after the volumes
+    /// if kiln is not there to do it.
     pub(super) fn leave(mut self, kiln_is_there: bool) -> Result<Vec<PathBuf>, Failure> {
         let settled = match (&mut self.swap, kiln_is_there) {
             (Some(swap), false) => swap.settle_volumes(),

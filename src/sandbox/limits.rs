@@ -1,7 +1,7 @@
 //! Limits, and what else is inherited from kiln: a step that is root beside it can change them (`prlimit(2)`).
 //!
-//! A step begins with what kiln had before the first one, or it does not begin; and one that changed the limits of kiln or of its keeper
-//! has failed. So no step runs under what another has set.
+//! A step begins with what kiln had before the first one, or it does not begin; and one that changed the limits of kiln or of
+//! its keeper has failed. So no step runs under what another has set.
 
 use std::io;
 

@@ -6,7 +6,8 @@
 //! read stays so after the step: it goes on when every process of the step has ended, and a step can hand it descriptors of
 //! directories of this container.
 //!
-//! Whether it may is the kernel's to say (ptrace_may_access, and what Yama and AppArmor add): a thread that is as able as a step asks.
+//! Whether it may is the kernel's to say (ptrace_may_access, and what Yama and AppArmor add): a thread that is as able as a
+//! step asks.
 
 use std::collections::BTreeSet;
 use std::fs::File;

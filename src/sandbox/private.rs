@@ -2,8 +2,8 @@
 //!
 //! Without namespaces a step is root beside kiln and can read, move, link and replace every file of the container. So each
 //! file is opened once, before there is a step, and everything later goes through that descriptor: it is emptied, and
-//! refilled once, by who has ended all that steps left: when no process of any is left. A file whose path leads elsewhere by then, or that has got another
-//! name, is an error, and nothing is written.
+//! refilled once, by who has ended all that steps left: when no process of any is left. A file whose path leads elsewhere by
+//! then, or that has got another name, is an error, and nothing is written.
 //!
 //! kiln, its keeper and the process that watches over a step hold the same descriptors, so that whichever is left of them
 //! can refill. The content is in an anonymous file of which each has a descriptor as well.

@@ -1,8 +1,9 @@
 //! Credentials: who we are to a registry, and where we know it from.
 //!
 //! A credential goes only to the host it is for. Looking one up reads no environment and no file: the command
-//! line passes contents in a [`CredentialSources`]. [`CredentialFile`] is the other way round: it saves. Sources are merged, none shadows another: what was given
-//! on the command line wins; else the entry with the longest matching path; else the earlier source.
+//! line passes contents in a [`CredentialSources`]. [`CredentialFile`] is the other way round: it saves. Sources are merged,
+//! none shadows another: what was given on the command line wins; else the entry with the longest matching path; else the
+//! earlier source.
 
 pub(super) mod cloud;
 mod docker_config;

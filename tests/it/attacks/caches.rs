@@ -314,6 +314,11 @@ fn volume() -> tempfile::TempDir {
     directory
 }
 
+/// Those of a job with a cache and a working copy.
+fn mounted(cache: &tempfile::TempDir, workspace: &tempfile::TempDir) -> [String; 2] {
+    [format!("{}:/cache", cache.path().display()), format!("{}:/workspace", workspace.path().display())]
+}
+
 /// A step in place wrote a record with a layer of its own into the directory of `--cache-to`, or of `--cache-from` alone, and
 /// later builds took it.
 #[test]
@@ -368,10 +373,7 @@ fn a_step_gets_no_record_into_a_local_cache() {
         let (cache, workspace) = (volume(), volume());
         fs::create_dir(workspace.path().join(".cache")).unwrap();
         fs::write(workspace.path().join("main.go"), "the job's").unwrap();
-        let volumes = [
-            format!("{}:/cache", cache.path().display()),
-            format!("{}:/workspace", workspace.path().display()),
-        ];
+        let volumes = mounted(&cache, &workspace);
         let ended = Place::Kind(kind).run(hostile.path(), out.path(), &volumes, &script).ok();
         let lines: Vec<&str> = ended.stdout.lines().filter(|line| !line.starts_with("sha256:")).collect();
         assert_eq!(lines, wanted, "{kind}\n{ended}");
@@ -453,10 +455,7 @@ fn a_step_leaves_nothing_beside_a_cache() {
     for kind in ["A", "C"] {
         let (cache, workspace) = (volume(), volume());
         fs::write(workspace.path().join("main.go"), "the job's").unwrap();
-        let volumes = [
-            format!("{}:/cache", cache.path().display()),
-            format!("{}:/workspace", workspace.path().display()),
-        ];
+        let volumes = mounted(&cache, &workspace);
         let ended = Place::Kind(kind).run(context.path(), out.path(), &volumes, &script).ok();
         let lines: Vec<&str> = ended.stdout.lines().filter(|line| !line.starts_with("sha256:")).collect();
         assert_eq!(lines, wanted, "{kind}\n{ended}");

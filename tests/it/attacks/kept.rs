@@ -1,6 +1,7 @@
 //! What a step in place puts where kiln keeps its files: FIFOs, on which an open waits for ever, and links to what is the job's.
 
 use std::fs;
+use std::path::Path;
 
 use super::Place;
 use crate::support::Context;
@@ -30,6 +31,25 @@ const LINKS: [(&str, &str); 5] = [
     ("cache", "rm -rf $K/sandbox/park/cc/ingest; ln -s /precious $K/sandbox/park/cc/ingest"),
 ];
 
+/// Has each of `attacks` tried in kinds A and C, each by what `round` makes of `tried $name`, and gives its name to `check`,
+/// with where `$OUT` is, and what to say of a failure.
+fn try_all(attacks: &[(&str, &str)], round: &str, check: impl Fn(&str, &Path, &str)) {
+    let context = context(attacks);
+    for kind in ["A", "C"] {
+        let out = tempfile::tempdir().unwrap();
+        let names: Vec<&str> = attacks.iter().map(|(name, _)| *name).collect();
+        let script = format!("{TRIED} for name in {}; do {round}; done", names.join(" "));
+        let outcome = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
+        for name in names {
+            check(name, out.path(), &format!("{kind} {name}: {}\n{outcome}", read(out.path(), "codes")));
+        }
+    }
+}
+
+fn read(out: &Path, name: &str) -> String {
+    fs::read_to_string(out.join(name)).unwrap()
+}
+
 fn context(attacks: &[(&str, &str)]) -> Context {
     attacks.iter().fold(Context::on_busybox("RUN echo honest > /x\n"), |context, (name, attack)| {
         let text = format!(
@@ -54,50 +74,26 @@ const TRIED: &str = "most='timeout -k 1 100'; \
 #[test]
 fn no_file_of_kilns_is_waited_for() {
     require!(Busybox, Root, Program(RUNTIME));
-    let context = context(&FIFOS);
-    for kind in ["A", "C"] {
-        let out = tempfile::tempdir().unwrap();
-        let names: Vec<&str> = FIFOS.iter().map(|(name, _)| *name).collect();
-        let script = format!("{TRIED} for name in {}; do tried $name; done", names.join(" "));
-        let outcome = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
-        let read = |name: String| fs::read_to_string(out.path().join(name)).unwrap();
-        let codes = read("codes".to_owned());
-        for name in names {
-            for word in ["evil", "next", "images", "prune"] {
-                let log = || read(format!("{name}.{word}"));
-                // What the step spoilt may be an error at once; the next kiln goes on.
-                let is_fine = codes.contains(&format!("{name} {word} 0\n"))
-                    || word == "evil" && codes.contains(&format!("{name} evil 1\n"));
-                assert!(is_fine, "{kind} {name} {word}: {codes}\n{}\n{outcome}", log());
-            }
+    try_all(&FIFOS, "tried $name", |name, out, told| {
+        let codes = read(out, "codes");
+        for word in ["evil", "next", "images", "prune"] {
+            // What the step spoilt may be an error at once; the next kiln goes on.
+            let is_fine = codes.contains(&format!("{name} {word} 0\n"))
+                || word == "evil" && codes.contains(&format!("{name} evil 1\n"));
+            assert!(is_fine, "{word}: {told}\n{}", read(out, &format!("{name}.{word}")));
         }
-    }
+    });
 }
 
 #[test]
 fn nothing_is_removed_where_a_link_of_a_steps_leads() {
     require!(Busybox, Root, Program(RUNTIME));
-    let context = context(&LINKS);
-    for kind in ["A", "C"] {
-        let out = tempfile::tempdir().unwrap();
-        let names: Vec<&str> = LINKS.iter().map(|(name, _)| *name).collect();
-        let script = format!(
-            "{TRIED} for name in {}; do mkdir -p /precious/directory; echo all > /precious/file; \
-             echo all > /precious/directory/file; touch -d 2020-01-01 /precious/* /precious; tried $name; \
-             cat /precious/file /precious/directory/file > $OUT/$name.left 2>&1; rm -rf /precious; done",
-            names.join(" ")
-        );
-        let outcome = Place::Kind(kind).run(context.path(), out.path(), &[], &script).ok();
-        let read = |name: String| fs::read_to_string(out.path().join(name)).unwrap();
-        for name in names {
-            let logs = ["evil", "next", "prune"].map(|word| read(format!("{name}.{word}"))).join("\n");
-            let codes = read("codes".to_owned());
-            assert_eq!(
-                read(format!("{name}.left")),
-                "all\nall\n",
-                "{kind} {name}: {codes}\n{logs}\n{outcome}"
-            );
-            assert!(codes.contains(&format!("{name} evil ")), "{codes}");
-        }
-    }
+    let round = "mkdir -p /precious/directory; echo all > /precious/file; echo all > /precious/directory/file; \
+        touch -d 2020-01-01 /precious/* /precious; tried $name; \
+        cat /precious/file /precious/directory/file > $OUT/$name.left 2>&1; rm -rf /precious";
+    try_all(&LINKS, round, |name, out, told| {
+        let logs = ["evil", "next", "prune"].map(|word| read(out, &format!("{name}.{word}"))).join("\n");
+        assert_eq!(read(out, &format!("{name}.left")), "all\nall\n", "{told}\n{logs}");
+        assert!(read(out, "codes").contains(&format!("{name} evil ")), "{told}");
+    });
 }
