@@ -239,7 +239,12 @@ impl Occupied {
             left => left,
         };
         // As long as the stage is in `/`, its tree is not where the placed things are looked for.
-        let undone = left.and_then(|still| self.placed.undo().map(|()| still));
+        let covered = self.placed.paths();
+        let undone = left.and_then(|mut still| {
+            // What was there instead tells nothing of what comes back.
+            still.retain(|path| !covered.contains(path));
+            self.placed.undo().map(|()| still)
+        });
         if let (Some(caches), false) = (&mut self.caches, kiln_is_there) {
             let settled = caches.settle();
             settled.map_err(|error| Failure::setup("put the local caches right", error))?;

@@ -5,6 +5,7 @@
 //! an open descriptor, wherever the step moved it: a secret that was put into a directory does not stay in the layer
 //! because the directory was renamed. That a bind is read-only is not enforced here.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -110,6 +111,11 @@ impl Placed {
             }
         }
         Ok(())
+    }
+
+    /// Returns where in the root something was put.
+    pub(super) fn paths(&self) -> BTreeSet<PathBuf> {
+        self.items.iter().filter_map(|item| self.held.path_of(&item.placed)).collect()
     }
 
     /// Returns the directories of this machine that are in the root for now, and where in the root.

@@ -173,14 +173,20 @@ fn what_a_step_did_not_touch_is_known_whatever_times_it_sets() {
     }
     let script = "t=$(stat -c %y written); echo 321 > written; touch -d \"$t\" written; \
                   chmod 600 dressed; chmod 644 dressed; cp -a replaced r; mv r replaced; cat same";
-    let task = Task { cwd: "/".into(), ..sandbox.task(script) };
+    let lent = sandbox.dir.path().join("lent");
+    std::fs::write(&lent, "lent").unwrap();
+    std::fs::write(sandbox.path("covered"), "1234").unwrap();
+    let kind =
+        MountKind::Bind { source: Source::below(sandbox.dir.path(), "lent").unwrap(), read_only: true };
+    let mounts = vec![Mount { target: "/covered".into(), kind }];
+    let task = Task { cwd: "/".into(), mounts, ..sandbox.task(script) };
     let ended = sandbox.launch.run(&task, &mut |_, _| {}).unwrap();
     assert_eq!(ended.exit, Exit::Code(0));
     let is_still = |name: &str| ended.still.iter().any(|path| path == Path::new(name));
     // On older file systems nothing is known.
     let tells = tells_every_change(&sandbox.root()).unwrap();
     assert_eq!((is_still("same"), is_still("bin")), (tells, tells), "{:?}", ended.still);
-    for name in ["written", "dressed", "replaced"] {
+    for name in ["written", "dressed", "replaced", "covered"] {
         assert!(!is_still(name), "{name}");
     }
 }
